@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time: the one place that asks for it, and that tests patch.
+
+Times are naive UTC ``datetime`` as everywhere in Keystone, and stored as
+``bigint`` microseconds since 1970: CQL's ``timestamp`` keeps milliseconds
+only, Keystone promises microseconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+
+from oslo_utils import timeutils
+
+EPOCH = datetime.datetime(1970, 1, 1)  # naive UTC, as Keystone's times
+
+#: Cassandra refuses longer TTLs (20 years).
+MAX_TTL = 20 * 365 * 24 * 3600
+
+# With storage_compatibility_mode CASSANDRA_4 or UPGRADING a row that would
+# expire after 2038-01-19T03:14:06 is refused (CASSANDRA-14092).
+_LAST_EXPIRY = datetime.datetime(2038, 1, 19, 3, 14, 5)
+
+
+def utcnow() -> datetime.datetime:
+    """Return the present as naive UTC."""
+    return timeutils.utcnow()  # type: ignore[no-any-return]
+
+
+def to_micros(value: datetime.datetime) -> int:
+    """Return microseconds since 1970 of a naive or aware time."""
+    delta = timeutils.normalize_time(value) - EPOCH
+    return delta // datetime.timedelta(microseconds=1)  # type: ignore[no-any-return]
+
+
+def from_micros(value: int) -> datetime.datetime:
+    """Return the naive UTC time of microseconds since 1970."""
+    return EPOCH + datetime.timedelta(microseconds=value)
+
+
+def ttl_until(end: datetime.datetime, extra: int = 0) -> int:
+    """Return the TTL in seconds of a row that lives until ``end`` + extra.
+
+    Rounded up, and capped at what Cassandra stores.  0 or less means that
+    the row has no life left and must not be written.
+    """
+    now = utcnow()
+    left = timeutils.normalize_time(end) - now
+    return cap_ttl(math.ceil(left.total_seconds()) + extra)
+
+
+def cap_ttl(ttl: int) -> int:
+    """Return ``ttl`` capped at what Cassandra stores."""
+    longest = math.floor((_LAST_EXPIRY - utcnow()).total_seconds())
+    return min(ttl, MAX_TTL, longest)

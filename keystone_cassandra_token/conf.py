@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the Cassandra drivers.
+
+Contact points stand in ``[database]``, where the original specification of
+Cassandra drivers for Keystone put them; everything else is in
+``[cassandra]``.  Nothing is registered at import: :func:`register_opts` does
+it for a ``ConfigOpts`` when the first driver of a process is built.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from oslo_config import cfg
+
+GROUP = 'cassandra'
+
+_QUORUMS = ('LOCAL_QUORUM', 'EACH_QUORUM', 'QUORUM', 'ALL')
+_READS = ('LOCAL_ONE', *_QUORUMS)
+_SERIALS = ('SERIAL', 'LOCAL_SERIAL')
+
+
+def _level(
+    name: str, default: str, choices: tuple[str, ...], text: str
+) -> cfg.Opt:
+    return cfg.StrOpt(name, default=default, choices=choices, help=text)
+
+
+database_opts: list[cfg.Opt] = [
+    cfg.ListOpt(
+        'cassandra_node_ips',
+        default=[],
+        help="""
+Addresses of the Cassandra nodes to contact first, for instance
+``10.0.0.1,10.0.0.2,10.0.0.3``. The driver learns all other nodes from them,
+so two or three of the local datacenter are enough. While this is empty every
+request that needs Cassandra is answered with 503.
+""",
+    ),
+]
+
+connection_opts: list[cfg.Opt] = [
+    cfg.PortOpt(
+        'port',
+        default=9042,
+        help="""
+Port of Cassandra's native protocol, the same on all nodes.
+""",
+    ),
+    cfg.StrOpt(
+        'keyspace',
+        default='keystone',
+        regex=r'^[A-Za-z][A-Za-z0-9_]{0,47}$',
+        help="""
+Keyspace that holds the tables: 1 to 48 letters, digits or underscores. Make
+it with ``keystone-cassandra keyspace create``; servers never create it.
+""",
+    ),
+    cfg.StrOpt(
+        'local_dc',
+        help="""
+Cassandra datacenter of this server's region; LOCAL_* consistency levels count
+its replicas and only its nodes are sent requests. May be left out where the
+cluster has one datacenter; with several, a server without it refuses to
+guess and answers 503.
+""",
+    ),
+    cfg.StrOpt(
+        'username',
+        help="""
+Cassandra role to log in as. Unset means no authentication, which only fits a
+cluster on a loopback address.
+""",
+    ),
+    cfg.StrOpt(
+        'password',
+        secret=True,
+        help="""
+Password of the role in ``username``.
+""",
+    ),
+    cfg.BoolOpt(
+        'tls_enabled',
+        default=False,
+        help="""
+Whether connections to Cassandra use TLS. When false, credentials and data
+cross the network in clear.
+""",
+    ),
+    cfg.StrOpt(
+        'tls_ca_file',
+        help="""
+PEM file of the authorities that signed the nodes' certificates. Unset means
+the system's authorities. Used with ``tls_enabled``.
+""",
+    ),
+    cfg.StrOpt(
+        'tls_cert_file',
+        help="""
+PEM file of this server's certificate, for nodes that ask for one
+(``require_client_auth``). Needs ``tls_key_file``.
+""",
+    ),
+    cfg.StrOpt(
+        'tls_key_file',
+        help="""
+PEM file of the private key of ``tls_cert_file``.
+""",
+    ),
+    cfg.BoolOpt(
+        'tls_verify_hostname',
+        default=True,
+        help="""
+Whether a node's certificate must name the address that was contacted. When
+false, any certificate of the authority is accepted for any node.
+""",
+    ),
+    cfg.IntOpt(
+        'protocol_version',
+        min=4,
+        max=5,
+        help="""
+Version of Cassandra's native protocol. Unset means the newest that server
+and driver share; set it only during a rolling upgrade of the nodes.
+""",
+    ),
+    cfg.FloatOpt(
+        'connect_timeout',
+        default=5.0,
+        min=0.1,
+        max=60.0,
+        help="""
+Seconds to wait for one connection to a node. A request that finds no session
+waits at most for one attempt; for a second after a failed attempt further
+requests fail at once.
+""",
+    ),
+    cfg.FloatOpt(
+        'request_timeout',
+        default=5.0,
+        min=0.1,
+        max=120.0,
+        help="""
+Seconds after which a statement that got no answer, retries included, is
+given up and the request answered with 503.
+""",
+    ),
+    cfg.FloatOpt(
+        'speculative_delay',
+        default=0.0,
+        min=0.0,
+        max=10.0,
+        help="""
+Seconds after which an unanswered read is sent to one further node as well;
+the first answer counts. 0 means never. Only plain reads are doubled, never a
+write or a conditional statement. A value near the 99th percentile of your
+reads hides a slow node for about one per cent more load.
+""",
+    ),
+    cfg.IntOpt(
+        'concurrency',
+        default=16,
+        min=1,
+        max=256,
+        help="""
+Statements of one request that may be under way at once where a call reads
+several partitions.
+""",
+    ),
+]
+
+schema_opts: list[cfg.Opt] = [
+    cfg.StrOpt(
+        'name_comparison',
+        default='insensitive',
+        choices=[
+            ('insensitive', 'names differing in case only are one name'),
+            ('sensitive', 'as PostgreSQL and SQLite compare'),
+        ],
+        help="""
+How names are compared. It is recorded in the keyspace by the first
+``keystone-cassandra schema apply`` and cannot be changed afterwards; a server
+whose value differs from the recorded one answers 503.
+""",
+    ),
+]
+
+token_opts: list[cfg.Opt] = [
+    cfg.StrOpt(
+        'token_key',
+        secret=True,
+        help="""
+Secret of at least 32 characters, the same on every server. When set, tokens
+are stored under HMAC-SHA256 of their id with this key, so that somebody who
+can write the token table still cannot make a token. Unset means plain
+SHA-256. Changing it ends all live tokens at once.
+""",
+    ),
+    cfg.IntOpt(
+        'trust_retention',
+        default=86400,
+        min=60,
+        max=31536000,
+        help="""
+Seconds for which an expired trust stays readable (``deleted=True``) and
+flushable before Cassandra drops it by itself.
+""",
+    ),
+]
+
+consistency_opts: list[cfg.Opt] = [
+    _level(
+        'token_read_consistency',
+        'LOCAL_QUORUM',
+        _READS,
+        """
+Consistency level of reads of tokens and receipts. LOCAL_ONE may say "not
+found" for a token just issued, and is refused unless ``accept_local_one``.
+""",
+    ),
+    _level(
+        'token_write_consistency',
+        'LOCAL_QUORUM',
+        _QUORUMS,
+        """
+Consistency level of writes of tokens and receipts.
+""",
+    ),
+    _level(
+        'revocation_read_consistency',
+        'LOCAL_QUORUM',
+        _READS,
+        """
+Consistency level of revocation checks. LOCAL_ONE can miss a revocation that
+was acknowledged, and is refused unless ``accept_local_one``.
+""",
+    ),
+    _level(
+        'revocation_write_consistency',
+        'LOCAL_QUORUM',
+        _QUORUMS,
+        """
+Consistency level of revocations. EACH_QUORUM is the strict mode: a revocation
+is only acknowledged once every region has it; while a region is away it is
+still written in this one, and the answer is 503 naming the region.
+""",
+    ),
+    _level(
+        'read_consistency',
+        'LOCAL_QUORUM',
+        _READS,
+        """
+Consistency level of all other reads. LOCAL_ONE is refused unless
+``accept_local_one``.
+""",
+    ),
+    _level(
+        'write_consistency',
+        'LOCAL_QUORUM',
+        _QUORUMS,
+        """
+Consistency level of all other writes, and of the commit of conditional ones.
+""",
+    ),
+    _level(
+        'claim_serial_consistency',
+        'SERIAL',
+        _SERIALS,
+        """
+Where unique names and the uses of a trust are agreed on. SERIAL agrees over
+all regions: exact everywhere, but it costs two or three round trips between
+regions and is refused with 503 while this region is cut off. LOCAL_SERIAL is
+exact only if one region makes all such changes: two regions that count at
+LOCAL_SERIAL both succeed. All servers of a deployment must use the same.
+""",
+    ),
+    _level(
+        'mutate_serial_consistency',
+        'LOCAL_SERIAL',
+        _SERIALS,
+        """
+Where conditional changes of one entity (updates and deletes) are agreed on.
+All servers of a deployment must use the same.
+""",
+    ),
+    cfg.BoolOpt(
+        'accept_local_one',
+        default=False,
+        help="""
+Accept LOCAL_ONE for reads, and with it that one lagging node can hide a
+revocation, a token or a trust.
+""",
+    ),
+]
+
+cassandra_opts = list(
+    itertools.chain(
+        connection_opts,
+        schema_opts,
+        token_opts,
+        consistency_opts,
+    )
+)
+
+
+class ConfigurationError(Exception):
+    """An option has a value that cannot work; the message names both."""
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return the options by group, for ``oslo-config-generator``."""
+    return [('database', database_opts), (GROUP, cassandra_opts)]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register all options on ``conf``; again is harmless."""
+    for group, opts in list_opts():
+        conf.register_opts(opts, group=group)
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Check what bounds on single options cannot say.
+
+    :raises ConfigurationError: naming the option and what to set.
+    :raises oslo_config.cfg.ConfigFileValueError: for a value out of bounds.
+    """
+    for opt in cassandra_opts:
+        getattr(conf.cassandra, opt.dest)  # parsed on access only
+    if not conf.database.cassandra_node_ips:
+        raise ConfigurationError(
+            '[database] cassandra_node_ips is empty: set it to the addresses'
+            ' of two or three Cassandra nodes of this region.'
+        )
+    if conf.cassandra.username and not conf.cassandra.password:
+        raise ConfigurationError(
+            '[cassandra] username is set but [cassandra] password is not.'
+        )
+    if bool(conf.cassandra.tls_cert_file) != bool(conf.cassandra.tls_key_file):
+        raise ConfigurationError(
+            '[cassandra] tls_cert_file and tls_key_file go together: set'
+            ' both, or neither.'
+        )
+    key = conf.cassandra.token_key
+    if key is not None and len(key) < 32:
+        raise ConfigurationError(
+            f'[cassandra] token_key has {len(key)} characters: it needs at'
+            ' least 32, for instance from `openssl rand -hex 32`.'
+        )

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The consistency policy: operation class -> consistency level.
+
+A statement declares the class of operation it is; the class alone decides
+its level here, so that an operator tunes classes by options and a driver
+never names a level.  Levels are the driver's names (``LOCAL_QUORUM``); this
+module does no I/O and does not import the driver.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Operation(enum.Enum):
+    """Classes of operations; see :class:`Policy` for their levels."""
+
+    TOKEN_READ = 'token_read'
+    TOKEN_WRITE = 'token_write'
+    REVOCATION_READ = 'revocation_read'
+    REVOCATION_WRITE = 'revocation_write'
+    READ = 'read'
+    WRITE = 'write'
+    #: Conditional, agreed on in the whole deployment: names, counted uses.
+    CLAIM = 'claim'
+    #: A read that settles what CLAIM statements did.
+    CLAIM_READ = 'claim_read'
+    #: Conditional change of one entity.
+    MUTATE = 'mutate'
+    #: A read that settles what MUTATE statements did.
+    MUTATE_READ = 'mutate_read'
+    #: A read that must see what any region has acknowledged.
+    ESCALATED_READ = 'escalated_read'
+    SCHEMA = 'schema'
+
+
+#: Classes whose statements are compare-and-set.
+CONDITIONAL = frozenset({Operation.CLAIM, Operation.MUTATE})
+
+_OPTIONS = {
+    Operation.TOKEN_READ: 'token_read_consistency',
+    Operation.TOKEN_WRITE: 'token_write_consistency',
+    Operation.REVOCATION_READ: 'revocation_read_consistency',
+    Operation.REVOCATION_WRITE: 'revocation_write_consistency',
+    Operation.READ: 'read_consistency',
+    Operation.WRITE: 'write_consistency',
+}
+
+#: Reader and writer whose levels must overlap: what is written by the one is
+#: seen by the other in the same datacenter, at once.
+_READ_YOUR_WRITES = (
+    (Operation.TOKEN_READ, Operation.TOKEN_WRITE),
+    (Operation.REVOCATION_READ, Operation.REVOCATION_WRITE),
+    (Operation.READ, Operation.WRITE),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """Levels that a statement runs with; ``serial`` for conditional ones."""
+
+    consistency: str
+    serial: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that a proof found.
+
+    :ivar fatal: a server must not serve with it.
+    :ivar text: what is wrong and what to do, naming options.
+    """
+
+    fatal: bool
+    text: str
+
+
+class Policy:
+    """Levels of the operation classes.
+
+    :param options: the values of the ``*_consistency`` options and of
+        ``accept_local_one``, by option name.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
+        self._levels = dict(self._resolve())
+
+    def _resolve(self) -> Iterator[tuple[Operation, Level]]:
+        for operation, option in _OPTIONS.items():
+            yield operation, Level(self._options[option])
+        commit = self._options['write_consistency']
+        claim = self._options['claim_serial_consistency']
+        mutate = self._options['mutate_serial_consistency']
+        yield Operation.CLAIM, Level(commit, claim)
+        yield Operation.MUTATE, Level(commit, mutate)
+        # A read at a serial level completes what is in progress first.
+        yield Operation.CLAIM_READ, Level(claim)
+        yield Operation.MUTATE_READ, Level(mutate)
+        yield Operation.ESCALATED_READ, Level('EACH_QUORUM')
+        yield Operation.SCHEMA, Level('LOCAL_QUORUM', 'SERIAL')
+
+    def level(self, operation: Operation) -> Level:
+        """Return the levels of a class of operations."""
+        return self._levels[operation]
+
+    def fallback(self, operation: Operation) -> Level | None:
+        """Return the level to keep a write at while a region is away.
+
+        Only revocations in the strict mode have one: they must stop tokens
+        here even if another region cannot be told now.
+        """
+        if (
+            operation is Operation.REVOCATION_WRITE
+            and self.level(operation).consistency == 'EACH_QUORUM'
+        ):
+            return Level('LOCAL_QUORUM')
+        return None
+
+    def describe(self) -> Iterator[tuple[str, str]]:
+        """Yield each class and its levels, in words."""
+        for operation, level in self._levels.items():
+            serial = f', agreed on at {level.serial}' if level.serial else ''
+            yield operation.value, f'{level.consistency}{serial}'
+
+    def proofs(self, replication: Mapping[str, int]) -> Iterator[Finding]:
+        """Check the levels against the keyspace's replication.
+
+        :param replication: replicas by datacenter, e.g.
+            ``{'dc1': 3, 'dc2': 3}``.
+        """
+        yield from self._refusals()
+        if not replication:
+            yield Finding(
+                True,
+                'The keyspace is not replicated by NetworkTopologyStrategy:'
+                ' consistency by datacenter cannot be promised. Alter its'
+                ' replication.',
+            )
+            return
+        for reader, writer in _READ_YOUR_WRITES:
+            yield from self._overlap(reader, writer, replication)
+        for datacenter, replicas in sorted(replication.items()):
+            if replicas == 1:
+                yield Finding(
+                    False,
+                    f'Datacenter {datacenter} keeps one replica: one lost'
+                    ' node loses data and stops its region. Use 3.',
+                )
+            elif replicas == 2:
+                yield Finding(
+                    False,
+                    f'Datacenter {datacenter} keeps two replicas: one lost'
+                    ' node stops LOCAL_QUORUM in its region. Use 3.',
+                )
+        serials = self._options['claim_serial_consistency']
+        if serials == 'LOCAL_SERIAL' and len(replication) > 1:
+            yield Finding(
+                False,
+                '[cassandra] claim_serial_consistency is LOCAL_SERIAL and the'
+                ' keyspace spans several datacenters: names and trust uses'
+                ' are exact only if one region alone changes them.',
+            )
+
+    def _refusals(self) -> Iterator[Finding]:
+        for option in _OPTIONS.values():
+            if self._options[option] != 'LOCAL_ONE':
+                continue
+            if not self._options['accept_local_one']:
+                yield Finding(
+                    True,
+                    f'[cassandra] {option} is LOCAL_ONE: one lagging node'
+                    ' could hide what was acknowledged. Use LOCAL_QUORUM, or'
+                    ' set [cassandra] accept_local_one to accept that.',
+                )
+
+    def _overlap(
+        self,
+        reader: Operation,
+        writer: Operation,
+        replication: Mapping[str, int],
+    ) -> Iterator[Finding]:
+        read = self.level(reader).consistency
+        write = self.level(writer).consistency
+        if read == 'LOCAL_ONE' and self._options['accept_local_one']:
+            return  # the operator accepted it in so many words
+        for datacenter in sorted(replication):
+            if not overlaps(read, write, datacenter, replication):
+                yield Finding(
+                    True,
+                    f'In datacenter {datacenter}, [cassandra]'
+                    f' {_OPTIONS[reader]} = {read} does not always see what'
+                    f' {_OPTIONS[writer]} = {write} acknowledged (R + W must'
+                    f' exceed RF = {replication[datacenter]}). Raise one of'
+                    ' them.',
+                )
+
+
+def overlaps(
+    read: str, write: str, datacenter: str, replication: Mapping[str, int]
+) -> bool:
+    """Return whether a read surely meets a replica that has the write.
+
+    Both are coordinated in ``datacenter``.  They meet if in some datacenter
+    more replicas answer the two than it has, or in the whole cluster.
+    """
+    total = sum(replication.values())
+    reads = _replicas(read, datacenter, replication)
+    writes = _replicas(write, datacenter, replication)
+    if _total(read, reads, total) + _total(write, writes, total) > total:
+        return True
+    return any(
+        reads[name] + writes[name] > replicas
+        for name, replicas in replication.items()
+    )
+
+
+def quorum(replicas: int) -> int:
+    """Return how many of ``replicas`` are a quorum."""
+    return replicas // 2 + 1
+
+
+def _replicas(
+    level: str, datacenter: str, replication: Mapping[str, int]
+) -> dict[str, int]:
+    """Return how many replicas of each datacenter surely take part."""
+    total = sum(replication.values())
+    counts = dict.fromkeys(replication, 0)
+    if level == 'LOCAL_ONE':
+        counts[datacenter] = 1
+    elif level == 'LOCAL_QUORUM':
+        counts[datacenter] = quorum(replication[datacenter])
+    elif level == 'EACH_QUORUM':
+        counts = {name: quorum(n) for name, n in replication.items()}
+    elif level == 'QUORUM':
+        # Any quorum of the whole: what the others cannot make up.
+        counts = {
+            name: max(0, quorum(total) - (total - n))
+            for name, n in replication.items()
+        }
+    elif level == 'ALL':
+        counts = dict(replication)
+    else:
+        raise ValueError(f'no such consistency level: {level}')
+    return counts
+
+
+def _total(level: str, counts: Mapping[str, int], total: int) -> int:
+    return quorum(total) if level == 'QUORUM' else sum(counts.values())

@@ -1,0 +1,522 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.trust`` on Cassandra.
+
+``trust`` is the truth: its columns are written once, but for ``deleted_at``,
+which is set when the trust is deleted and never unset, so that deletion
+needs no clock.  ``trust_use`` counts the uses that a limited trust has left,
+by conditional writes alone.  The ``trust_by_*`` tables hold ids.
+``trust_claim`` keeps two equal trusts apart.
+
+On create: claim, use counter, index rows, trust, claim held.  A crash leaves
+at most rows without a trust: readers skip them, and what belongs to a trust
+that expires expires with it.  On flush: the trust first, index rows last.
+
+As with the SQL driver a deleted trust stays until it is flushed or expires,
+and an equal one cannot be made before.  Two equal trusts made in two regions
+at the same moment may both succeed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeGuard
+
+from keystone import exception
+from keystone.i18n import _
+from keystone.trust.backends import base
+from oslo_log import log
+from oslo_utils import timeutils
+
+from keystone_cassandra_token import clock, errors, lengths
+from keystone_cassandra_token.consistency import Operation
+from keystone_cassandra_token.cql import (
+    claim,
+    claim_read,
+    escalated_read,
+    read,
+    scan,
+    write,
+)
+from keystone_cassandra_token.rows import Row, json_text, micros, text_list
+from keystone_cassandra_token.store import Driver
+from keystone_cassandra_token.uniqueness import Claims, Taken
+
+LOG = log.getLogger(__name__)
+
+#: One service user can be the trustee of millions.
+SHARDS = 16
+_ALL_SHARDS = list(range(SHARDS))
+
+#: A deletion mark outlives its trust by this many seconds, whatever the
+#: clocks of the servers that wrote the two.
+_MARGIN = 3600
+
+#: A lost race for a use tells how many are left, so each attempt but a last
+#: one is a use that somebody else got.
+_ATTEMPTS = 32
+
+TRUST = Row(
+    'id',
+    'trustor_user_id',
+    'trustee_user_id',
+    'project_id',
+    'impersonation',
+    'redelegated_trust_id',
+    'redelegation_count',
+    'uses',
+    roles=text_list,
+    extra=json_text,
+    expires_at=micros,
+    deleted_at=micros,
+)
+USE = Row('id', 'remaining', 'attempt')
+ID = Row('id')
+
+#: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
+_ATTRIBUTES = (
+    'id',
+    'trustor_user_id',
+    'trustee_user_id',
+    'project_id',
+    'impersonation',
+    'expires_at',
+    'remaining_uses',
+    'deleted_at',
+    'redelegated_trust_id',
+    'redelegation_count',
+)
+
+_LENGTHS = {
+    'id': 64,
+    'trustor_user_id': 64,
+    'trustee_user_id': 64,
+    'project_id': 64,
+    'redelegated_trust_id': 64,
+}
+
+CLAIMS = Claims(
+    'trust_claim',
+    'trustor_user_id',
+    'trustee_user_id',
+    'project_id',
+    'impersonation',
+    'expires_at',
+    operation=Operation.MUTATE,
+)
+
+GET = read(f'SELECT {TRUST} FROM trust WHERE id = :id')
+GET_EVERYWHERE = escalated_read(f'SELECT {TRUST} FROM trust WHERE id = :id')
+# Keystone lists all trusts for an administrator, and flushes by a filter.
+LIST = scan(f'SELECT {TRUST} FROM trust')
+INSERT = write(f'INSERT INTO trust ({TRUST}) VALUES ({TRUST.markers})')
+INSERT_EXPIRING = INSERT.expiring()
+MARK_DELETED = write(
+    'UPDATE trust SET deleted_at = :deleted_at WHERE id = :id'
+)
+MARK_DELETED_EXPIRING = write(
+    'UPDATE trust USING TTL :ttl SET deleted_at = :deleted_at WHERE id = :id'
+)
+DELETE = write('DELETE FROM trust WHERE id = :id')
+
+GET_USE = read(f'SELECT {USE} FROM trust_use WHERE id = :id')
+SETTLE_USE = claim_read(f'SELECT {USE} FROM trust_use WHERE id = :id')
+# Servers of several regions race for a use.
+INSERT_USE = claim(
+    f'INSERT INTO trust_use ({USE}) VALUES ({USE.markers}) IF NOT EXISTS'
+)
+INSERT_USE_EXPIRING = INSERT_USE.expiring()
+CONSUME = claim(
+    'UPDATE trust_use SET remaining = :left, attempt = :attempt'
+    ' WHERE id = :id IF remaining = :seen'
+)
+CONSUME_EXPIRING = claim(
+    'UPDATE trust_use USING TTL :ttl SET remaining = :left,'
+    ' attempt = :attempt WHERE id = :id IF remaining = :seen'
+)
+DELETE_USE = claim('DELETE FROM trust_use WHERE id = :id IF EXISTS')
+
+
+class _Index:
+    """Ids of trusts by one of their columns."""
+
+    def __init__(self, table: str, column: str) -> None:
+        self.column = column
+        key = f'{column} = :{column} AND shard'
+        self.list = read(f'SELECT id FROM {table} WHERE {key} IN :shards')
+        self.insert = write(
+            f'INSERT INTO {table} ({column}, shard, id)'
+            f' VALUES (:{column}, :shard, :id)'
+        )
+        self.insert_expiring = self.insert.expiring()
+        self.delete = write(
+            f'DELETE FROM {table} WHERE {key} = :shard AND id = :id'
+        )
+
+
+BY_TRUSTOR = _Index('trust_by_trustor', 'trustor_user_id')
+BY_TRUSTEE = _Index('trust_by_trustee', 'trustee_user_id')
+BY_PROJECT = _Index('trust_by_project', 'project_id')
+_INDEXES = (BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
+
+
+class Trust(Driver, base.TrustDriverBase):  # type: ignore[misc]
+    """Trusts in Cassandra."""
+
+    def create_trust(
+        self,
+        trust_id: str,
+        trust: dict[str, Any],
+        roles: Iterable[dict[str, Any]],
+    ) -> dict[str, Any]:
+        stored = _stored(trust_id, trust, roles)
+        ttl = self._ttl(stored)
+        key = _claim_key(stored)
+        if key is None:
+            self._write(stored, ttl)
+        else:
+            try:
+                with CLAIMS.claimed(
+                    self.db,
+                    trust_id,
+                    exists=self._visible_anywhere,
+                    undo=lambda: self.db.run(DELETE, id=trust_id),
+                    ttl=ttl,
+                    **key,
+                ):
+                    self._write(stored, ttl)
+            except Taken:
+                raise exception.Conflict(
+                    type='trust',
+                    details=_(
+                        'There is a trust with the same trustor, trustee,'
+                        ' project, impersonation and expiry.'
+                    ),
+                ) from None
+        created = _presented(stored, stored['uses'])
+        created['roles'] = [{'id': role} for role in stored['roles']]
+        return created
+
+    def get_trust(
+        self, trust_id: str, deleted: bool = False
+    ) -> dict[str, Any]:
+        stored = self._get(trust_id, deleted)
+        expires_at = stored['expires_at']
+        remaining = self._remaining(stored)
+        if not deleted and (
+            (expires_at is not None and clock.utcnow() > expires_at)
+            or (remaining is not None and remaining <= 0)
+        ):
+            raise exception.TrustNotFound(trust_id=trust_id)
+        trust = _presented(stored, remaining)
+        trust['roles'] = [{'id': role} for role in stored['roles']]
+        return trust
+
+    def list_trusts(self) -> list[dict[str, Any]]:
+        return self._present_all(self.db.iterate(LIST, TRUST))
+
+    def list_trusts_for_trustee(
+        self, trustee: str
+    ) -> list[dict[str, Any]]:
+        return self._present_all(self._indexed(BY_TRUSTEE, trustee))
+
+    def list_trusts_for_trustor(
+        self, trustor: str, redelegated_trust_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        found = self._indexed(BY_TRUSTOR, trustor)
+        if redelegated_trust_id:
+            found = (
+                trust
+                for trust in found
+                if trust['redelegated_trust_id'] == redelegated_trust_id
+            )
+        return self._present_all(found)
+
+    def delete_trust(self, trust_id: str) -> None:
+        self._mark_deleted(self._get(trust_id, deleted=True))
+
+    def consume_use(self, trust_id: str) -> None:
+        stored = self._get(trust_id)
+        if stored['uses'] is None:
+            return
+        seen = self._remaining(stored)
+        attempt = uuid.uuid4()
+        for tried in range(_ATTEMPTS):
+            if not seen or seen < 0:
+                raise exception.TrustUseLimitReached(trust_id=trust_id)
+            seen = self._consume(stored, seen, attempt)
+            if seen is None:
+                return
+            if tried > 2:  # contended: let the others through
+                time.sleep(random.uniform(0, 0.02 * tried))
+        raise exception.TrustConsumeMaximumAttempt(trust_id=trust_id)
+
+    def delete_trusts_for_project(self, project_id: str) -> None:
+        for stored in self._indexed(BY_PROJECT, project_id):
+            self._mark_deleted(stored)
+
+    def flush_expired_and_soft_deleted_trusts(
+        self,
+        project_id: str | None = None,
+        trustor_user_id: str | None = None,
+        trustee_user_id: str | None = None,
+        date: datetime.datetime | None = None,
+    ) -> None:
+        wanted = {
+            'project_id': project_id,
+            'trustor_user_id': trustor_user_id,
+            'trustee_user_id': trustee_user_id,
+        }
+        for stored in self._candidates(wanted):
+            expires_at = stored['expires_at']
+            expired = (
+                expires_at is not None
+                and date is not None
+                and expires_at < date
+            )
+            if (expired or stored['deleted_at'] is not None) and all(
+                stored[name] == value
+                for name, value in wanted.items()
+                if value
+            ):
+                self._remove(stored)
+
+    def _get(self, trust_id: str, deleted: bool = False) -> dict[str, Any]:
+        stored = self.db.one(GET, TRUST, id=trust_id)
+        if not _exists(stored) or (
+            stored['deleted_at'] is not None and not deleted
+        ):
+            raise exception.TrustNotFound(trust_id=trust_id)
+        return stored
+
+    def _visible_anywhere(self, trust_id: str) -> bool:
+        return _exists(self.db.one(GET_EVERYWHERE, TRUST, id=trust_id))
+
+    def _indexed(
+        self, index: _Index, value: str
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the trusts of an index, deleted ones too."""
+        ids = self.db.rows(
+            index.list, ID, shards=_ALL_SHARDS, **{index.column: value}
+        )
+        for found in self.db.many(GET, TRUST, ids):
+            yield from filter(_exists, found)
+
+    def _remaining(self, stored: dict[str, Any]) -> int | None:
+        """Return the uses left, None if they are not limited."""
+        if stored['uses'] is None:
+            return None
+        key = {'id': stored['id']}
+        row = self.db.one(GET_USE, USE, **key) or self.db.one(
+            SETTLE_USE, USE, **key
+        )
+        # Without its counter a trust cannot be used.
+        return row['remaining'] or 0 if row else 0
+
+    def _consume(
+        self, stored: dict[str, Any], seen: int, attempt: uuid.UUID
+    ) -> int | None:
+        """Take one of ``seen`` uses.
+
+        :returns: None if it was taken, else how many are left.
+        :raises OutcomeUnknown: if it may have been taken: the use is lost
+            rather than given twice.
+        """
+        binds: dict[str, Any] = {
+            'id': stored['id'],
+            'seen': seen,
+            'left': seen - 1,
+            'attempt': attempt,
+        }
+        consume = CONSUME
+        ttl = self._ttl(stored)
+        if ttl is not None:
+            # Without it the counter's cells would outlive their row.
+            binds['ttl'] = ttl
+            consume = CONSUME_EXPIRING
+        try:
+            outcome = self.db.cas(consume, **binds)
+        except errors.OutcomeUnknown:
+            row = self.db.one(SETTLE_USE, USE, id=stored['id'])
+            if row and row['attempt'] == attempt:
+                return None
+            if row and row['remaining'] == seen:
+                return seen
+            raise  # somebody used it since: ours may have been before
+        return None if outcome else outcome.row.get('remaining') or 0
+
+    def _write(self, stored: dict[str, Any], ttl: int | None) -> None:
+        life = {} if ttl is None else {'ttl': ttl}
+        if stored['uses'] is not None:
+            self._write_use(stored, life)
+        # One logged batch: nobody finds a trust that later vanishes from
+        # its indexes.
+        shard = _shard(stored['id'])
+        steps = [
+            (
+                index.insert_expiring if life else index.insert,
+                {
+                    'id': stored['id'],
+                    'shard': shard,
+                    index.column: stored[index.column],
+                    **life,
+                },
+            )
+            for index in _INDEXES
+            if stored[index.column] is not None
+        ]
+        steps.append(
+            (
+                INSERT_EXPIRING if life else INSERT,
+                TRUST.dump(stored) | life,
+            )
+        )
+        self.db.batch(*steps)
+
+    def _write_use(
+        self, stored: dict[str, Any], life: dict[str, int]
+    ) -> None:
+        key = {'id': stored['id']}
+        try:
+            outcome = self.db.cas(
+                INSERT_USE_EXPIRING if life else INSERT_USE,
+                remaining=stored['uses'],
+                attempt=None,
+                **key,
+                **life,
+            )
+        except errors.OutcomeUnknown:
+            if self.db.one(SETTLE_USE, USE, **key) is None:
+                raise
+        else:
+            if not outcome:
+                raise exception.Conflict(
+                    type='trust', details=_('Duplicate trust ID.')
+                )
+
+    def _mark_deleted(self, stored: dict[str, Any]) -> None:
+        mark = {
+            'id': stored['id'],
+            'deleted_at': clock.to_micros(clock.utcnow()),
+        }
+        ttl = self._ttl(stored)
+        if ttl is None:
+            self.db.run(MARK_DELETED, **mark)
+        else:
+            ttl = clock.cap_ttl(ttl + _MARGIN)
+            self.db.run(MARK_DELETED_EXPIRING, ttl=ttl, **mark)
+
+    def _candidates(
+        self, wanted: dict[str, str | None]
+    ) -> Iterable[dict[str, Any]]:
+        """Return the trusts among which a flush looks."""
+        for index in _INDEXES:
+            value = wanted[index.column]
+            if value:
+                return self._indexed(index, value)
+        return filter(_exists, self.db.iterate(LIST, TRUST))
+
+    def _remove(self, stored: dict[str, Any]) -> None:
+        """Remove a trust and all that belongs to it.
+
+        The trust itself goes last, so that a flush that failed half-way
+        finds it again; it is deleted or expired already, and unusable
+        without its counter.
+        """
+        trust_id = stored['id']
+        if stored['uses'] is not None:
+            gone = self.db.cas(DELETE_USE, id=trust_id)
+            if not gone:
+                LOG.debug('The counter of trust %s was gone.', trust_id)
+        key = _claim_key(stored)
+        if key is not None:
+            CLAIMS.release(self.db, trust_id, **key)
+        shard = _shard(trust_id)
+        self.db.batch(
+            *(
+                (
+                    index.delete,
+                    {
+                        'id': trust_id,
+                        'shard': shard,
+                        index.column: stored[index.column],
+                    },
+                )
+                for index in _INDEXES
+                if stored[index.column] is not None
+            ),
+            (DELETE, {'id': trust_id}),
+        )
+
+    def _present_all(
+        self, stored: Iterable[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return trusts as listed: not the deleted ones, without roles."""
+        trusts = [
+            trust
+            for trust in stored
+            if _exists(trust) and trust['deleted_at'] is None
+        ]
+        return [_presented(trust, self._remaining(trust)) for trust in trusts]
+
+    def _ttl(self, stored: dict[str, Any]) -> int | None:
+        """Return the seconds for which a trust stays; None is for ever."""
+        if stored['expires_at'] is None:
+            return None
+        # An already expired trust is kept, so that it can be flushed.
+        return clock.ttl_until(
+            max(stored['expires_at'], clock.utcnow()),
+            self.conf.cassandra.trust_retention,
+        )
+
+
+def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    # A deletion mark can outlive its trust: a row without its birth column.
+    return stored is not None and stored['trustor_user_id'] is not None
+
+
+def _shard(trust_id: str) -> int:
+    return zlib.crc32(trust_id.encode()) % SHARDS
+
+
+def _claim_key(stored: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what must be unique, None if one of it is null, as in SQL."""
+    key = {name: stored[name] for name in CLAIMS.key}
+    if None in key.values():
+        return None
+    return key | {'expires_at': clock.to_micros(key['expires_at'])}
+
+
+def _stored(
+    trust_id: str, trust: dict[str, Any], roles: Iterable[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the values of the columns of a new trust."""
+    values = trust | {'id': trust_id}
+    lengths.check(values, _LENGTHS)
+    stored = {name: values.get(name) for name in TRUST.columns}
+    expires_at = values.get('expires_at')
+    return stored | {
+        'uses': values.get('remaining_uses'),
+        'roles': [role['id'] for role in roles],
+        'extra': {
+            name: value
+            for name, value in trust.items()
+            if name not in _ATTRIBUTES
+        },
+        'expires_at': expires_at and timeutils.normalize_time(expires_at),
+    }
+
+
+def _presented(
+    stored: dict[str, Any], remaining: int | None
+) -> dict[str, Any]:
+    """Return a trust as the SQL driver shows it, without roles."""
+    values = stored | {'remaining_uses': remaining}
+    return {
+        **(stored['extra'] or {}),
+        **{name: values[name] for name in _ATTRIBUTES},
+    }

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors: what an exception of the driver means to Keystone.
+
+Everything that may pass by itself is a :class:`StoreUnavailable`, which
+Keystone answers with 503.  Messages name options, tables and nodes, never
+bound values.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterable
+
+import cassandra
+import cassandra.cluster
+import cassandra.connection
+import cassandra.protocol
+from keystone import exception
+
+#: Cassandra's "the outcome of this CAS is not known" (CASSANDRA-15350); the
+#: Python driver has no class for it.
+_CAS_WRITE_UNKNOWN = 0x1700
+
+#: What the driver raises; it has no common base class.
+DRIVER_ERRORS = (
+    cassandra.DriverException,
+    cassandra.RequestExecutionException,
+    cassandra.cluster.NoHostAvailable,
+    cassandra.connection.ConnectionException,
+    cassandra.protocol.ErrorMessage,
+    OSError,
+)
+
+_DATACENTER = re.compile(r'\bin DC (\S+?)["\s]')
+
+
+class StoreUnavailable(exception.ServiceUnavailable):  # type: ignore[misc]
+    """Cassandra cannot answer now, or not with this configuration: 503.
+
+    :ivar reason: one line for the operator, without bound values.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message=reason)
+
+
+class RegionUnavailable(StoreUnavailable):
+    """The write is durable in this region and not yet in another: 503."""
+
+
+class SchemaMissing(StoreUnavailable):
+    """The keyspace or a table is not there, or of another level: 503."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """A conditional write may or may not have been applied.
+
+    The caller settles it by a serial read; where it cannot, it lets this
+    pass as 503.
+    """
+
+
+def translate(error: BaseException, what: str) -> StoreUnavailable:
+    """Return what Keystone should raise for an exception of the driver.
+
+    :param error: an exception of :mod:`cassandra`.
+    :param what: what was tried: CQL text without values.
+    """
+    reason = explain(error)
+    if _is_unknown_outcome(error):
+        return OutcomeUnknown(
+            f'Cassandra did not say whether a change was made: {reason}'
+        )
+    if isinstance(error, cassandra.InvalidRequest) and (
+        'unconfigured table' in str(error)
+        or re.search(r'[Kk]eyspace \S+ does not exist', str(error))
+    ):
+        return SchemaMissing(
+            'A table is missing: run `keystone-cassandra schema apply`.'
+        )
+    if isinstance(error, cassandra.Unauthorized):
+        return StoreUnavailable(
+            'The role in [cassandra] username lacks a permission that this'
+            f' needs: {what.split(" WHERE ")[0]}'
+        )
+    return StoreUnavailable(f'Cassandra is not available: {reason}')
+
+
+def absent_region(error: BaseException) -> str | None:
+    """Return the datacenter that kept an EACH_QUORUM write from success.
+
+    An empty string means one that the error does not name; None, that the
+    error has another cause.
+    """
+    if isinstance(error, (cassandra.Unavailable, cassandra.WriteTimeout)):
+        found = _DATACENTER.search(str(error) + ' ')
+        return found[1] if found else ''
+    return None
+
+
+def _is_unknown_outcome(error: BaseException) -> bool:
+    if isinstance(error, (cassandra.WriteTimeout, cassandra.WriteFailure)):
+        # Both phases of Paxos report as CAS; the commit reports as SIMPLE.
+        return True
+    if isinstance(error, cassandra.OperationTimedOut):
+        return True
+    if isinstance(error, cassandra.connection.ConnectionException):
+        return True
+    return (
+        isinstance(error, cassandra.protocol.ErrorMessage)
+        and error.code == _CAS_WRITE_UNKNOWN
+    )
+
+
+def explain(error: BaseException) -> str:
+    """Return one line that says what happened, naming what to look at."""
+    if isinstance(error, cassandra.cluster.NoHostAvailable):
+        errors = error.errors
+        values = errors.values() if isinstance(errors, dict) else errors
+        return _explain_hosts(list(values), str(error).split(':', 1)[0])
+    if isinstance(error, cassandra.OperationTimedOut):
+        return 'no answer within [cassandra] request_timeout'
+    if isinstance(error, cassandra.Unavailable):
+        region = absent_region(error)
+        where = f' in datacenter {region}' if region else ''
+        return (
+            f'too few replicas are alive{where}:'
+            f' {error.alive_replicas} of {error.required_replicas} required'
+        )
+    if isinstance(
+        error,
+        (
+            cassandra.ReadTimeout,
+            cassandra.WriteTimeout,
+            cassandra.ReadFailure,
+            cassandra.WriteFailure,
+        ),
+    ):
+        return (
+            f'{error.received_responses} of {error.required_responses}'
+            ' required replicas answered'
+        )
+    return _explain_connection(error)
+
+
+def _explain_hosts(errors: Iterable[BaseException], otherwise: str) -> str:
+    reasons = sorted(
+        {
+            _explain_connection(error)
+            for error in errors
+            if isinstance(error, BaseException)
+        }
+    )
+    return '; '.join(reasons) or f'{otherwise}: no node can be reached'
+
+
+def _explain_connection(error: BaseException) -> str:
+    if isinstance(error, cassandra.AuthenticationFailed):
+        return (
+            'the nodes refuse the log-in: check [cassandra] username and'
+            ' password'
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f'a node\'s certificate is not accepted ({error.verify_message}):'
+            ' check [cassandra] tls_ca_file and tls_verify_hostname'
+        )
+    if isinstance(error, ssl.SSLError):
+        return (
+            f'TLS failed ({error.reason}): check [cassandra] tls_* against'
+            ' client_encryption_options of the nodes'
+        )
+    if isinstance(error, (ConnectionRefusedError, OSError)):
+        return (
+            f'connecting failed ({error.strerror or error}): is Cassandra'
+            ' running at [database] cassandra_node_ips and [cassandra] port?'
+        )
+    if isinstance(error, cassandra.OperationTimedOut):
+        return 'no answer in time'
+    if isinstance(error, cassandra.connection.ConnectionShutdown):
+        return (
+            'a node closed the connection: is it stopping, or does it want'
+            ' TLS ([cassandra] tls_enabled)?'
+        )
+    # The class says enough; the text could quote a value.
+    return type(error).__name__

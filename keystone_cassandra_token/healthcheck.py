@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oslo.middleware`` health check: can this server read from Cassandra?
+
+Name it in ``[healthcheck] backends``; a load balancer then takes a server
+out of turn whose Cassandra is away.
+"""
+
+from __future__ import annotations
+
+import keystone.conf
+from oslo_middleware.healthcheck import pluginbase
+
+from keystone_cassandra_token import errors, revocation_ttl, store
+
+
+class Cassandra(pluginbase.HealthcheckBaseExtension):  # type: ignore[misc]
+    """Available while a read of a known row succeeds."""
+
+    def healthcheck(
+        self, server_port: int | None = None
+    ) -> pluginbase.HealthcheckResult:
+        try:
+            revocation_ttl.RevocationTTL(
+                store.shared(keystone.conf.CONF)
+            ).current()
+        except errors.StoreUnavailable as failure:
+            return pluginbase.HealthcheckResult(
+                available=False,
+                reason='Cassandra is not available',
+                details=failure.reason,
+            )
+        return pluginbase.HealthcheckResult(
+            available=True, reason='Cassandra is available'
+        )

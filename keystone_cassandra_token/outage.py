@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One log line for an outage, not a traceback for each request.
+
+Keystone logs a traceback for every answer of 5xx.  While Cassandra is away
+that would be one for each request, all saying the same; so the first failure
+is logged in one line here, the recovery in another, and a filter keeps the
+tracebacks of :class:`StoreUnavailable` out of Keystone's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from oslo_log import log
+
+from keystone_cassandra_token import errors
+
+LOG = log.getLogger(__name__)
+
+#: The logger of Keystone's error handler.
+_KEYSTONE_LOGGERS = ('keystone.server.flask.application',)
+
+
+class Outage:
+    """What fails now, and why, by kind of operation.
+
+    By kind, since a region that is cut off answers everything except
+    agreement with the others: that is one outage, not one for each request.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reasons: dict[str, str] = {}
+
+    def began(self, kind: str, reason: str) -> None:
+        """Note a failure; logged if it is a new one."""
+        with self._lock:
+            known = self._reasons.get(kind) is not None
+            self._reasons[kind] = reason
+        if not known:
+            LOG.error(
+                '%s (%s) Requests that need it are answered with 503.',
+                reason,
+                kind,
+            )
+
+    def ended(self, kind: str) -> None:
+        """Note a success; logged if it ends an outage."""
+        if kind not in self._reasons:  # the usual case takes no lock
+            return
+        with self._lock:
+            if self._reasons.pop(kind, None) is None:
+                return
+        LOG.warning('Cassandra answers again. (%s)', kind)
+
+
+class _WithoutOutages(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raised = record.exc_info[1] if record.exc_info else None
+        return not isinstance(raised, errors.StoreUnavailable)
+
+
+_FILTER = _WithoutOutages()
+
+
+def quieten_keystone() -> None:
+    """Keep tracebacks of outages out of Keystone's log; again is harmless."""
+    for name in _KEYSTONE_LOGGERS:
+        logging.getLogger(name).addFilter(_FILTER)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a revocation is kept: one value for all servers, that only grows.
+
+A revocation must outlive every token it stops, whichever server issued it.
+With a TTL of its own on each server the newest event would win with its own,
+perhaps shorter, TTL and give a revoked token back.  So the TTL is a setting
+of the keyspace.  Two rows hold it: ``revocation_ttl`` is what a revocation
+gets; ``revocation_ttl_everywhere`` is what a token may count on, and is only
+raised after the former has been read at EACH_QUORUM, from when on no region
+can miss it.
+"""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+from keystone_cassandra_token import errors
+from keystone_cassandra_token.cql import (
+    Statement,
+    claim,
+    claim_read,
+    escalated_read,
+    revocation_read,
+)
+from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.store import Store
+
+TTL = 'revocation_ttl'
+EVERYWHERE = 'revocation_ttl_everywhere'
+
+SETTING = Row('value')
+
+GET = revocation_read('SELECT value FROM schema_setting WHERE name = :name')
+GET_EVERYWHERE = escalated_read(
+    'SELECT value FROM schema_setting WHERE name = :name'
+)
+SETTLE = claim_read('SELECT value FROM schema_setting WHERE name = :name')
+# Servers of several regions may raise it at once; the highest must stay.
+SET = claim(
+    'INSERT INTO schema_setting (name, value) VALUES (:name, :value)'
+    ' IF NOT EXISTS'
+)
+RAISE = claim(
+    'UPDATE schema_setting SET value = :value WHERE name = :name'
+    ' IF value = :seen'
+)
+
+
+def needed(conf: cfg.ConfigOpts) -> int:
+    """Return the seconds a revocation must last for this server's tokens."""
+    return int(
+        conf.token.expiration
+        + conf.token.allow_expired_window
+        + conf.revoke.expiration_buffer
+    )
+
+
+class RevocationTTL:
+    """The setting as one server sees it."""
+
+    def __init__(self, db: Store) -> None:
+        self._db = db
+        self._sure = 0
+
+    def current(self) -> int:
+        """Return the TTL in seconds for a revocation written now.
+
+        Read each time: another server may have raised it a moment ago and
+        already issue longer tokens.
+        """
+        return max(self._read(GET, TTL), needed(self._db.conf))
+
+    def ensure(self, seconds: int) -> None:
+        """Make sure that from now on revocations last ``seconds``.
+
+        To be called before a token is issued that lives as long; costs
+        nothing once it was true.
+
+        :raises StoreUnavailable: if it has to be raised and some region
+            cannot agree.
+        """
+        if seconds <= self._sure:
+            return
+        if self._read(GET, EVERYWHERE) < seconds:
+            self._raise(TTL, seconds)
+            seen = self._read(GET_EVERYWHERE, TTL)
+            if seen < seconds:
+                raise errors.StoreUnavailable(
+                    f'The revocation TTL of {seconds} s is not yet known in'
+                    ' every region; trying again may help.'
+                )
+            self._raise(EVERYWHERE, seconds)
+        self._sure = seconds
+
+    def _read(self, statement: Statement, name: str) -> int:
+        row = self._db.one(statement, SETTING, name=name)
+        return int(row['value']) if row else 0
+
+    def _raise(self, name: str, seconds: int) -> None:
+        seen = self._read(SETTLE, name)
+        while seen < seconds:
+            try:
+                if seen == 0:
+                    outcome = self._db.cas(SET, name=name, value=str(seconds))
+                else:
+                    outcome = self._db.cas(
+                        RAISE, name=name, value=str(seconds), seen=str(seen)
+                    )
+                if outcome:
+                    return
+            except errors.OutcomeUnknown:
+                before = seen
+                seen = self._read(SETTLE, name)
+                if seen == before:
+                    raise  # not applied, and asking again did not help
+            else:
+                seen = int(outcome.row['value'])

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows: the columns of a table and how their values are stored; no I/O.
+
+A :class:`Row` is the one place that lists a table's columns; statements
+interpolate it, and a test compares it with the schema::
+
+    TRUST = Row('id', 'trustor_user_id', expires_at=micros, extra=json_text)
+    GET = read(f'SELECT {TRUST} FROM trust WHERE id = :id')
+    INSERT = write(f'INSERT INTO trust ({TRUST}) VALUES ({TRUST.markers})')
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keystone_cassandra_token import clock
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """How a value is stored.  None is never passed to either function."""
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _dump_json(value: Any) -> str:
+    # Sorted and compact, so that equal values have equal texts: some are
+    # part of a primary key.
+    return json.dumps(value, sort_keys=True, separators=(',', ':'))
+
+
+#: Stored as it is.
+plain = Codec(_same, _same)
+#: Naive UTC ``datetime`` <-> ``bigint`` microseconds since 1970.
+micros = Codec(clock.to_micros, clock.from_micros)
+#: Anything JSON knows <-> ``text``.
+json_text = Codec(_dump_json, json.loads)
+#: List of strings <-> ``frozen<list<text>>``.
+text_list = Codec(list, list)
+
+
+class Row:
+    """Columns of a table, in the order of its statements.
+
+    :param plain_columns: columns stored as they are.
+    :param coded_columns: columns with their :class:`Codec`.
+    """
+
+    def __init__(self, *plain_columns: str, **coded_columns: Codec) -> None:
+        self._codecs = {name: plain for name in plain_columns} | coded_columns
+        self._coded = coded_columns
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(self._codecs)
+
+    @property
+    def markers(self) -> str:
+        """The columns as named markers: ``:id, :name``."""
+        return ', '.join(f':{name}' for name in self._codecs)
+
+    def __str__(self) -> str:
+        return ', '.join(self._codecs)
+
+    def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of all columns as they are stored.
+
+        A column that ``values`` lacks is None.
+
+        :raises KeyError: for a name that is no column.
+        """
+        unknown = values.keys() - self._codecs.keys()
+        if unknown:
+            raise KeyError(f'no such columns: {", ".join(sorted(unknown))}')
+        return {
+            name: None
+            if values.get(name) is None
+            else codec.encode(values[name])
+            for name, codec in self._codecs.items()
+        }
+
+    def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a row that was read."""
+        values = dict(stored)
+        for name, codec in self._coded.items():
+            if values.get(name) is not None:
+                values[name] = codec.decode(values[name])
+        return values

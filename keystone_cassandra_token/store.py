@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: few verbs over statements, and the only caller of ``execute``.
+
+It alone knows profiles, levels, time-outs, logging (CQL text, never values)
+and the translation of errors, so that a driver is statements and thin
+methods.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import cassandra.cluster
+import cassandra.query
+import keystone.conf
+from oslo_config import cfg
+from oslo_log import log
+
+from keystone_cassandra_token import (
+    clock,
+    consistency,
+    errors,
+    outage,
+    schema,
+    session,
+)
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token.cql import Statement
+from keystone_cassandra_token.rows import Row
+
+LOG = log.getLogger(__name__)
+
+UNSET = cassandra.query.UNSET_VALUE
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a conditional write did; use it.
+
+    :ivar applied: whether the condition held.
+    :ivar row: otherwise the values that made it fail, empty if there is no
+        such row.
+    """
+
+    applied: bool
+    row: Mapping[str, Any]
+
+    def __bool__(self) -> bool:
+        return self.applied
+
+
+class Store:
+    """Runs statements on the process's session.
+
+    All verbs take the markers' values by name and raise
+    :class:`~errors.StoreUnavailable` where Cassandra cannot answer.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self.conf = conf
+        self._sessions = session.Sessions(conf, verify=schema.check)
+
+    def one(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> dict[str, Any] | None:
+        """Return the row that a read finds, or None."""
+        found = self.rows(statement, row, **binds)
+        return found[0] if found else None
+
+    def rows(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> list[dict[str, Any]]:
+        """Return all rows that a read finds, fetched page by page."""
+        return list(self.iterate(statement, row, **binds))
+
+    def iterate(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows that a read finds, fetching pages as needed."""
+        with self._translated(statement):
+            for stored in self._start(statement, binds).result():
+                yield row.load(stored)
+
+    def many(
+        self,
+        statement: Statement,
+        row: Row,
+        keys: Iterable[Mapping[str, Any]],
+    ) -> list[list[dict[str, Any]]]:
+        """Return the rows that a read finds for each key, in their order.
+
+        At most ``[cassandra] concurrency`` reads are under way at once.
+        """
+        found: list[list[dict[str, Any]]] = []
+        with self._translated(statement):
+            remaining = iter(keys)
+            window = collections.deque(
+                self._start(statement, key)
+                for key in itertools.islice(
+                    remaining, self.conf.cassandra.concurrency
+                )
+            )
+            while window:
+                found.append(
+                    [row.load(stored) for stored in window.popleft().result()]
+                )
+                for key in itertools.islice(remaining, 1):
+                    window.append(self._start(statement, key))
+        return found
+
+    def run(self, statement: Statement, **binds: Any) -> None:
+        """Run a plain write."""
+        with self._translated(statement):
+            self._start(statement, binds).result()
+
+    def cas(self, statement: Statement, **binds: Any) -> Outcome:
+        """Run a conditional write.
+
+        :raises OutcomeUnknown: if it may or may not have been applied.
+        """
+        if statement.operation not in consistency.CONDITIONAL:
+            raise TypeError(f'not conditional: {statement}')
+        with self._translated(statement):
+            row = self._start(statement, binds).result().one()
+        return Outcome(row.pop('[applied]'), row)
+
+    def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
+        """Run plain writes of one class as a logged batch: all or none.
+
+        :raises RegionUnavailable: in the strict mode of revocations, if the
+            batch is durable here and not yet in another region.
+        """
+        statement = steps[0][0]
+        if len({step.operation for step, _ in steps}) != 1:
+            raise TypeError('the statements of a batch are of one class')
+        try:
+            with self._translated(statement, note=False):
+                self._start_batch(steps).result()
+        except errors.StoreUnavailable as failure:
+            self._keep_here(steps, failure)
+        self._outage.ended(statement.operation.value)
+
+    def _keep_here(
+        self,
+        steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
+        failure: errors.StoreUnavailable,
+    ) -> None:
+        """Write at the fallback level, where the class has one; then 503."""
+        operation = steps[0][0].operation
+        region = errors.absent_region(failure.__cause__)
+        level = self._sessions.get().policy.fallback(operation)
+        if region is None or level is None:
+            self._outage.began(operation.value, failure.reason)
+            raise failure
+        with self._translated(steps[0][0]):
+            self._start_batch(steps, level).result()
+        where = f'datacenter {region}' if region else 'another datacenter'
+        reason = (
+            f'The change is durable in this region, but {where} could not be'
+            ' told.'
+        )
+        self._outage.began(operation.value, reason)
+        raise errors.RegionUnavailable(reason) from failure
+
+    def close(self) -> None:
+        """Close the session; the next use opens a new one."""
+        self._sessions.close()
+
+    def _start(
+        self, statement: Statement, binds: Mapping[str, Any]
+    ) -> cassandra.cluster.ResponseFuture:
+        """Send a statement; the one way out for all of them but batches."""
+        connection = self._sessions.get()
+        bound = self._bind(connection, statement, binds)
+        profile = (
+            session.SPECULATIVE
+            if session.speculates(connection, statement)
+            else cassandra.cluster.EXEC_PROFILE_DEFAULT
+        )
+        return connection.session.execute_async(
+            bound, execution_profile=profile
+        )
+
+    def _start_batch(
+        self,
+        steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
+        level: consistency.Level | None = None,
+    ) -> cassandra.cluster.ResponseFuture:
+        connection = self._sessions.get()
+        level = level or connection.policy.level(steps[0][0].operation)
+        batch = cassandra.query.BatchStatement(
+            consistency_level=session.level_value(level.consistency)
+        )
+        batch.is_idempotent = all(step.idempotent for step, _ in steps)
+        for statement, binds in steps:
+            batch.add(self._bind(connection, statement, binds))
+        return connection.session.execute_async(batch)
+
+    def _bind(
+        self,
+        connection: session.Connection,
+        statement: Statement,
+        binds: Mapping[str, Any],
+    ) -> cassandra.query.BoundStatement:
+        statement.check(binds.keys())
+        if 'ttl' in binds:
+            _check_ttl(binds['ttl'])
+        values = binds
+        if statement.verb == 'INSERT':
+            # A null would be stored as a tombstone in each new row; an
+            # UPDATE means it.
+            values = {
+                name: UNSET if value is None else value
+                for name, value in binds.items()
+            }
+        return connection.prepare(statement).bind(values)
+
+    @contextlib.contextmanager
+    def _translated(
+        self, statement: Statement, note: bool = True
+    ) -> Iterator[None]:
+        kind = statement.operation.value
+        try:
+            yield
+        except errors.DRIVER_ERRORS as error:
+            failure = errors.translate(error, statement.cql)
+            LOG.debug('%s failed: %s', statement.cql, failure.reason)
+            if note:
+                self._outage.began(kind, failure.reason)
+            raise failure from error
+        else:
+            if note:
+                self._outage.ended(kind)
+
+    @property
+    def _outage(self) -> outage.Outage:
+        return self._sessions.outage
+
+
+def _check_ttl(ttl: Any) -> None:
+    # Null, unset and 0 all mean "for ever".
+    if not isinstance(ttl, int) or not 0 < ttl <= clock.MAX_TTL:
+        raise ValueError(f'a TTL is 1 to {clock.MAX_TTL} s, not {ttl!r}')
+
+
+_shared: dict[int, Store] = {}
+
+
+def shared(conf: cfg.ConfigOpts) -> Store:
+    """Return the process's store for ``conf``; nothing is opened yet."""
+    store = _shared.get(id(conf))
+    if store is None:
+        options.register_opts(conf)
+        store = _shared[id(conf)] = Store(conf)
+    return store
+
+
+class Driver:
+    """What all drivers share: the store, as ``self.db``."""
+
+    def __init__(self) -> None:
+        self.conf = keystone.conf.CONF
+        self.db = shared(self.conf)
+        outage.quieten_keystone()
+        super().__init__()

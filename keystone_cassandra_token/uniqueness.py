@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unique names: a claim row for what must be unique.
+
+The key of a claim table is what must be unique; the row holds the owner's id
+and a state.  A creator claims (``pending``), writes its truth, then holds
+(``held``).  Each step is a conditional write::
+
+    claim --> truth written --> hold
+      |                          |
+      '- taken: 409              '- lost: remove the truth, 409
+
+A creator may die between the steps.  Its pending claim may be taken over
+once it is older than :data:`STALE_AFTER` and an EACH_QUORUM read of the
+owner's truth succeeded and found nothing.  A creator that was merely slow
+then finds at ``hold`` that it lost, and removes its truth.  A held claim is
+freed by its owner's delete or rename, or by repair, alone.
+
+A compare-and-set whose reply is lost is settled by a serial read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keystone_cassandra_token import clock, cql, errors
+from keystone_cassandra_token.consistency import Operation
+from keystone_cassandra_token.rows import Row, micros
+from keystone_cassandra_token.store import Outcome, Store
+
+#: Age from which a pending claim may be taken over.
+STALE_AFTER = datetime.timedelta(minutes=1)
+
+PENDING = 'pending'
+HELD = 'held'
+
+
+class Taken(Exception):
+    """Somebody else has the name.
+
+    :ivar owner: the id of who has it.
+    """
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f'taken by {owner}')
+        self.owner = owner
+
+
+class Claims:
+    """The claims of one table.
+
+    :param table: its name; beside the key it has the columns ``owner``,
+        ``state`` and ``claimed_at``.
+    :param key: the columns of its primary key.
+    :param operation: ``CLAIM``, agreed on in the whole deployment, or
+        ``MUTATE``, in one region.
+    """
+
+    def __init__(
+        self, table: str, *key: str, operation: Operation = Operation.CLAIM
+    ) -> None:
+        write, read = {
+            Operation.CLAIM: (cql.claim, cql.claim_read),
+            Operation.MUTATE: (cql.mutate, cql.mutate_read),
+        }[operation]
+        where = ' AND '.join(f'{name} = :{name}' for name in key)
+        self.key = key
+        self._row = Row('owner', 'state', claimed_at=micros)
+        self.get = cql.read(
+            f'SELECT {self._row} FROM {table} WHERE {where}'
+        )
+        self.settle = read(f'SELECT {self._row} FROM {table} WHERE {where}')
+        self.insert = write(
+            f'INSERT INTO {table}'
+            f' ({", ".join(key)}, owner, state, claimed_at) VALUES'
+            f' ({", ".join(f":{name}" for name in key)},'
+            " :owner, 'pending', :claimed_at) IF NOT EXISTS"
+        )
+        self.insert_expiring = self.insert.expiring()
+        self.take_over = write(
+            f'UPDATE {table} SET owner = :owner, claimed_at = :claimed_at'
+            f" WHERE {where} IF owner = :seen AND state = 'pending'"
+        )
+        self.take_over_expiring = write(
+            self.take_over.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        )
+        self.set_held = write(
+            f"UPDATE {table} SET state = 'held' WHERE {where}"
+            ' IF owner = :owner'
+        )
+        self.set_held_expiring = write(
+            self.set_held.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        )
+        self.free = write(f'DELETE FROM {table} WHERE {where} IF owner = :owner')
+
+    def owner(self, db: Store, **key: Any) -> str | None:
+        """Return who has the name, or None."""
+        row = db.one(self.get, self._row, **key)
+        return row['owner'] if row else None
+
+    @contextlib.contextmanager
+    def claimed(
+        self,
+        db: Store,
+        owner: str,
+        *,
+        exists: Callable[[str], bool],
+        undo: Callable[[], None],
+        ttl: int | None = None,
+        **key: Any,
+    ) -> Iterator[None]:
+        """Have the name while the body writes the owner's truth.
+
+        :param exists: whether an owner's truth is visible in any region; an
+            escalated read.
+        :param undo: removes what the body wrote.
+        :param ttl: seconds after which the claim expires with its owner.
+        :raises Taken: if somebody else has it, before or after the body.
+        """
+        self.claim(db, owner, exists=exists, ttl=ttl, **key)
+        try:
+            yield
+            self.hold(db, owner, ttl=ttl, **key)
+        except BaseException:
+            # Also when the body only seemed to fail: a truth without a held
+            # claim must not stay.  While Cassandra is away nothing can be
+            # removed, and the pending claim of a visible truth stays.
+            with contextlib.suppress(errors.StoreUnavailable):
+                undo()
+                self.release(db, owner, **key)
+            raise
+
+    def claim(
+        self,
+        db: Store,
+        owner: str,
+        *,
+        exists: Callable[[str], bool],
+        ttl: int | None = None,
+        **key: Any,
+    ) -> None:
+        """Make the name ``owner``'s, pending.  Mine already is success.
+
+        :raises Taken: if somebody else has it.
+        """
+        life, insert = _living(self.insert, self.insert_expiring, ttl)
+        now = clock.utcnow()
+        outcome = self._cas(
+            db,
+            insert,
+            key,
+            owner,
+            owner=owner,
+            claimed_at=clock.to_micros(now),
+            **life,
+        )
+        if outcome or outcome.row['owner'] == owner:
+            return
+        seen = self._row.load(
+            {name: outcome.row[name] for name in self._row.columns}
+        )
+        if (
+            seen['state'] != PENDING
+            or now - seen['claimed_at'] < STALE_AFTER
+            or exists(seen['owner'])
+        ):
+            raise Taken(seen['owner'])
+        life, take_over = _living(
+            self.take_over, self.take_over_expiring, ttl
+        )
+        outcome = self._cas(
+            db,
+            take_over,
+            key,
+            owner,
+            owner=owner,
+            seen=seen['owner'],
+            claimed_at=clock.to_micros(now),
+            **life,
+        )
+        if not outcome and outcome.row.get('owner') != owner:
+            raise Taken(outcome.row.get('owner', seen['owner']))
+
+    def hold(
+        self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
+    ) -> None:
+        """Make ``owner``'s pending claim a held one.
+
+        :raises Taken: if it was taken over meanwhile.
+        """
+        life, hold = _living(self.set_held, self.set_held_expiring, ttl)
+        outcome = self._cas(db, hold, key, owner, owner=owner, **life)
+        if not outcome and outcome.row.get('owner') != owner:
+            raise Taken(outcome.row.get('owner', 'nobody'))
+
+    def release(self, db: Store, owner: str, **key: Any) -> None:
+        """Free the name if it is ``owner``'s; else leave it."""
+        try:
+            outcome = db.cas(self.free, owner=owner, **key)
+        except errors.OutcomeUnknown:
+            row = db.one(self.settle, self._row, **key)
+            if row and row['owner'] == owner:
+                raise
+            return
+        if not outcome:
+            return  # not ours: nothing to free
+
+    def _cas(
+        self,
+        db: Store,
+        statement: cql.Statement,
+        key: Mapping[str, Any],
+        owner: str,
+        **binds: Any,
+    ) -> Outcome:
+        """Run a conditional write; settle it if its reply is lost."""
+        try:
+            return db.cas(statement, **key, **binds)
+        except errors.OutcomeUnknown:
+            row = db.one(self.settle, self._row, **key)
+            if row is None:
+                raise  # neither applied nor refused: nobody can tell why
+            if row['owner'] == owner and (
+                statement not in (self.set_held, self.set_held_expiring)
+                or row['state'] == HELD
+            ):
+                return Outcome(True, {})
+            if row['owner'] == owner:
+                raise
+            stored = self._row.dump(row)
+            return Outcome(False, stored)
+
+
+def _living(
+    statement: cql.Statement, expiring: cql.Statement, ttl: int | None
+) -> tuple[dict[str, int], cql.Statement]:
+    if ttl is None:
+        return {}, statement
+    return {'ttl': ttl}, expiring
