@@ -164,7 +164,7 @@ def _explain_connection(error: BaseException) -> str:
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f'a node\'s certificate is not accepted ({error.verify_message}):'
+            f"a node's certificate is not accepted ({error.verify_message}):"
             ' check [cassandra] tls_ca_file and tls_verify_hostname'
         )
     if isinstance(error, ssl.SSLError):

@@ -55,7 +55,7 @@ class Row:
     """
 
     def __init__(self, *plain_columns: str, **coded_columns: Codec) -> None:
-        self._codecs = {name: plain for name in plain_columns} | coded_columns
+        self._codecs = dict.fromkeys(plain_columns, plain) | coded_columns
         self._coded = coded_columns
 
     @property

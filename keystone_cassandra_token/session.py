@@ -410,9 +410,7 @@ def replicas_by_datacenter(
     }
 
 
-def _check_policy(
-    policy: Policy, replication: dict[str, int] | None
-) -> None:
+def _check_policy(policy: Policy, replication: dict[str, int] | None) -> None:
     if replication is None:
         return  # the check of the schema says what to do
     fatal = [f.text for f in policy.proofs(replication) if f.fatal]

@@ -68,9 +68,7 @@ class Claims:
         where = ' AND '.join(f'{name} = :{name}' for name in key)
         self.key = key
         self._row = Row('owner', 'state', claimed_at=micros)
-        self.get = cql.read(
-            f'SELECT {self._row} FROM {table} WHERE {where}'
-        )
+        self.get = cql.read(f'SELECT {self._row} FROM {table} WHERE {where}')
         self.settle = read(f'SELECT {self._row} FROM {table} WHERE {where}')
         self.insert = write(
             f'INSERT INTO {table}'
@@ -93,7 +91,9 @@ class Claims:
         self.set_held_expiring = write(
             self.set_held.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
         )
-        self.free = write(f'DELETE FROM {table} WHERE {where} IF owner = :owner')
+        self.free = write(
+            f'DELETE FROM {table} WHERE {where} IF owner = :owner'
+        )
 
     def owner(self, db: Store, **key: Any) -> str | None:
         """Return who has the name, or None."""
@@ -167,9 +167,7 @@ class Claims:
             or exists(seen['owner'])
         ):
             raise Taken(seen['owner'])
-        life, take_over = _living(
-            self.take_over, self.take_over_expiring, ttl
-        )
+        life, take_over = _living(self.take_over, self.take_over_expiring, ttl)
         outcome = self._cas(
             db,
             take_over,

@@ -219,9 +219,7 @@ class Trust(Driver, base.TrustDriverBase):  # type: ignore[misc]
     def list_trusts(self) -> list[dict[str, Any]]:
         return self._present_all(self.db.iterate(LIST, TRUST))
 
-    def list_trusts_for_trustee(
-        self, trustee: str
-    ) -> list[dict[str, Any]]:
+    def list_trusts_for_trustee(self, trustee: str) -> list[dict[str, Any]]:
         return self._present_all(self._indexed(BY_TRUSTEE, trustee))
 
     def list_trusts_for_trustor(
@@ -296,9 +294,7 @@ class Trust(Driver, base.TrustDriverBase):  # type: ignore[misc]
     def _visible_anywhere(self, trust_id: str) -> bool:
         return _exists(self.db.one(GET_EVERYWHERE, TRUST, id=trust_id))
 
-    def _indexed(
-        self, index: _Index, value: str
-    ) -> Iterator[dict[str, Any]]:
+    def _indexed(self, index: _Index, value: str) -> Iterator[dict[str, Any]]:
         """Yield the trusts of an index, deleted ones too."""
         ids = self.db.rows(
             index.list, ID, shards=_ALL_SHARDS, **{index.column: value}
@@ -377,9 +373,7 @@ class Trust(Driver, base.TrustDriverBase):  # type: ignore[misc]
         )
         self.db.batch(*steps)
 
-    def _write_use(
-        self, stored: dict[str, Any], life: dict[str, int]
-    ) -> None:
+    def _write_use(self, stored: dict[str, Any], life: dict[str, int]) -> None:
         key = {'id': stored['id']}
         try:
             outcome = self.db.cas(

@@ -43,7 +43,9 @@ class Migration:
         """Return the file's statements for a keyspace."""
         text = _COMMENT.sub('', self.text).replace('{keyspace}', keyspace)
         text = _TABLE_ID.sub(
-            lambda found: str(uuid.uuid5(_NAMESPACE, f'{keyspace}.{found[1]}')),
+            lambda found: str(
+                uuid.uuid5(_NAMESPACE, f'{keyspace}.{found[1]}')
+            ),
             text,
         )
         return [part.strip() for part in text.split(';') if part.strip()]
