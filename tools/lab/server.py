@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Keystone under gunicorn, on a loopback port of its own.
+
+:class:`Keystone` writes ``keystone.conf`` and what belongs to it into a
+directory, runs the management commands, and serves the WSGI application from
+pre-forked workers: the application is loaded once, before the fork, as a
+careful operator does it.  Used by ``tools/demo`` and by tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet
+
+from lab import LabError
+from lab.processes import Group, kill_marked
+
+TOOLS = Path(__file__).resolve().parent.parent
+REGION = 'RegionOne'
+
+#: Sections of keystone.conf: option -> value (str, int, bool, list of str).
+Settings = Mapping[str, Mapping[str, Any]]
+
+#: What selects our drivers; leave it out for a Keystone on its own drivers.
+CASSANDRA_DRIVERS: Settings = {
+    'token': {'provider': 'cassandra'},
+    'revoke': {'driver': 'cassandra'},
+    'trust': {'driver': 'cassandra'},
+}
+
+_GUNICORN = """\
+# Read by gunicorn from its working directory.  Keystone parses the command
+# line of its process, so nothing may stand there.
+wsgi_app = 'lab.wsgi:application'
+bind = 'fd://{listener}'
+workers = {workers}
+# Threads keep idle connections open without keeping a worker busy.
+worker_class = 'gthread'
+threads = {threads}
+keepalive = 65
+preload_app = True
+timeout = 60
+graceful_timeout = 2
+pidfile = {pidfile!r}
+worker_tmp_dir = {directory!r}
+control_socket_disable = True
+proc_name = 'keystone'
+"""
+
+
+class ServerError(LabError):
+    """A command or the server failed; the message ends with its log."""
+
+
+class Keystone:
+    """One Keystone: its files, its commands, its server.
+
+    :param directory: where its files go; made if missing.
+    :param settings: options over the defaults of :meth:`defaults`.
+    :param port: port on 127.0.0.1; 0 means a free one.
+    :param workers: processes that serve.
+    :param threads: threads of each process.
+    :param config_files: further oslo.config files; they win.
+    :param database: SQLite file to share with another Keystone.
+    :param environment: further environment variables of the server.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        settings: Settings | None = None,
+        *,
+        port: int = 0,
+        workers: int = 2,
+        threads: int = 4,
+        config_files: Sequence[str | Path] = (),
+        database: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = Path(directory).absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.database = database or self.directory / 'keystone.db'
+        self.workers = workers
+        self.threads = threads
+        self.environment = dict(environment or {})
+        self.log_file = self.directory / 'keystone.log'
+        self.configuration = self.directory / 'keystone.conf'
+        self.config_files = [
+            self.configuration,
+            *(Path(name).absolute() for name in config_files),
+        ]
+        # Bound here and handed down, so that nobody takes it meanwhile.
+        self._listener: socket.socket | None = _listen(port)
+        self.port: int = self._listener.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._group: Group | None = None
+        self.configure(settings or {})
+
+    @property
+    def url(self) -> str:
+        """Where the server answers, without ``/v3``."""
+        return f'http://127.0.0.1:{self.port}'
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the master, or None while it is stopped."""
+        return self._process.pid if self._process else None
+
+    def defaults(self) -> dict[str, dict[str, Any]]:
+        """Return the options that a server has unless told otherwise."""
+        keys = self.directory / 'keys'
+        return {
+            'DEFAULT': {'use_stderr': True, 'debug': False},
+            'database': {
+                # Workers wait for each other's writes.
+                'connection': f'sqlite:///{self.database}?timeout=30',
+            },
+            'fernet_tokens': {'key_repository': keys},
+            'fernet_receipts': {'key_repository': keys},
+            'credential': {'key_repository': keys},
+        }
+
+    def configure(self, settings: Settings) -> None:
+        """Write ``keystone.conf``; a running server needs a restart."""
+        sections = self.defaults()
+        for name, options in settings.items():
+            sections.setdefault(name, {}).update(options)
+        text = ''.join(_section(name, sections[name]) for name in sections)
+        _write_private(self.configuration, text)
+        self._write_keys()
+
+    def _write_keys(self) -> None:
+        """Make a key repository: a primary and a staged key."""
+        keys = self.directory / 'keys'
+        if keys.exists():
+            return
+        keys.mkdir(mode=0o700)
+        for name in '0', '1':
+            _write_private(keys / name, Fernet.generate_key().decode())
+
+    # -- commands
+
+    def manage(self, *arguments: str, **environment: str) -> None:
+        """Run ``keystone-manage``.
+
+        :raises ServerError: with the end of its output, if it fails.
+        """
+        self.run('keystone-manage', *arguments, **environment)
+
+    def run(self, command: str, *arguments: str, **environment: str) -> str:
+        """Run a command of the environment on this configuration.
+
+        :param environment: variables to add: where secrets go.
+        :returns: what it wrote to standard output.
+        :raises ServerError: with the end of its output, if it fails.
+        """
+        program = Path(sys.executable).parent / command
+        files = [f'--config-file={name}' for name in self.config_files]
+        done = subprocess.run(
+            [program, *files, *arguments],
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
+            cwd=self.directory,
+            check=False,
+        )
+        with (self.directory / 'commands.log').open('a') as log:
+            log.write(f'$ {command} {" ".join(arguments)}\n')
+            log.write(done.stdout + done.stderr)
+        if done.returncode:
+            raise ServerError(
+                f'{command} {" ".join(arguments)} exited with'
+                f' {done.returncode}:\n' + _tail(done.stdout + done.stderr)
+            )
+        return done.stdout
+
+    def bootstrap(self, password: str) -> None:
+        """Make the SQL tables and the first user, ``admin``.
+
+        :raises ServerError: if a command fails.
+        """
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
+            # Kept in the file: readers do not wait for a writer.
+            database.execute('PRAGMA journal_mode=WAL')
+        self.manage('db_sync')
+        self.manage(
+            'bootstrap',
+            f'--bootstrap-public-url={self.url}/v3',
+            f'--bootstrap-internal-url={self.url}/v3',
+            f'--bootstrap-admin-url={self.url}/v3',
+            f'--bootstrap-region-id={REGION}',
+            OS_BOOTSTRAP_PASSWORD=password,
+        )
+
+    # -- the server
+
+    def start(self, timeout: float = 60) -> None:
+        """Start the server and wait until it answers ``GET /v3``.
+
+        It ends with this process, unless :meth:`release` is called.
+
+        :raises ServerError: if it ends or says nothing for ``timeout``
+            seconds.
+        """
+        listener = self._listener or _listen(self.port)
+        self._listener = None
+        with listener, self.log_file.open('ab') as log:
+            (self.directory / 'gunicorn.conf.py').write_text(
+                _GUNICORN.format(
+                    listener=listener.fileno(),
+                    workers=self.workers,
+                    threads=self.threads,
+                    pidfile=str(self.directory / 'keystone.pid'),
+                    directory=str(self.directory),
+                )
+            )
+            self._group = Group(str(self.directory), remove=False)
+            self._process = self._group.spawn(
+                [sys.executable, '-m', 'gunicorn'],
+                self._environment(),
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+            )
+        try:
+            self._wait(timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _environment(self) -> dict[str, str]:
+        environment = os.environ | self.environment
+        path = [str(TOOLS), environment.get('PYTHONPATH', '')]
+        environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+        environment['OS_KEYSTONE_CONFIG_FILES'] = ';'.join(
+            map(str, self.config_files)
+        )
+        environment.pop('OS_KEYSTONE_CONFIG_DIR', None)
+        environment.pop('GUNICORN_CMD_ARGS', None)
+        return environment
+
+    def _wait(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self._process is None or self._process.poll() is not None:
+                raise ServerError(f'Keystone ended:\n{_tail(self.log())}')
+            # The socket listens before anybody accepts: an answer counts.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.status('/v3') == 200:
+                    return
+            time.sleep(0.05)
+        raise ServerError(
+            f'Keystone did not answer for {timeout:g} s:\n{_tail(self.log())}'
+        )
+
+    def status(self, path: str, timeout: float = 5) -> int:
+        """Return the HTTP status of a GET on a connection of its own."""
+        connection = http.client.HTTPConnection(
+            '127.0.0.1', self.port, timeout=timeout
+        )
+        with contextlib.closing(connection):
+            connection.request('GET', path)
+            return connection.getresponse().status
+
+    def stop(self) -> None:
+        """Stop the server, if it runs."""
+        process, self._process = self._process, None
+        group, self._group = self._group, None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        try:
+            if process is not None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(15)
+        finally:
+            if group is not None:
+                group.kill()
+            if process is not None:
+                process.wait()
+
+    def release(self) -> None:
+        """Let the server live on when this process ends.
+
+        It is then stopped by :func:`stop_released`.
+        """
+        self._process = None
+        group, self._group = self._group, None
+        if group is not None:
+            group.release()
+
+    def restart(self) -> None:
+        """Stop the server and start it on the same port."""
+        self.stop()
+        self.start()
+
+    def log(self) -> str:
+        """Return all that the server has written."""
+        try:
+            return self.log_file.read_text(errors='replace')
+        except FileNotFoundError:
+            return ''
+
+    def __enter__(self) -> Keystone:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def serving(keystone: Keystone) -> Iterator[Keystone]:
+    """Start a server for the time of a ``with`` block."""
+    try:
+        keystone.start()
+        yield keystone
+    finally:
+        keystone.stop()
+
+
+def stop_released(directory: str | Path) -> None:
+    """Stop the server of this directory that another process released."""
+    kill_marked(str(Path(directory).absolute()))
+
+
+def _listen(port: int) -> socket.socket:
+    """Return a socket that listens on loopback.
+
+    :raises ServerError: if the port is taken.
+    """
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(('127.0.0.1', port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ServerError(f'port {port}: {error.strerror}') from error
+    return listener
+
+
+def _section(name: str, options: Mapping[str, Any]) -> str:
+    lines = [f'{key} = {_value(options[key])}' for key in options]
+    return '\n'.join([f'[{name}]', *lines, '', ''])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ','.join(map(str, value))
+    # oslo.config replaces $name.
+    return str(value).replace('$', '$$')
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, 'w') as file:
+        file.write(text)
+
+
+def _tail(text: str, lines: int = 15) -> str:
+    return '\n'.join(text.splitlines()[-lines:])

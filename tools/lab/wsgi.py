@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keystone's WSGI application, whose answers name the worker.
+
+Each answer carries ``X-Worker``, the process id of the worker that gave it,
+so that a client can ask each worker.  With ``KEYSTONE_LAB_LOGIN`` set to a
+password, the process that loads the application first logs in as ``admin``:
+the drivers are then in use before the workers are forked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+# Keystone takes the options of the process for its own.
+del sys.argv[1:]
+
+from keystone.wsgi.api import application as _keystone  # noqa: E402
+
+
+def application(
+    environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """Answer a request as Keystone does, and say who answered."""
+
+    def start(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Any:
+        named = [*headers, ('X-Worker', str(os.getpid()))]
+        return start_response(status, named, exc_info)
+
+    return _keystone(environ, start)
+
+
+def _log_in(password: str) -> None:
+    from werkzeug.test import Client
+
+    user = {
+        'name': 'admin',
+        'domain': {'id': 'default'},
+        'password': password,
+    }
+    answer = Client(application).post(
+        '/v3/auth/tokens',
+        json={
+            'auth': {
+                'identity': {
+                    'methods': ['password'],
+                    'password': {'user': user},
+                }
+            }
+        },
+    )
+    print(f'lab: log-in before the fork: {answer.status}', file=sys.stderr)
+
+
+if 'KEYSTONE_LAB_LOGIN' in os.environ:
+    _log_in(os.environ.pop('KEYSTONE_LAB_LOGIN'))
