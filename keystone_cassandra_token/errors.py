@@ -35,7 +35,7 @@ DRIVER_ERRORS = (
 _DATACENTER = re.compile(r'\bin DC (\S+?)["\s]')
 
 
-class StoreUnavailable(exception.ServiceUnavailable):  # type: ignore[misc]
+class StoreUnavailable(exception.ServiceUnavailable):
     """Cassandra cannot answer now, or not with this configuration: 503.
 
     :ivar reason: one line for the operator, without bound values.

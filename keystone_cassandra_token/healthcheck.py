@@ -13,7 +13,7 @@ from oslo_middleware.healthcheck import pluginbase
 from keystone_cassandra_token import errors, revocation_ttl, store
 
 
-class Cassandra(pluginbase.HealthcheckBaseExtension):  # type: ignore[misc]
+class Cassandra(pluginbase.HealthcheckBaseExtension):
     """Available while a read of a known row succeeds."""
 
     def healthcheck(

@@ -71,7 +71,7 @@ def _test(
         def equals(entity: Entity) -> bool:
             stored = entity.get(name)
             if isinstance(stored, bool):
-                return stored == utils.attr_as_boolean(value)
+                return stored is bool(utils.attr_as_boolean(value))
             if isinstance(stored, str) and isinstance(value, str):
                 return fold(stored, comparison) == fold(value, comparison)
             return bool(stored == value)

@@ -46,7 +46,7 @@ CONNECTING = 'connect'
 SPECULATIVE = 'speculative'
 
 
-class RetryPolicy(cassandra.policies.RetryPolicy):  # type: ignore[misc]
+class RetryPolicy(cassandra.policies.RetryPolicy):
     """Send again what is idempotent, once; anything else never.
 
     The driver's own policy retries on the next host after a request error
@@ -97,7 +97,7 @@ class RetryPolicy(cassandra.policies.RetryPolicy):  # type: ignore[misc]
         return self._decide(query, retry_num, self.RETRY_NEXT_HOST)
 
 
-class ReconnectionPolicy(cassandra.policies.ReconnectionPolicy):  # type: ignore[misc]
+class ReconnectionPolicy(cassandra.policies.ReconnectionPolicy):
     """Wait 0.5 to 10 s between attempts, jittered.
 
     After a region comes back its nodes must not be stormed by all servers
@@ -230,7 +230,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def level_value(name: str) -> int:
     """Return the driver's number of a consistency level."""
-    return cassandra.ConsistencyLevel.name_to_value[name]  # type: ignore[no-any-return]
+    return int(cassandra.ConsistencyLevel.name_to_value[name])
 
 
 def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
@@ -387,7 +387,7 @@ def _local_datacenter(
             '[cassandra] local_dc is not set and the cluster has several'
             f' datacenters: set it to one of {", ".join(names)}.'
         )
-    return names[0]
+    return str(names[0])
 
 
 def replicas_by_datacenter(

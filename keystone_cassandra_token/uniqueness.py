@@ -151,7 +151,6 @@ class Claims:
             db,
             insert,
             key,
-            owner,
             owner=owner,
             claimed_at=clock.to_micros(now),
             **life,
@@ -172,7 +171,6 @@ class Claims:
             db,
             take_over,
             key,
-            owner,
             owner=owner,
             seen=seen['owner'],
             claimed_at=clock.to_micros(now),
@@ -189,7 +187,7 @@ class Claims:
         :raises Taken: if it was taken over meanwhile.
         """
         life, hold = _living(self.set_held, self.set_held_expiring, ttl)
-        outcome = self._cas(db, hold, key, owner, owner=owner, **life)
+        outcome = self._cas(db, hold, key, owner=owner, **life)
         if not outcome and outcome.row.get('owner') != owner:
             raise Taken(outcome.row.get('owner', 'nobody'))
 
@@ -210,7 +208,6 @@ class Claims:
         db: Store,
         statement: cql.Statement,
         key: Mapping[str, Any],
-        owner: str,
         **binds: Any,
     ) -> Outcome:
         """Run a conditional write; settle it if its reply is lost."""
@@ -218,6 +215,7 @@ class Claims:
             return db.cas(statement, **key, **binds)
         except errors.OutcomeUnknown:
             row = db.one(self.settle, self._row, **key)
+            owner = binds['owner']
             if row is None:
                 raise  # neither applied nor refused: nobody can tell why
             if row['owner'] == owner and (

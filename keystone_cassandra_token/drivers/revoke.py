@@ -91,7 +91,7 @@ GET_SINCE = revocation_read(
 )
 
 
-class Revoke(Driver, base.RevokeDriverBase):  # type: ignore[misc]
+class Revoke(Driver, base.RevokeDriverBase):
     """Revocation events in Cassandra."""
 
     def __init__(self) -> None:
@@ -182,7 +182,7 @@ class Revoke(Driver, base.RevokeDriverBase):  # type: ignore[misc]
 
 def _address(event: revoke_model.RevokeEvent) -> tuple[str, dict[str, Any]]:
     """Return an event's subject and scope."""
-    scope = {
+    scope: dict[str, Any] = {
         # Tests and plugins pass integers.
         name: str(getattr(event, name))
         for name in _ATTRIBUTES

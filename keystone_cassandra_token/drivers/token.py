@@ -61,7 +61,7 @@ INSERT = token_write(
 ).expiring()
 
 
-class Provider(Driver, base.Provider):  # type: ignore[misc]
+class Provider(Driver, base.Provider):
     """Opaque tokens in Cassandra."""
 
     def __init__(self) -> None:

@@ -164,7 +164,7 @@ BY_PROJECT = _Index('trust_by_project', 'project_id')
 _INDEXES = (BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
 
 
-class Trust(Driver, base.TrustDriverBase):  # type: ignore[misc]
+class Trust(Driver, base.TrustDriverBase):
     """Trusts in Cassandra."""
 
     def create_trust(
