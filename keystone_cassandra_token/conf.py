@@ -50,9 +50,9 @@ Port of Cassandra's native protocol, the same on all nodes.
     cfg.StrOpt(
         'keyspace',
         default='keystone',
-        regex=r'^[A-Za-z][A-Za-z0-9_]{0,47}$',
+        regex=r'^[a-z][a-z0-9_]{0,47}$',
         help="""
-Keyspace that holds the tables: 1 to 48 letters, digits or underscores. Make
+Keyspace that holds the tables: 1 to 48 small letters, digits or underscores. Make
 it with ``keystone-cassandra keyspace create``; servers never create it.
 """,
     ),

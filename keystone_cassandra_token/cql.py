@@ -70,7 +70,8 @@ class Statement:
 
     def text(self, keyspace: str) -> str:
         """Return the CQL with fully qualified table names."""
-        return _TABLE.sub(rf'\1 {keyspace}.\2', self.cql)
+        # Quoted, since "token" is a word of CQL.
+        return _TABLE.sub(rf'\1 {keyspace}."\2"', self.cql)
 
     def check(self, names: Collection[str]) -> None:
         """Check that ``names`` are exactly the markers.
