@@ -117,11 +117,12 @@ false, any certificate of the authority is accepted for any node.
     ),
     cfg.IntOpt(
         'protocol_version',
+        default=5,
         min=4,
         max=5,
         help="""
-Version of Cassandra's native protocol. Unset means the newest that server
-and driver share; set it only during a rolling upgrade of the nodes.
+Version of Cassandra's native protocol; all supported versions of Cassandra
+know 5. The driver goes down by itself where a node does not.
 """,
     ),
     cfg.FloatOpt(

@@ -257,7 +257,7 @@ def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
         # Routing to a replica needs the keyspace's replication, which the
         # driver takes from the schema; it costs one query at connect.
         schema_metadata_enabled=True,
-        **_protocol(section),
+        protocol_version=section.protocol_version,
     )
     try:
         session = _open_session(cluster, section.local_dc)
@@ -292,11 +292,6 @@ def _open_session(
         if any(host.datacenter for host in cluster.metadata.all_hosts()):
             _local_datacenter(cluster, local_dc)
         raise
-
-
-def _protocol(section: Any) -> dict[str, int]:
-    version = section.protocol_version
-    return {} if version is None else {'protocol_version': version}
 
 
 def _auth_provider(section: Any) -> Any:

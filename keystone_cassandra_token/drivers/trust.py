@@ -194,7 +194,7 @@ class Trust(Driver, base.TrustDriverBase):
                     type='trust',
                     details=_(
                         'There is a trust with the same trustor, trustee,'
-                        ' project, impersonation and expiry.'
+                        ' project, impersonation and expiry'
                     ),
                 ) from None
         created = _presented(stored, stored['uses'])
@@ -389,7 +389,7 @@ class Trust(Driver, base.TrustDriverBase):
         else:
             if not outcome:
                 raise exception.Conflict(
-                    type='trust', details=_('Duplicate trust ID.')
+                    type='trust', details=_('Duplicate trust ID')
                 )
 
     def _mark_deleted(self, stored: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import uuid
 
 _FILE = re.compile(r'(\d{4})_([a-z_]+)\.cql')
 _TABLE_ID = re.compile(r'\{id:([a-z_]+)\}')
+_STATEMENT = re.compile(r"(?:'[^']*'|[^';])+")  # a literal may hold a ;
 _COMMENT = re.compile(r'--.*$', re.MULTILINE)
 _NAMESPACE = uuid.UUID('5f2a1b1e-6c0d-5c57-9a53-0f9f4d1c6e11')
 
@@ -48,7 +49,9 @@ class Migration:
             ),
             text,
         )
-        return [part.strip() for part in text.split(';') if part.strip()]
+        return [
+            part.strip() for part in _STATEMENT.findall(text) if part.strip()
+        ]
 
 
 @functools.cache
