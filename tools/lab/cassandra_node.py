@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One Cassandra node: start, stop, kill, pause, nodetool."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+
+from lab import LabError, cassandra_config, ports, processes
+from lab.cassandra_config import JMX_PORT, STORAGE_PORT
+from lab.cassandra_install import find_jars, find_java
+from lab.processes import Group, Identity
+
+# An OPTIONS frame of the native protocol, version 4; any node answers it,
+# before authentication, with a SUPPORTED frame.
+OPTIONS_FRAME = bytes((0x04, 0, 0, 0, 0x05, 0, 0, 0, 0))
+SUPPORTED = 0x06
+
+
+class Node:
+    """A node of a cluster of the lab.
+
+    Public attributes: ``number`` (from 1), ``address``, ``port`` (CQL),
+    ``datacenter``, ``directory``, ``log`` (path), ``jmx`` (address and
+    port), ``data_directory`` (with a folder for each keyspace).
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        address: str,
+        port: int,
+        shift: int,
+        datacenter: str,
+        directory: str,
+        heap_mb: int = 384,
+        java_options: Sequence[str] = (),
+        encrypted: bool = False,
+        passwords: bool = False,
+    ) -> None:
+        self.number = number
+        self.address = address
+        self.port = port
+        self.datacenter = datacenter
+        self.directory = directory
+        self.log = os.path.join(directory, 'system.log')
+        self.data_directory = os.path.join(directory, 'data')
+        self.jmx = (address, JMX_PORT + shift)
+        self.group: Group | None = None
+        self.peers: Sequence[Node] = ()
+        self._shift = shift
+        self._heap_mb = heap_mb
+        self._java_options = java_options
+        self._encrypted = encrypted
+        self._passwords = passwords
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f'<Node {self.number} {self.address} {self.datacenter}>'
+
+    @property
+    def process(self) -> Identity | None:
+        """The node's process, if it runs."""
+        try:
+            with open(os.path.join(self.directory, 'pid')) as file:
+                process = Identity(*map(int, file.read().split()))
+        except (FileNotFoundError, TypeError):
+            return None
+        return process if processes.alive(process) else None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None
+
+    def start(self, timeout: float = 180) -> None:
+        """Start the node on the data that it has, and wait for it.
+
+        It answers CQL then, and the other running nodes see it.
+
+        :raises LabError: it did not start; the text ends with its log.
+        """
+        if self.running:
+            return
+        storage = STORAGE_PORT + self._shift
+        for port in (self.port, storage, self.jmx[1]):
+            if not ports.is_free(self.address, port):
+                raise LabError(
+                    f'cannot start a Cassandra node: another program listens'
+                    f' on port {port} of {self.address}'
+                )
+        os.makedirs(os.path.join(self.directory, 'tmp'), exist_ok=True)
+        new = not os.path.isdir(self.data_directory)
+        peers = [
+            peer for peer in self.peers if peer is not self and peer.running
+        ]
+        marks = [(peer, _size(peer.log)) for peer in peers]
+        begin = _size(self.log)
+        self._launch()
+        deadline = time.monotonic() + timeout
+        self._await_log(self, begin, 'Startup complete', deadline)
+        if new and self._passwords and self.number == 1:
+            # Nobody can log in before.
+            self._await_log(
+                self, begin, 'Created default superuser role', deadline
+            )
+        while not self.answers():
+            self._check(deadline)
+            time.sleep(0.05)
+        for peer, mark in marks:
+            seen = f'{self.address}:{storage} is now UP'
+            self._await_log(peer, mark, seen, deadline)
+
+    def _launch(self) -> None:
+        if self.group is None:
+            raise LabError(
+                f'{self!r} belongs to a cluster that was started elsewhere:'
+                ' start it by start_stopped of the cluster'
+            )
+        command = cassandra_config.node_command(
+            java=find_java(),
+            jars=find_jars(),
+            directory=self.directory,
+            address=self.address,
+            shift=self._shift,
+            heap_mb=self._heap_mb,
+            first=self.number == 1,
+            options=self._java_options,
+        )
+        with open(self.log, 'ab') as log:
+            self._child = self.group.spawn(
+                command, stdout=log, stderr=log, cwd=self.directory
+            )
+        process = processes.identity(self._child.pid)
+        with open(os.path.join(self.directory, 'pid'), 'w') as file:
+            # It may have ended already; then any start time will do.
+            print(
+                self._child.pid, process.started if process else 0, file=file
+            )
+
+    def stop(self, timeout: float = 60) -> None:
+        """Stop the node in order; kill it if that takes too long."""
+        process = self.process
+        if process is None:
+            self._reap()
+            return
+        processes.send(process, signal.SIGTERM)
+        processes.send(process, signal.SIGCONT)  # if it was paused
+        if not processes.wait_gone(process, timeout):
+            self.kill()
+        self._reap()
+
+    def kill(self) -> None:
+        """End the node at once, as a crash does."""
+        if process := self.process:
+            processes.send(process, signal.SIGKILL)
+            processes.wait_gone(process, 30)
+        self._reap()
+
+    def pause(self) -> None:
+        """Freeze the node: its connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def nodetool(self, *arguments: str, timeout: float = 120) -> str:
+        """Run nodetool, as ``nodetool('flush', 'keystone', 'token')``.
+
+        Returns its standard output.
+
+        :raises LabError: it failed; the text says how.
+        """
+        command = cassandra_config.nodetool_command(
+            java=find_java(),
+            jars=find_jars(),
+            directory=self.directory,
+            address=self.address,
+            shift=self._shift,
+        )
+        done = subprocess.run(
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip()
+            raise LabError(f'nodetool {" ".join(arguments)} failed: {said}')
+        return done.stdout
+
+    def answers(self) -> bool:
+        """Whether the CQL port answers now."""
+        try:
+            with socket.create_connection(
+                (self.address, self.port), timeout=2
+            ) as connection:
+                if self._encrypted:
+                    return True
+                connection.sendall(OPTIONS_FRAME)
+                header = connection.recv(9)
+                return len(header) > 4 and header[4] == SUPPORTED
+        except OSError:
+            return False
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines of the node's log."""
+        try:
+            with open(self.log, errors='replace') as file:
+                return ''.join(file.readlines()[-lines:]).rstrip()
+        except FileNotFoundError:
+            return '(no log was written)'
+
+    def _signal(self, number: int) -> None:
+        process = self.process
+        if process is None or not processes.send(process, number):
+            raise LabError(f'{self!r} does not run')
+
+    def _reap(self) -> None:
+        if self._child and self._child.poll() is None and not self.running:
+            self._child.wait()
+
+    def _await_log(
+        self, node: 'Node', begin: int, text: str, deadline: float
+    ) -> None:
+        """Wait until a node's log has the text after a position."""
+        wanted = text.encode()
+        while True:
+            with open(node.log, 'rb') as log:
+                log.seek(begin)
+                if wanted in log.read():
+                    return
+            self._check(deadline)
+            time.sleep(0.05)
+
+    def _check(self, deadline: float) -> None:
+        if self._child and self._child.poll() is not None:
+            what = f'ended with exit code {self._child.returncode}'
+        elif time.monotonic() > deadline:
+            what = 'did not become ready in time'
+        else:
+            return
+        tail = self.log_tail()
+        # The folder of a cluster that did not start is removed.
+        kept = os.path.join(ports.state_directory(), 'failed-start.log')
+        shutil.copyfile(self.log, kept)
+        raise LabError(
+            f'the Cassandra node on {self.address} {what}.'
+            f' Its whole log is in {kept}; the end of it:\n{tail}'
+        )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0

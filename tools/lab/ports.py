@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Free addresses and ports on loopback.
+
+Linux answers on the whole of 127.0.0.0/8.  Each cluster gets a block
+127.x.y.0/24 of its own and its nodes the addresses .1, .2, ..., so that
+several clusters can use the usual port numbers at the same time.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import random
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lab import LabError
+
+TRIES = 200
+
+
+def state_directory() -> str:
+    """The folder of this user's clusters, made if it is not there.
+
+    Below /var/tmp rather than /tmp or the run-time folder, which often are
+    memory: data files do not belong there, and a commit log on them would
+    be faster than any disk.
+    """
+    path = os.environ.get('KEYSTONE_CASSANDRA_STATE_DIR') or os.path.join(
+        os.environ.get('TMPDIR') or '/var/tmp',
+        f'keystone-cassandra-{os.getuid()}',
+    )
+    path = os.path.abspath(path)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    status = os.lstat(path)
+    # Anybody can make a folder of this name in a shared place.
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise LabError(
+            f'{path} must belong to you and be writable for you alone;'
+            ' remove it, or name another folder in'
+            ' KEYSTONE_CASSANDRA_STATE_DIR'
+        )
+    return path
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file, made if it is not there."""
+    with open(path, 'a') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As the servers do: connections in TIME_WAIT are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+        return True
+
+
+def free_port(address: str = '127.0.0.1') -> int:
+    """A port that nothing listens on at this moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+def candidates(name: str | None) -> Iterator[str]:
+    """Blocks 127.x.y in the order in which to try them.
+
+    A named cluster tries the same blocks each time, so that its addresses
+    mostly stay the same; without a name they are random.
+    """
+    seed = random.Random(
+        None if name is None else hashlib.sha256(name.encode()).digest()
+    )
+    for _ in range(TRIES):
+        yield f'127.{seed.randint(1, 254)}.{seed.randint(0, 255)}'
+
+
+@contextmanager
+def block(
+    name: str | None,
+    nodes: int,
+    ports: Sequence[int],
+    fixed: Sequence[int] = (),
+) -> Iterator[tuple[str, int]]:
+    """Choose a block and what to add to all ports, and yield (block, shift).
+
+    The choice stays locked against other clusters of this user until the
+    context ends: until then the caller writes down what it has taken, by
+    ``claim``.  The shift is 0 unless something listens on one of the ports
+    on *every* address.  Fixed ports are never shifted.
+
+    :raises LabError: no block is free.
+    """
+    root = state_directory()
+    claims = os.path.join(root, 'addresses')
+    os.makedirs(claims, exist_ok=True)
+    with locked(os.path.join(root, 'addresses.lock')):
+        taken = set(_living_claims(claims))
+        for prefix in candidates(name):
+            if prefix in taken:
+                continue
+            for shift in (0, 10_000, 20_000, 30_000):
+                if all(
+                    is_free(f'{prefix}.{node}', port)
+                    for node in range(1, nodes + 1)
+                    for port in (*fixed, *(port + shift for port in ports))
+                ):
+                    yield prefix, shift
+                    return
+    raise LabError(
+        f'no free loopback address for {nodes} nodes: on every one that was'
+        f' tried something listens on one of the ports'
+        f' {", ".join(map(str, (*fixed, *ports)))}'
+    )
+
+
+def claim(prefix: str, directory: str) -> None:
+    """Note that the cluster kept in this directory has the block."""
+    path = os.path.join(state_directory(), 'addresses', prefix)
+    with open(path, 'w') as file:
+        file.write(directory)
+
+
+def release(prefix: str, directory: str) -> None:
+    """Give the block back if the cluster of this directory has it."""
+    path = os.path.join(state_directory(), 'addresses', prefix)
+    try:
+        with open(path) as file:
+            if file.read() != directory:
+                return
+    except FileNotFoundError:
+        return
+    os.unlink(path)
+
+
+def _living_claims(claims: str) -> Iterator[str]:
+    for prefix in os.listdir(claims):
+        path = os.path.join(claims, prefix)
+        with open(path) as file:
+            directory = file.read()
+        if os.path.isdir(directory):
+            yield prefix
+        else:
+            os.unlink(path)  # its owner was killed
