@@ -52,8 +52,8 @@ Port of Cassandra's native protocol, the same on all nodes.
         default='keystone',
         regex=r'^[a-z][a-z0-9_]{0,47}$',
         help="""
-Keyspace that holds the tables: 1 to 48 small letters, digits or underscores. Make
-it with ``keystone-cassandra keyspace create``; servers never create it.
+Keyspace that holds the tables: 1 to 48 small letters, digits or underscores.
+Make it with ``keystone-cassandra keyspace create``; servers never create it.
 """,
     ),
     cfg.StrOpt(

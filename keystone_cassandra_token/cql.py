@@ -20,8 +20,8 @@ from collections.abc import Collection
 
 from keystone_cassandra_token.consistency import CONDITIONAL, Operation
 
-_MARKER = re.compile(r'(?<![\w:]):([a-z_]+)')
-_TABLE = re.compile(r'\b(FROM|INTO|UPDATE)\s+([a-z_]+)')
+_MARKER = re.compile(r'(?<![\w:]):([a-z_][a-z0-9_]*)')
+_TABLE = re.compile(r'\b(FROM|INTO|UPDATE)\s+([a-z_][a-z0-9_]*)')
 _CONDITION = re.compile(r'\bIF\s')
 
 

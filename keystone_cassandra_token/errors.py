@@ -32,6 +32,9 @@ DRIVER_ERRORS = (
     OSError,
 )
 
+#: Only what changes something can be left half done.
+_CHANGES = ('INSERT', 'UPDATE', 'DELETE')
+
 _DATACENTER = re.compile(r'\bin DC (\S+?)["\s]')
 
 
@@ -69,7 +72,7 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
     :param what: what was tried: CQL text without values.
     """
     reason = explain(error)
-    if _is_unknown_outcome(error):
+    if what.startswith(_CHANGES) and _is_unknown_outcome(error):
         return OutcomeUnknown(
             f'Cassandra did not say whether a change was made: {reason}'
         )
@@ -107,6 +110,9 @@ def _is_unknown_outcome(error: BaseException) -> bool:
     if isinstance(error, cassandra.OperationTimedOut):
         return True
     if isinstance(error, cassandra.connection.ConnectionException):
+        return True
+    if isinstance(error, cassandra.protocol.ServerError):
+        # A coordinator that failed may have failed after the commit.
         return True
     return (
         isinstance(error, cassandra.protocol.ErrorMessage)
@@ -162,20 +168,24 @@ def _explain_connection(error: BaseException) -> str:
             'the nodes refuse the log-in: check [cassandra] username and'
             ' password'
         )
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if isinstance(error, cassandra.UnresolvableContactPoints):
+        return '[database] cassandra_node_ips names no address that resolves'
+    if isinstance(
+        error, cassandra.connection.ProtocolVersionUnsupported
+    ) or 'protocol_version' in str(error):
+        return 'a node does not speak [cassandra] protocol_version'
+    if isinstance(error, OSError):
+        # The driver puts the cause, TLS's too, in the text of another
+        # OSError.
+        cause = str(error).rpartition('Last error: ')[2]
+        if isinstance(error, ssl.SSLError) or '[SSL' in cause:
+            return (
+                f'TLS failed ({cause}): check [cassandra] tls_* against'
+                ' client_encryption_options and the certificates of the nodes'
+            )
         return (
-            f"a node's certificate is not accepted ({error.verify_message}):"
-            ' check [cassandra] tls_ca_file and tls_verify_hostname'
-        )
-    if isinstance(error, ssl.SSLError):
-        return (
-            f'TLS failed ({error.reason}): check [cassandra] tls_* against'
-            ' client_encryption_options of the nodes'
-        )
-    if isinstance(error, (ConnectionRefusedError, OSError)):
-        return (
-            f'connecting failed ({error.strerror or error}): is Cassandra'
-            ' running at [database] cassandra_node_ips and [cassandra] port?'
+            f'connecting failed ({cause}): is Cassandra running at'
+            ' [database] cassandra_node_ips and [cassandra] port?'
         )
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer in time'

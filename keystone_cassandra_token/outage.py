@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """One log line for an outage, not a traceback for each request.
 
-Keystone logs a traceback for every answer of 5xx.  While Cassandra is away
-that would be one for each request, all saying the same; so the first failure
-is logged in one line here, the recovery in another, and a filter keeps the
-tracebacks of :class:`StoreUnavailable` out of Keystone's log.
+Keystone logs a traceback for every answer of 5xx, and the driver one for
+every attempt to connect.  While Cassandra is away these are many and all say
+the same; so the first failure is logged in one line here, the recovery in
+another, and filters keep the tracebacks of :class:`StoreUnavailable` out of
+Keystone's log and repetitions out of the driver's.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from oslo_log import log
 
@@ -20,6 +22,13 @@ LOG = log.getLogger(__name__)
 
 #: The logger of Keystone's error handler.
 _KEYSTONE_LOGGERS = ('keystone.server.flask.application',)
+_DRIVER_LOGGERS = (
+    'cassandra.cluster',
+    'cassandra.connection',
+    'cassandra.pool',
+)
+
+_MINUTE = 60.0
 
 
 class Outage:
@@ -61,10 +70,37 @@ class _WithoutOutages(logging.Filter):
         return not isinstance(raised, errors.StoreUnavailable)
 
 
-_FILTER = _WithoutOutages()
+class _OnceAMinute(logging.Filter):
+    """Cuts tracebacks, and what was said a moment ago of the same thing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        about = (
+            record.args[0]
+            if record.args and isinstance(record.args, tuple)
+            else ''
+        )
+        key = (str(record.msg), str(about))
+        now = time.monotonic()
+        if now - self._said.get(key, -_MINUTE) < _MINUTE:
+            return False
+        self._said[key] = now
+        record.exc_info = record.exc_text = None
+        return True
 
 
-def quieten_keystone() -> None:
-    """Keep tracebacks of outages out of Keystone's log; again is harmless."""
+_WITHOUT_OUTAGES = _WithoutOutages()
+_ONCE_A_MINUTE = _OnceAMinute()
+
+
+def quieten() -> None:
+    """Set the filters; again is harmless."""
     for name in _KEYSTONE_LOGGERS:
-        logging.getLogger(name).addFilter(_FILTER)
+        logging.getLogger(name).addFilter(_WITHOUT_OUTAGES)
+    for name in _DRIVER_LOGGERS:
+        logging.getLogger(name).addFilter(_ONCE_A_MINUTE)

@@ -115,6 +115,7 @@ class Store:
 
     def run(self, statement: Statement, **binds: Any) -> None:
         """Run a plain write."""
+        _check_plain(statement)
         with self._translated(statement):
             self._start(statement, binds).result()
 
@@ -138,6 +139,7 @@ class Store:
         statement = steps[0][0]
         if len({step.operation for step, _ in steps}) != 1:
             raise TypeError('the statements of a batch are of one class')
+        _check_plain(statement)
         try:
             with self._translated(statement, note=False):
                 self._start_batch(steps).result()
@@ -242,6 +244,12 @@ class Store:
         return self._sessions.outage
 
 
+def _check_plain(statement: Statement) -> None:
+    # Otherwise nobody would hear whether its condition held.
+    if statement.operation in consistency.CONDITIONAL:
+        raise TypeError(f'conditional, for cas() only: {statement}')
+
+
 def _check_ttl(ttl: Any) -> None:
     # Null, unset and 0 all mean "for ever".
     if not isinstance(ttl, int) or not 0 < ttl <= clock.MAX_TTL:
@@ -256,6 +264,7 @@ def shared(conf: cfg.ConfigOpts) -> Store:
     store = _shared.get(id(conf))
     if store is None:
         options.register_opts(conf)
+        outage.quieten()
         store = _shared[id(conf)] = Store(conf)
     return store
 
@@ -266,5 +275,4 @@ class Driver:
     def __init__(self) -> None:
         self.conf = keystone.conf.CONF
         self.db = shared(self.conf)
-        outage.quieten_keystone()
         super().__init__()
