@@ -35,6 +35,12 @@ DRIVER_ERRORS = (
 #: Only what changes something can be left half done.
 _CHANGES = ('INSERT', 'UPDATE', 'DELETE')
 
+#: How Cassandra says so: up to 3.x, and since 4.0.
+_ABSENT = re.compile(
+    r'unconfigured table|\b(table|keyspace) \S+ does not exist',
+    re.IGNORECASE,
+)
+
 _DATACENTER = re.compile(r'\bin DC (\S+?)["\s]')
 
 
@@ -76,9 +82,8 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
         return OutcomeUnknown(
             f'Cassandra did not say whether a change was made: {reason}'
         )
-    if isinstance(error, cassandra.InvalidRequest) and (
-        'unconfigured table' in str(error)
-        or re.search(r'[Kk]eyspace \S+ does not exist', str(error))
+    if isinstance(error, cassandra.InvalidRequest) and _ABSENT.search(
+        str(error)
     ):
         return SchemaMissing(
             'A table is missing: run `keystone-cassandra schema apply`.'
@@ -170,9 +175,10 @@ def _explain_connection(error: BaseException) -> str:
         )
     if isinstance(error, cassandra.UnresolvableContactPoints):
         return '[database] cassandra_node_ips names no address that resolves'
-    if isinstance(
-        error, cassandra.connection.ProtocolVersionUnsupported
-    ) or 'protocol_version' in str(error):
+    if isinstance(error, cassandra.connection.ProtocolVersionUnsupported) or (
+        isinstance(error, cassandra.DriverException)
+        and 'protocol_version' in str(error)
+    ):
         return 'a node does not speak [cassandra] protocol_version'
     if isinstance(error, OSError):
         # The driver puts the cause, TLS's too, in the text of another
