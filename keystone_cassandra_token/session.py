@@ -204,9 +204,11 @@ class Sessions:
 
     def forget(self) -> None:
         """Drop the connection without closing it: it is a parent's."""
+        # New locks too: another thread may have held one during the fork.
         self._lock = threading.Lock()
         self._current = None
         self._failed = None
+        self.outage = Outage()
 
     def close(self) -> None:
         """Close the process's connection; the next use opens a new one."""
