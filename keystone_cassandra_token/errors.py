@@ -130,7 +130,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, cassandra.cluster.NoHostAvailable):
         errors = error.errors
         values = errors.values() if isinstance(errors, dict) else errors
-        return _explain_hosts(list(values), str(error).split(':', 1)[0])
+        return _explain_hosts(list(values), str(error.args[0]))
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer within [cassandra] request_timeout'
     if isinstance(error, cassandra.Unavailable):
