@@ -34,11 +34,14 @@ class Operation(enum.Enum):
     MUTATE_READ = 'mutate_read'
     #: A read that must see what any region has acknowledged.
     ESCALATED_READ = 'escalated_read'
+    #: Bookkeeping of migrations; agreed on in the whole deployment always.
     SCHEMA = 'schema'
+    #: A read that settles what SCHEMA statements did.
+    SCHEMA_READ = 'schema_read'
 
 
 #: Classes whose statements are compare-and-set.
-CONDITIONAL = frozenset({Operation.CLAIM, Operation.MUTATE})
+CONDITIONAL = frozenset({Operation.CLAIM, Operation.MUTATE, Operation.SCHEMA})
 
 _OPTIONS = {
     Operation.TOKEN_READ: 'token_read_consistency',
@@ -102,6 +105,7 @@ class Policy:
         yield Operation.MUTATE_READ, Level(mutate)
         yield Operation.ESCALATED_READ, Level('EACH_QUORUM')
         yield Operation.SCHEMA, Level('LOCAL_QUORUM', 'SERIAL')
+        yield Operation.SCHEMA_READ, Level('SERIAL')
 
     def level(self, operation: Operation) -> Level:
         """Return the levels of a class of operations."""

@@ -153,3 +153,13 @@ def mutate_read(cql: str) -> Statement:
 def escalated_read(cql: str) -> Statement:
     """Return a read that sees what any region acknowledged."""
     return Statement(cql, Operation.ESCALATED_READ)
+
+
+def schema_change(cql: str) -> Statement:
+    """Return a conditional write of the schema tool's bookkeeping."""
+    return Statement(cql, Operation.SCHEMA, idempotent=False)
+
+
+def schema_read(cql: str) -> Statement:
+    """Return a read that settles what schema changes did."""
+    return Statement(cql, Operation.SCHEMA_READ)
