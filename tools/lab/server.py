@@ -133,11 +133,10 @@ class Keystone:
 
     def configure(self, settings: Settings) -> None:
         """Write ``keystone.conf``; a running server needs a restart."""
-        sections = self.defaults()
-        for name, options in settings.items():
-            sections.setdefault(name, {}).update(options)
+        self.settings = settings
+        sections = merge(self.defaults(), settings)
         text = ''.join(_section(name, sections[name]) for name in sections)
-        _write_private(self.configuration, text)
+        write_private(self.configuration, text)
         self._write_keys()
 
     def _write_keys(self) -> None:
@@ -147,7 +146,7 @@ class Keystone:
             return
         keys.mkdir(mode=0o700)
         for name in '0', '1':
-            _write_private(keys / name, Fernet.generate_key().decode())
+            write_private(keys / name, Fernet.generate_key().decode())
 
     # -- commands
 
@@ -352,6 +351,15 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
+def merge(*several: Settings) -> dict[str, dict[str, Any]]:
+    """Return the options of all; a later value wins."""
+    merged: dict[str, dict[str, Any]] = {}
+    for settings in several:
+        for name, options in settings.items():
+            merged.setdefault(name, {}).update(options)
+    return merged
+
+
 def _section(name: str, options: Mapping[str, Any]) -> str:
     lines = [f'{key} = {_value(options[key])}' for key in options]
     return '\n'.join([f'[{name}]', *lines, '', ''])
@@ -366,7 +374,7 @@ def _value(value: Any) -> str:
     return str(value).replace('$', '$$')
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner reads."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

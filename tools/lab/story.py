@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``tools/demo`` shows: the life of tokens, trusts and revocations.
+
+Each step drives a real Keystone over HTTP, tells what it sees, and raises
+:class:`~lab.narration.Unexpected` if that is not as it should be.
+"""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import json
+import secrets
+import time
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+
+from keystone_cassandra_token import clock
+from keystoneauth1 import exceptions
+
+from lab.client import ADMIN_SCOPE, Client, credentials, openstack
+from lab.narration import Narrator, Unexpected
+from lab.server import Keystone
+from lab.tables import Tables
+
+_PROJECT = 'demo'
+
+
+def shortened(token: str) -> str:
+    """Return as much of a token as may be shown."""
+    return f'{token[:8]}... ({len(token)} characters)'
+
+
+def soon(seconds: float) -> str:
+    """Return the time in ``seconds`` as the trust API takes it."""
+    when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
+        seconds=seconds
+    )
+    return when.strftime('%Y-%m-%dT%H:%M:%S.%fZ')
+
+
+def _readable(column: str, value: Any) -> str:
+    if isinstance(value, bytes):
+        return f'0x{value.hex()}'
+    if column.endswith('_at'):
+        return f'{value} ({clock.from_micros(value)} UTC)'
+    return str(value)
+
+
+class People:
+    """A project with two members, alice and bob, made through the API.
+
+    :param admin: token of an administrator.
+    """
+
+    def __init__(self, client: Client, admin: str) -> None:
+        self._client = client
+        self.passwords = {
+            name: secrets.token_urlsafe(12) for name in ('alice', 'bob')
+        }
+        project = {'name': _PROJECT, 'domain_id': 'default'}
+        self.project: str = client.call(
+            'POST', '/projects', admin, {'project': project}
+        )['id']
+        roles = client.request('GET', '/roles', admin).json()['roles']
+        member = next(r['id'] for r in roles if r['name'] == 'member')
+        self.ids: dict[str, str] = {}
+        for name, password in self.passwords.items():
+            user = {
+                'name': name,
+                'domain_id': 'default',
+                'password': password,
+            }
+            made = client.call('POST', '/users', admin, {'user': user})
+            self.ids[name] = made['id']
+            client.call(
+                'PUT',
+                f'/projects/{self.project}/users/{made["id"]}/roles/{member}',
+                admin,
+                None,
+            )
+
+    def log_in(
+        self,
+        name: str,
+        client: Client | None = None,
+        worker: str | None = None,
+    ) -> str:
+        """Return a token of this person for the project."""
+        return (
+            (client or self._client)
+            .log_in(
+                name,
+                self.passwords[name],
+                worker,
+                project_name=_PROJECT,
+                project_domain_id='default',
+            )
+            .auth_token
+        )
+
+    def trust(self, token: str, client: Client, expires: str) -> str:
+        """Let alice trust bob twice; return the trust's id."""
+        trust = {
+            'trustor_user_id': self.ids['alice'],
+            'trustee_user_id': self.ids['bob'],
+            'project_id': self.project,
+            'impersonation': True,
+            'roles': [{'name': 'member'}],
+            'remaining_uses': 2,
+            'expires_at': expires,
+        }
+        made = client.call('POST', '/OS-TRUST/trusts', token, {'trust': trust})
+        return str(made['id'])
+
+    def use_trust(
+        self, trust: str, client: Client, worker: str | None = None
+    ) -> str:
+        """Return a token that bob gets from the trust."""
+        return client.log_in(
+            'bob', self.passwords['bob'], worker, trust_id=trust
+        ).auth_token
+
+    def remove(self, admin: str) -> None:
+        """Delete the people and the project."""
+        for user in self.ids.values():
+            self._client.call('DELETE', f'/users/{user}', admin, None)
+        self._client.call('DELETE', f'/projects/{self.project}', admin, None)
+
+
+class Story:
+    """The steps, in order."""
+
+    def __init__(
+        self,
+        keystone: Keystone,
+        client: Client,
+        tables: Tables,
+        password: str,
+        narrator: Narrator,
+    ) -> None:
+        self._keystone = keystone
+        self._client = client
+        self._tables = tables
+        self._password = password
+        self._narrator = narrator
+        self._admin = ''
+        self._audit_id = ''
+
+    def log_in(self) -> str:
+        """Log in as admin by two clients; return the token."""
+        tell = self._narrator
+        tell.step('Log in')
+        issued = json.loads(
+            openstack(
+                credentials(self._keystone.url, self._password),
+                *('token', 'issue', '-f', 'json'),
+            )
+        )
+        tell.expect(
+            issued['id'].startswith('kc1_'),
+            f'`openstack token issue` got {shortened(issued["id"])}, valid'
+            f' until {issued["expires"]}',
+        )
+        access = self._client.log_in('admin', self._password, **ADMIN_SCOPE)
+        self._admin = access.auth_token
+        self._audit_id = access.audit_id
+        tell.expect(
+            self._admin != issued['id'],
+            f'keystoneauth got another, {shortened(self._admin)}: 256 random'
+            ' bits, with nothing to read in them and no key to rotate',
+        )
+        return self._admin
+
+    def validate(self) -> None:
+        """Validate the token in every worker."""
+        tell = self._narrator
+        tell.step('Validate')
+        for worker, status in self._validate(self._admin).items():
+            tell.expect(
+                status == 200,
+                f'worker {worker} validates it: HTTP {status}',
+            )
+        wrong = 'kc1_' + secrets.token_urlsafe(32)
+        status = self._client.validate(self._admin, wrong)
+        tell.expect(status == 404, f'a token nobody issued: HTTP {status}')
+
+    def show_row(self) -> None:
+        """Show the token's row and its falling TTL."""
+        tell = self._narrator
+        tell.step('Look at its row in Cassandra')
+        row = self._row()
+        tell.table([(name, _readable(name, row[name])) for name in row])
+        tell.expect(
+            self._admin not in str(row),
+            'the token itself is not there: its hash is the key, and whoever'
+            ' reads the table cannot use it',
+        )
+        time.sleep(2)
+        later = self._row()
+        tell.expect(
+            later['ttl'] < row['ttl'],
+            f'two seconds later {later["ttl"]} of {row["ttl"]} s are left'
+            ' ([token] expiration + allow_expired_window at the start); then'
+            ' Cassandra drops it by itself',
+        )
+
+    def use_up_trust(self, people: People) -> None:
+        """Create a trust with two uses and try a third."""
+        tell, client = self._narrator, self._client
+        tell.step('Delegate: a trust with two uses')
+        trust = people.trust(people.log_in('alice'), client, soon(3600))
+        tell.say(f'alice trusts bob, twice, for this project: trust {trust}')
+        first, second = self._two_workers()
+        token = people.use_trust(trust, client, first)
+        seen = self._validate(token)
+        tell.expect(
+            set(seen.values()) == {200},
+            f"first use, by worker {first}: bob gets a token with alice's"
+            ' role, and every worker validates it',
+        )
+        people.use_trust(trust, client, second)
+        tell.expect(
+            self._tables.remaining_uses(trust) == 0,
+            f'second use, by worker {second}: no use is left',
+        )
+        status = self._status_of(people.use_trust, trust, client, first)
+        tell.expect(
+            status == 401, f'third use, by worker {first}: HTTP {status}'
+        )
+        seen = self._validate(token)
+        tell.expect(
+            set(seen.values()) == {404},
+            'the tokens of the used-up trust stop validating, in every worker'
+            " (so it is with Keystone's SQL driver)",
+        )
+
+    def revoke(self, people: People) -> None:
+        """Revoke a token in one worker, validate it in the others."""
+        tell, client = self._narrator, self._client
+        tell.step('Revoke a token')
+        first, second = self._two_workers()
+        token = people.log_in('alice', worker=first)
+        # What a worker might remember of it, it remembers now.
+        before = self._validate(token)
+        answer = client.request(
+            'DELETE', '/auth/tokens', self._admin, token, worker=first
+        )
+        seen = client.validate(self._admin, token, second)
+        tell.expect(
+            set(before.values()) == {200} and answer.status_code == 204,
+            f'worker {first} revokes it: HTTP {answer.status_code}',
+        )
+        tell.expect(
+            seen == 404, f'worker {second} refuses it at once: HTTP {seen}'
+        )
+        tell.say(
+            'At once, since [token] caching is false here: each validation'
+            ' asks Cassandra. With caching on and a [cache] backend that'
+            ' remembers, a server may accept a revoked token for up to'
+            ' [token] cache_time, unless all servers share that cache.'
+        )
+        self._keep_alive(people.log_in('alice'))
+
+    def _keep_alive(self, token: str) -> None:
+        """Revoke and go on asking on one connection: 204 has no body."""
+        where = urlsplit(self._keystone.url)
+        connection = http.client.HTTPConnection(
+            where.hostname or '', where.port, timeout=60
+        )
+        headers = {'X-Auth-Token': self._admin, 'X-Subject-Token': token}
+        statuses, ports = [], set()
+        with closing(connection):
+            for method in 'HEAD', 'DELETE', 'GET', 'HEAD':
+                connection.request(method, '/v3/auth/tokens', headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+                # None once the server has closed it.
+                if connection.sock is not None:
+                    ports.add(connection.sock.getsockname()[1])
+                else:
+                    ports.add(0)
+        self._narrator.expect(
+            statuses == [200, 204, 404, 404] and len(ports) == 1,
+            'HEAD, DELETE, GET, HEAD over one kept connection:'
+            f' {", ".join(map(str, statuses))}',
+        )
+
+    def disable_user(self, people: People) -> None:
+        """Disable a user; tokens that exist die."""
+        tell = self._narrator
+        tell.step('Disable a user')
+        tokens = [people.log_in('bob') for _ in range(2)]
+        before = {s for t in tokens for s in self._validate(t).values()}
+        tell.expect(before == {200}, 'bob has two valid tokens')
+        self._set_enabled(people.ids['bob'], False)
+        after = {s for t in tokens for s in self._validate(t).values()}
+        tell.expect(
+            after == {404}, 'bob is disabled: every worker refuses both'
+        )
+        status = self._status_of(people.log_in, 'bob')
+        tell.expect(status == 401, f'bob logs in: HTTP {status}')
+        self._set_enabled(people.ids['bob'], True)
+        after = {s for t in tokens for s in self._validate(t).values()}
+        tell.expect(
+            after == {404}, 'bob is enabled again: the old tokens stay dead'
+        )
+
+    def change_password(self, people: People) -> None:
+        """Change a password; the old tokens die, a new one lives."""
+        tell = self._narrator
+        tell.step('Change a password')
+        old = people.log_in('alice')
+        former = people.passwords['alice']
+        people.passwords['alice'] = secrets.token_urlsafe(12)
+        change = {
+            'original_password': former,
+            'password': people.passwords['alice'],
+        }
+        self._client.call(
+            'POST',
+            f'/users/{people.ids["alice"]}/password',
+            old,
+            {'user': change},
+        )
+        seen = self._validate(old)
+        tell.expect(
+            set(seen.values()) == {404},
+            'alice changes her password: her token is refused by every worker',
+        )
+        tell.say(
+            'A second passes: revocations have whole seconds, and a token of'
+            ' the same second would be revoked with the rest.'
+        )
+        time.sleep(1.1)
+        token = people.log_in('alice')
+        seen = self._validate(token)
+        tell.expect(
+            set(seen.values()) == {200},
+            'alice logs in with the new password: every worker accepts the'
+            ' token',
+        )
+
+    def _set_enabled(self, user: str, enabled: bool) -> None:
+        self._client.call(
+            'PATCH',
+            f'/users/{user}',
+            self._admin,
+            {'user': {'enabled': enabled}},
+        )
+
+    def _validate(self, token: str) -> dict[str, int]:
+        return self._client.validate_everywhere(self._admin, token)
+
+    def _two_workers(self) -> tuple[str, str]:
+        first, second, *_ = self._client.workers
+        return first, second
+
+    def _row(self) -> dict[str, Any]:
+        row = self._tables.token_row(self._audit_id)
+        if row is None:
+            raise Unexpected('the token has no row in Cassandra')
+        return row
+
+    def _status_of(self, call: Any, *arguments: Any) -> int:
+        """Return the HTTP status of a call that logs in; 201 if it does."""
+        try:
+            call(*arguments)
+        except exceptions.HttpError as error:
+            return int(error.http_status)
+        return 201
