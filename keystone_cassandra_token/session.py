@@ -154,7 +154,11 @@ class Sessions:
         self._verify = verify
         self._lock = threading.Lock()
         self._current: Connection | None = None
-        self._failed: tuple[float, errors.StoreUnavailable] | None = None
+        # Until when, and what to raise: without the exception itself, whose
+        # traceback would keep a closed cluster in memory.
+        self._failed: (
+            tuple[float, type[errors.StoreUnavailable], str] | None
+        ) = None
         self.outage = Outage()
         _OPEN.add(self)
 
@@ -174,7 +178,8 @@ class Sessions:
 
     def _open(self) -> Connection:
         if self._failed and time.monotonic() < self._failed[0]:
-            raise errors.StoreUnavailable(self._failed[1].reason)
+            _, kind, reason = self._failed
+            raise kind(reason)
         try:
             connection = connect(self._conf)
             try:
@@ -186,21 +191,26 @@ class Sessions:
                 connection.cluster.shutdown()
                 raise
         except (options.ConfigurationError, cfg.Error, ValueError) as error:
-            self._fail(errors.StoreUnavailable(str(error)), error)
+            raise self._fail(errors.StoreUnavailable(str(error))) from error
         except errors.StoreUnavailable as error:
-            self._fail(error, error)
+            self._fail(error)
+            raise
         except errors.DRIVER_ERRORS as error:
-            self._fail(errors.translate(error, CONNECTING), error)
+            raise self._fail(errors.translate(error, CONNECTING)) from error
         self._failed = None
         self.outage.ended(CONNECTING)
         return connection
 
     def _fail(
-        self, failure: errors.StoreUnavailable, cause: BaseException
-    ) -> None:
-        self._failed = (time.monotonic() + _FAILURE_HOLDS, failure)
+        self, failure: errors.StoreUnavailable
+    ) -> errors.StoreUnavailable:
+        self._failed = (
+            time.monotonic() + _FAILURE_HOLDS,
+            type(failure),
+            failure.reason,
+        )
         self.outage.began(CONNECTING, failure.reason)
-        raise failure from cause
+        return failure
 
     def forget(self) -> None:
         """Drop the connection without closing it: it is a parent's."""
