@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What exceptions of the driver mean."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+
+import cassandra
+import pytest
+from cassandra import ConsistencyLevel, WriteType, protocol
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import (
+    ConnectionException,
+    ConnectionShutdown,
+    ProtocolVersionUnsupported,
+)
+from keystone import exception
+
+from keystone_cassandra_token import errors
+
+#: Stands for a bound value that a server quotes.
+SECRET = 'kc1_c2VjcmV0'
+
+READ = 'SELECT a FROM token WHERE id_hash = :id_hash'
+WRITE = 'UPDATE t SET a = :a WHERE b = :b'
+CONNECT = 'connect'
+
+
+def answered(cls, message: str = f'about {SECRET}', **info):
+    """Return what the driver raises for an error answer of a server."""
+    code = cls.error_code if cls is not protocol.ErrorMessage else 0x1700
+    return cls(code=code, message=message, info=info).to_exception()
+
+
+def unavailable(message: str = 'Cannot achieve consistency level QUORUM'):
+    return answered(
+        protocol.UnavailableErrorMessage,
+        message,
+        consistency=ConsistencyLevel.QUORUM,
+        required_replicas=2,
+        alive_replicas=1,
+    )
+
+
+def write_timeout(write_type: int, level: int = ConsistencyLevel.SERIAL):
+    return answered(
+        protocol.WriteTimeoutErrorMessage,
+        consistency=level,
+        required_responses=2,
+        received_responses=1,
+        write_type=write_type,
+    )
+
+
+def read_timeout():
+    return answered(
+        protocol.ReadTimeoutErrorMessage,
+        consistency=ConsistencyLevel.LOCAL_QUORUM,
+        required_responses=2,
+        received_responses=1,
+        data_retrieved=False,
+    )
+
+
+def write_failure():
+    return answered(
+        protocol.WriteFailureMessage,
+        consistency=ConsistencyLevel.SERIAL,
+        required_responses=2,
+        received_responses=1,
+        failures=1,
+        error_code_map={'127.0.0.1': 0},
+        write_type=WriteType.CAS,
+    )
+
+
+def no_host(*causes: BaseException) -> NoHostAvailable:
+    return NoHostAvailable(
+        'Unable to connect to any servers',
+        {f'10.0.0.{number}': cause for number, cause in enumerate(causes)},
+    )
+
+
+def refused() -> OSError:
+    # As the driver's connection makes it.
+    return ConnectionRefusedError(
+        errno.ECONNREFUSED,
+        "Tried connecting to [('10.0.0.1', 9042)]. Last error:"
+        ' Connection refused',
+    )
+
+
+def untrusted() -> OSError:
+    return OSError(
+        1,
+        "Tried connecting to [('10.0.0.1', 9042)]. Last error: [SSL:"
+        ' CERTIFICATE_VERIFY_FAILED] certificate verify failed',
+    )
+
+
+NOT_PERMITTED = answered(
+    protocol.UnauthorizedErrorMessage,
+    f'User k has no SELECT permission on <table k.token> ({SECRET})',
+)
+UNKNOWN = {
+    'paxos': write_timeout(WriteType.CAS),
+    'commit': write_timeout(WriteType.SIMPLE, ConsistencyLevel.LOCAL_QUORUM),
+    'failure': write_failure(),
+    'cas unknown': answered(protocol.ErrorMessage),
+    'server error': answered(protocol.ServerError),
+    'no answer': cassandra.OperationTimedOut({SECRET: SECRET}),
+    'shutdown': ConnectionShutdown(SECRET),
+    'defunct': ConnectionException(SECRET),
+}
+KNOWN = {
+    'unavailable': unavailable(),
+    'read timeout': read_timeout(),
+    'overloaded': answered(protocol.OverloadedErrorMessage),
+    'bootstrapping': answered(protocol.IsBootstrappingErrorMessage),
+    'refused': refused(),
+    'no host': no_host(refused()),
+    'no host at all': no_host(),
+    'wrong password': no_host(cassandra.AuthenticationFailed(SECRET)),
+    'invalid': answered(
+        protocol.InvalidRequestException, f'Invalid value {SECRET}'
+    ),
+    'syntax': answered(protocol.SyntaxException),
+    'unauthorized': NOT_PERMITTED,
+}
+
+
+@pytest.mark.parametrize('name', UNKNOWN)
+def test_a_change_may_have_been_made(name: str) -> None:
+    failure = errors.translate(UNKNOWN[name], WRITE)
+    assert type(failure) is errors.OutcomeUnknown
+
+
+@pytest.mark.parametrize('name', KNOWN)
+def test_a_change_was_not_made(name: str) -> None:
+    failure = errors.translate(KNOWN[name], WRITE)
+    assert not isinstance(failure, errors.OutcomeUnknown)
+
+
+@pytest.mark.parametrize('what', [READ, CONNECT])
+@pytest.mark.parametrize('name', UNKNOWN)
+def test_a_read_changes_nothing(name: str, what: str) -> None:
+    failure = errors.translate(UNKNOWN[name], what)
+    assert type(failure) is errors.StoreUnavailable
+    assert 'change' not in failure.reason
+
+
+@pytest.mark.parametrize('what', [READ, WRITE, CONNECT])
+@pytest.mark.parametrize('name', [*UNKNOWN, *KNOWN])
+def test_everything_is_503_in_one_line_without_values(
+    name: str, what: str
+) -> None:
+    error = (UNKNOWN | KNOWN)[name]
+    assert isinstance(error, errors.DRIVER_ERRORS)
+    failure = errors.translate(error, what)
+    assert isinstance(failure, exception.ServiceUnavailable)
+    assert failure.code == 503
+    assert failure.reason
+    for text in (failure.reason, str(failure), repr(failure.args)):
+        assert SECRET not in text
+        assert '\n' not in text
+
+
+@pytest.mark.parametrize(
+    ('error', 'parts'),
+    [
+        (unavailable(), ['1 of 2 required', 'too few replicas']),
+        (
+            unavailable(
+                'Cannot achieve consistency level EACH_QUORUM in DC b'
+            ),
+            ['in datacenter b'],
+        ),
+        (write_timeout(WriteType.CAS), ['1 of 2 required replicas answered']),
+        (read_timeout(), ['1 of 2 required replicas answered']),
+        (
+            cassandra.OperationTimedOut(),
+            ['[cassandra] request_timeout'],
+        ),
+        (
+            no_host(cassandra.AuthenticationFailed('no')),
+            ['[cassandra] username', 'password'],
+        ),
+        (
+            no_host(refused()),
+            [
+                '[database] cassandra_node_ips',
+                '[cassandra] port',
+                'Connection refused',
+            ],
+        ),
+        (no_host(untrusted()), ['[cassandra] tls_*', 'certificate verify']),
+        (
+            no_host(ssl.SSLError(1, '[SSL: WRONG_VERSION_NUMBER]')),
+            ['[cassandra] tls_*', 'client_encryption_options'],
+        ),
+        (
+            no_host(ConnectionShutdown('closed')),
+            ['[cassandra] tls_enabled'],
+        ),
+        (
+            no_host(ProtocolVersionUnsupported('10.0.0.1', 5)),
+            ['[cassandra] protocol_version'],
+        ),
+        (
+            cassandra.DriverException(
+                'ProtocolError returned from server while using explicitly'
+                ' set client protocol_version 5'
+            ),
+            ['[cassandra] protocol_version'],
+        ),
+        (
+            cassandra.UnresolvableContactPoints({}),
+            ['[database] cassandra_node_ips'],
+        ),
+        (no_host(cassandra.OperationTimedOut()), ['no answer in time']),
+        (
+            no_host(),
+            ['Unable to connect to any servers: no node can be reached'],
+        ),
+    ],
+)
+def test_the_reason_names_what_to_look_at(error, parts) -> None:
+    reason = errors.translate(error, CONNECT).reason
+    for part in parts:
+        assert part in reason
+
+
+def test_reasons_of_several_hosts_are_given_once_each() -> None:
+    reason = errors.explain(
+        no_host(
+            refused(),
+            cassandra.AuthenticationFailed('no'),
+            cassandra.AuthenticationFailed('again'),
+        )
+    )
+    assert reason.count('log-in') == 1
+    assert reason.count('connecting failed') == 1
+
+
+def test_hosts_may_come_as_a_list() -> None:
+    error = NoHostAvailable('none', [refused(), SECRET])
+    assert 'connecting failed' in errors.explain(error)
+    assert SECRET not in errors.explain(error)
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        'unconfigured table token',
+        'table token does not exist',
+        'Table token does not exist',
+        'keyspace keystone does not exist',
+        'Keyspace keystone does not exist',
+    ],
+)
+@pytest.mark.parametrize('what', [READ, WRITE])
+def test_a_missing_table_says_what_to_run(message: str, what: str) -> None:
+    error = answered(protocol.InvalidRequestException, message)
+    failure = errors.translate(error, what)
+    assert type(failure) is errors.SchemaMissing
+    assert '`keystone-cassandra schema apply`' in failure.reason
+
+
+def test_another_invalid_request_is_no_missing_schema() -> None:
+    error = answered(
+        protocol.InvalidRequestException, 'Undefined column name a in table t'
+    )
+    assert type(errors.translate(error, READ)) is errors.StoreUnavailable
+
+
+def test_a_missing_permission_names_the_role_and_the_table() -> None:
+    reason = errors.translate(NOT_PERMITTED, READ).reason
+    assert '[cassandra] username' in reason
+    assert 'FROM token' in reason
+
+
+@pytest.mark.parametrize(
+    ('error', 'region'),
+    [
+        (
+            unavailable(
+                'Cannot achieve consistency level EACH_QUORUM in DC b'
+            ),
+            'b',
+        ),
+        (
+            unavailable(
+                'Cannot achieve consistency level EACH_QUORUM in DC eu-west_2'
+            ),
+            'eu-west_2',
+        ),
+        (unavailable(), ''),
+        (write_timeout(WriteType.BATCH, ConsistencyLevel.EACH_QUORUM), ''),
+        (read_timeout(), None),
+        (cassandra.OperationTimedOut(), None),
+        (no_host(refused()), None),
+        (answered(protocol.OverloadedErrorMessage), None),
+    ],
+)
+def test_the_region_that_is_away(error, region) -> None:
+    assert errors.absent_region(error) == region
+
+
+def test_percent_signs_in_a_reason_are_kept() -> None:
+    failure = errors.StoreUnavailable('100% of nodes %(are)s away')
+    assert str(failure) == '100% of nodes %(are)s away'

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One log line for an outage."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from keystone import exception
+
+from keystone_cassandra_token import errors, outage
+
+KEYSTONE = 'keystone.server.flask.application'
+OURS = outage.__name__
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture):
+    """Return a function that returns what was logged since the last call."""
+    caplog.set_level(logging.DEBUG, OURS)
+
+    def taken() -> list[tuple[str, str]]:
+        found = [
+            (record.levelname, record.getMessage())
+            for record in caplog.records
+            if record.name == OURS
+        ]
+        caplog.clear()
+        return found
+
+    return taken
+
+
+def test_an_outage_is_one_line_and_its_end_another(lines) -> None:
+    state = outage.Outage()
+    for _ in range(5):
+        state.began('read', 'no node')
+    ((level, text),) = lines()
+    assert level == 'ERROR'
+    assert 'no node' in text
+    assert '(read)' in text
+    assert '503' in text
+    for _ in range(5):
+        state.ended('read')
+    ((level, text),) = lines()
+    assert level == 'WARNING'
+    assert text == 'Cassandra answers again. (read)'
+
+
+def test_each_new_outage_is_told(lines) -> None:
+    state = outage.Outage()
+    for _ in range(3):
+        state.began('read', 'no node')
+        state.ended('read')
+    assert len(lines()) == 6
+
+
+def test_success_without_an_outage_is_silent(lines) -> None:
+    outage.Outage().ended('read')
+    assert lines() == []
+
+
+def test_kinds_are_apart(lines) -> None:
+    state = outage.Outage()
+    state.began('claim', 'region away')
+    state.ended('read')
+    assert len(lines()) == 1
+    state.began('read', 'no node')
+    assert len(lines()) == 1
+    state.ended('claim')
+    assert [text for _, text in lines()] == [
+        'Cassandra answers again. (claim)'
+    ]
+
+
+def test_threads_that_fail_at_once_log_one_line(lines) -> None:
+    state = outage.Outage()
+    barrier = threading.Barrier(8)
+
+    def fail() -> None:
+        barrier.wait()
+        state.began('read', 'no node')
+
+    threads = [threading.Thread(target=fail) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(lines()) == 1
+
+
+@pytest.fixture
+def keystone_logger():
+    logger = logging.getLogger(KEYSTONE)
+    before = list(logger.filters)
+    outage.quieten()
+    yield logger
+    logger.filters[:] = before
+
+
+def logged(logger, caplog, error: BaseException | None) -> int:
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, logger.name):
+        logger.error('failed', exc_info=error)
+    return len(caplog.records)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        errors.StoreUnavailable('x'),
+        errors.OutcomeUnknown('x'),
+        errors.SchemaMissing('x'),
+        errors.RegionUnavailable('x'),
+    ],
+)
+def test_keystone_logs_no_traceback_of_an_outage(
+    keystone_logger, caplog, error
+) -> None:
+    assert logged(keystone_logger, caplog, error) == 0
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        None,
+        ValueError('x'),
+        exception.ServiceUnavailable('x'),
+        exception.TrustNotFound(trust_id='x'),
+    ],
+)
+def test_keystone_logs_everything_else(keystone_logger, caplog, error) -> None:
+    assert logged(keystone_logger, caplog, error) == 1
+
+
+def test_other_loggers_are_left_alone(keystone_logger, caplog) -> None:
+    other = logging.getLogger('keystone.server')
+    assert logged(other, caplog, errors.StoreUnavailable('x')) == 1
+
+
+def test_setting_the_filters_again_adds_none(keystone_logger) -> None:
+    before = list(keystone_logger.filters)
+    outage.quieten()
+    assert keystone_logger.filters == before
+
+
+@pytest.fixture
+def driver_logger():
+    outage.quieten()
+    return logging.getLogger('cassandra.cluster')
+
+
+def test_the_driver_says_a_thing_of_a_node_once(
+    driver_logger, caplog, monkeypatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(outage.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(outage._ONCE_A_MINUTE, '_said', {})
+
+    def say(node: str) -> int:
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG, driver_logger.name):
+            driver_logger.warning(
+                'Failed to connect %s', node, exc_info=ValueError('x')
+            )
+        assert not any(record.exc_info for record in caplog.records)
+        return len(caplog.records)
+
+    assert [say('a'), say('a'), say('b'), say('a')] == [1, 0, 1, 0]
+    now[0] += 60
+    assert [say('a'), say('a')] == [1, 0]
+
+
+def test_the_driver_may_debug(driver_logger, caplog) -> None:
+    with caplog.at_level(logging.DEBUG, driver_logger.name):
+        for _ in range(3):
+            driver_logger.debug('Sending', exc_info=ValueError('x'))
+    assert len(caplog.records) == 3

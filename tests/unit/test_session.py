@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session: retries, options, failures, forks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+
+import cassandra.policies
+import pytest
+from cassandra import ConsistencyLevel, InvalidRequest, WriteType, protocol
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster
+from cassandra.metadata import (
+    KeyspaceMetadata,
+    NetworkTopologyStrategy,
+    SimpleStrategy,
+)
+from cassandra.query import BatchStatement, SimpleStatement
+
+from keystone_cassandra_token import errors, session
+from keystone_cassandra_token.conf import ConfigurationError
+
+NONE, RETRY, NEXT = (
+    session.RetryPolicy.RETHROW,
+    session.RetryPolicy.RETRY,
+    session.RetryPolicy.RETRY_NEXT_HOST,
+)
+LEVEL = ConsistencyLevel.LOCAL_QUORUM
+
+CALLBACKS = {
+    'read timeout': (
+        lambda query, tried: session.RetryPolicy().on_read_timeout(
+            query, LEVEL, 2, 2, False, tried
+        ),
+        RETRY,
+    ),
+    **{
+        f'write timeout {name}': (
+            lambda query, tried, kind=kind: (
+                session.RetryPolicy().on_write_timeout(
+                    query, LEVEL, kind, 2, 1, tried
+                )
+            ),
+            RETRY,
+        )
+        for name, kind in WriteType.name_to_value.items()
+    },
+    'unavailable': (
+        lambda query, tried: session.RetryPolicy().on_unavailable(
+            query, LEVEL, 2, 1, tried
+        ),
+        NEXT,
+    ),
+    'request error': (
+        lambda query, tried: session.RetryPolicy().on_request_error(
+            query, LEVEL, protocol.ServerError(0, '', None), tried
+        ),
+        NEXT,
+    ),
+}
+
+
+def batch(idempotent: bool) -> BatchStatement:
+    found = BatchStatement()
+    found.is_idempotent = idempotent
+    return found
+
+
+@pytest.mark.parametrize('callback', CALLBACKS)
+@pytest.mark.parametrize('tried', [0, 1, 5])
+@pytest.mark.parametrize(
+    'query', [SimpleStatement('x', is_idempotent=False), batch(False), None]
+)
+def test_what_is_not_idempotent_is_never_sent_twice(
+    callback, tried, query
+) -> None:
+    decide, _ = CALLBACKS[callback]
+    assert decide(query, tried) == (NONE, None)
+
+
+@pytest.mark.parametrize('callback', CALLBACKS)
+@pytest.mark.parametrize(
+    'query', [SimpleStatement('x', is_idempotent=True), batch(True)]
+)
+def test_what_is_idempotent_is_sent_twice_at_most(callback, query) -> None:
+    decide, decision = CALLBACKS[callback]
+    assert decide(query, 0) == (decision, None)
+    assert decide(query, 1) == (NONE, None)
+
+
+def test_all_decisions_of_the_driver_are_overridden() -> None:
+    theirs = {
+        name
+        for name in vars(cassandra.policies.RetryPolicy)
+        if name.startswith('on_')
+    }
+    assert len(theirs) == 4
+    assert theirs <= vars(session.RetryPolicy).keys()
+
+
+def test_reconnection_waits_longer_and_longer_up_to_a_bound() -> None:
+    for _ in range(50):
+        schedule = itertools.islice(
+            session.ReconnectionPolicy().new_schedule(), 20
+        )
+        centre = 0.5
+        for delay in schedule:
+            assert centre * 0.5 <= delay <= centre * 1.5
+            centre = min(centre * 2, 10.0)
+
+
+def test_reconnection_is_jittered() -> None:
+    firsts = {
+        next(session.ReconnectionPolicy().new_schedule()) for _ in range(20)
+    }
+    assert len(firsts) > 10
+
+
+def test_one_profile_by_default(make_conf) -> None:
+    section = make_conf(request_timeout=2.5, local_dc='dc2').cassandra
+    profiles = session._profiles(section)
+    assert profiles.keys() == {EXEC_PROFILE_DEFAULT}
+    profile = profiles[EXEC_PROFILE_DEFAULT]
+    assert profile.request_timeout == 2.5
+    assert isinstance(profile.retry_policy, session.RetryPolicy)
+    balancing = profile.load_balancing_policy
+    assert isinstance(balancing, cassandra.policies.TokenAwarePolicy)
+    local = balancing._child_policy
+    assert local.local_dc == 'dc2'
+    assert local.used_hosts_per_remote_dc == 0
+    rows = profile.row_factory(['a', 'b'], [(1, 2)])
+    assert rows == [{'a': 1, 'b': 2}]
+
+
+def test_slow_reads_are_doubled_by_option_only(make_conf) -> None:
+    profiles = session._profiles(make_conf(speculative_delay=0.2).cassandra)
+    assert profiles.keys() == {EXEC_PROFILE_DEFAULT, session.SPECULATIVE}
+    for name, plans in ((EXEC_PROFILE_DEFAULT, 0), (session.SPECULATIVE, 1)):
+        plan = profiles[name].speculative_execution_policy.new_plan(None, None)
+        delays = [plan.next_execution(None) for _ in range(2)]
+        assert [delay for delay in delays if delay > 0] == [0.2] * plans
+    policies = [profile.retry_policy for profile in profiles.values()]
+    assert all(isinstance(p, session.RetryPolicy) for p in policies)
+
+
+def test_no_name_no_authentication(make_conf) -> None:
+    assert session._auth_provider(make_conf().cassandra) is None
+    provider = session._auth_provider(
+        make_conf(username='k', password='hidden').cassandra
+    )
+    assert (provider.username, provider.password) == ('k', 'hidden')
+
+
+def test_no_tls_unless_enabled(make_conf) -> None:
+    section = make_conf(tls_ca_file='/nowhere').cassandra
+    assert session._ssl_context(section) is None
+
+
+@pytest.mark.parametrize('verify', [True, False])
+def test_a_certificate_is_always_asked_for(make_conf, verify) -> None:
+    context = session._ssl_context(
+        make_conf(tls_enabled=True, tls_verify_hostname=verify).cassandra
+    )
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname is verify
+
+
+@pytest.mark.parametrize(
+    'name', ['tls_ca_file', 'tls_cert_file', 'tls_key_file']
+)
+def test_a_file_that_cannot_be_read_names_its_option(make_conf, name) -> None:
+    section = make_conf(tls_enabled=True, **{name: '/nowhere/x.pem'}).cassandra
+    with pytest.raises(ConfigurationError) as caught:
+        session._ssl_context(section)
+    assert f'[cassandra] {name} = /nowhere/x.pem' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'names', [['tls_ca_file'], ['tls_cert_file', 'tls_key_file']]
+)
+def test_a_file_that_is_no_pem_names_its_option(
+    make_conf, tmp_path, names
+) -> None:
+    path = tmp_path / 'x.pem'
+    path.write_text('not a certificate, but private')
+    values = dict.fromkeys(names, str(path))
+    section = make_conf(tls_enabled=True, **values).cassandra
+    with pytest.raises(ConfigurationError) as caught:
+        session._ssl_context(section)
+    for name in names:
+        assert name in str(caught.value)
+    assert 'private' not in str(caught.value)
+
+
+@pytest.fixture
+def cluster():
+    made = Cluster(['127.0.0.1'])
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'expected'),
+    [
+        (
+            NetworkTopologyStrategy({'dc1': '3', 'dc2': '5'}),
+            {'dc1': 3, 'dc2': 5},
+        ),
+        (SimpleStrategy({'replication_factor': '3'}), {}),
+    ],
+)
+def test_replicas_by_datacenter(cluster, strategy, expected) -> None:
+    keyspace = KeyspaceMetadata('k', True, 'SimpleStrategy', {})
+    keyspace.replication_strategy = strategy
+    cluster.metadata.keyspaces['k'] = keyspace
+    assert session.replicas_by_datacenter(cluster, 'k') == expected
+    assert session.replicas_by_datacenter(cluster, 'other') is None
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect one entry for each attempt to connect."""
+    made: list[int] = []
+    connect = session.connect
+
+    def counted(*arguments):
+        made.append(1)
+        return connect(*arguments)
+
+    monkeypatch.setattr(session, 'connect', counted)
+    return made
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback address on which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(('127.0.0.1', 0))
+        return int(bound.getsockname()[1])
+
+
+def test_without_contact_points_the_option_is_named(conf) -> None:
+    with pytest.raises(errors.StoreUnavailable) as caught:
+        session.Sessions(conf).get()
+    assert '[database] cassandra_node_ips' in caught.value.reason
+
+
+def test_nobody_listening_names_the_options(make_conf, free_port) -> None:
+    conf = make_conf(['127.0.0.1'], port=free_port)
+    before = threading.active_count()
+    with pytest.raises(errors.StoreUnavailable) as caught:
+        session.Sessions(conf).get()
+    assert '[database] cassandra_node_ips' in caught.value.reason
+    assert '[cassandra] port' in caught.value.reason
+    # Nothing of the attempt stays: no reconnecting behind our back.  One
+    # event loop for all clusters of a process does.
+    left = [t for t in threading.enumerate() if 'event_loop' not in t.name]
+    assert len(left) <= before
+
+
+def test_a_failure_is_remembered(conf, attempts) -> None:
+    sessions = session.Sessions(conf)
+    reasons = set()
+    for _ in range(5):
+        with pytest.raises(errors.StoreUnavailable) as caught:
+            sessions.get()
+        reasons.add(caught.value.reason)
+    assert len(attempts) == 1
+    assert len(reasons) == 1
+
+
+def test_a_failure_is_forgotten_after_a_while(
+    conf, attempts, monkeypatch
+) -> None:
+    monkeypatch.setattr(session, '_FAILURE_HOLDS', 0.0)
+    sessions = session.Sessions(conf)
+    for _ in range(3):
+        with pytest.raises(errors.StoreUnavailable):
+            sessions.get()
+    assert len(attempts) == 3
+
+
+def test_closing_forgets_a_failure(conf, attempts) -> None:
+    sessions = session.Sessions(conf)
+    for _ in range(2):
+        with pytest.raises(errors.StoreUnavailable):
+            sessions.get()
+        sessions.close()
+    assert len(attempts) == 2
+
+
+def test_threads_wait_for_one_attempt(conf, monkeypatch) -> None:
+    made = []
+    held = threading.Event()
+
+    def connect(conf):
+        made.append(1)
+        held.wait(10)
+        raise ConfigurationError('no')
+
+    monkeypatch.setattr(session, 'connect', connect)
+    monkeypatch.setattr(session, '_FAILURE_HOLDS', 3600.0)
+    sessions = session.Sessions(conf)
+    refused = []
+
+    def use() -> None:
+        try:
+            sessions.get()
+        except errors.StoreUnavailable as failure:
+            refused.append(failure.reason)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    held.set()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert refused == ['no'] * 8
+
+
+@pytest.mark.parametrize(
+    ('raised', 'kind'),
+    [
+        (errors.SchemaMissing('apply it'), errors.SchemaMissing),
+        (ConfigurationError('set it'), errors.StoreUnavailable),
+        (ValueError('set it'), errors.StoreUnavailable),
+        (OSError('away'), errors.StoreUnavailable),
+        (
+            InvalidRequest('table t does not exist'),
+            errors.SchemaMissing,
+        ),
+    ],
+)
+def test_each_failure_keeps_its_kind(conf, monkeypatch, raised, kind) -> None:
+    def connect(conf):
+        raise raised
+
+    monkeypatch.setattr(session, 'connect', connect)
+    sessions = session.Sessions(conf)
+    for _ in range(2):
+        with pytest.raises(errors.StoreUnavailable) as caught:
+            sessions.get()
+        assert type(caught.value) is kind
+        assert caught.value.__cause__ is not caught.value
+
+
+def test_a_connection_that_is_refused_is_closed(
+    conf, monkeypatch, cluster
+) -> None:
+    opened = session.Connection(
+        os.getpid(), cluster, None, None, 'k', 'dc1', {}, {}
+    )
+    monkeypatch.setattr(session, 'connect', lambda conf: opened)
+
+    def verify(connection, comparison):
+        assert connection is opened
+        assert comparison == 'insensitive'
+        raise errors.SchemaMissing('apply it')
+
+    with pytest.raises(errors.SchemaMissing):
+        session.Sessions(conf, verify=verify).get()
+    assert cluster.is_shutdown
+
+
+def run(script: str) -> str:
+    """Run a script in a process of its own; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+FORK = """
+    import os, sys, threading
+    from oslo_config import cfg
+    from keystone_cassandra_token import conf as options, errors, session
+
+    conf = cfg.ConfigOpts()
+    options.register_opts(conf)
+    conf([], default_config_files=[])
+    sessions = session.Sessions(conf)
+    mine = session.Connection(
+        os.getpid(), None, None, None, 'k', 'dc1', {}, {})
+    sessions._current = mine
+    assert sessions.get() is mine
+    sessions.outage.began('read', 'of the parent')
+    locks = [sessions._lock, sessions.outage._lock]
+    HOLD
+    child = os.fork()
+    if child == 0:
+        import faulthandler
+        faulthandler.dump_traceback_later(20, exit=True)
+        try:
+            sessions.get()
+        except errors.StoreUnavailable as failure:
+            own = 'cassandra_node_ips' in failure.reason
+            os._exit(0 if own and 'read' not in sessions.outage._reasons
+                     else 3)
+        os._exit(4)
+    _, status = os.waitpid(child, 0)
+    assert sessions.get() is mine
+    print(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.parametrize(
+    'hold', ['', 'for lock in locks: lock.acquire()'], ids=['free', 'held']
+)
+def test_a_child_forgets_its_parents_connection(hold) -> None:
+    # Held, as another thread's at the moment of the fork.
+    assert run(FORK.replace('HOLD', hold)) == '0'
+
+
+IMPORT = """
+    import importlib, os, pkgutil, threading
+    import keystone_cassandra_token as package
+
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(
+            package.__path__, package.__name__ + '.')
+    ]
+    for name in names:
+        importlib.import_module(name)
+    assert len(names) > 15, names
+    assert threading.active_count() == 1, threading.enumerate()
+    opened = []
+    for number in os.listdir('/proc/self/fd'):
+        try:
+            opened.append(os.readlink(f'/proc/self/fd/{number}'))
+        except FileNotFoundError:
+            pass
+    assert not any(name.startswith('socket:') for name in opened), opened
+    import keystone.conf
+    from oslo_config import cfg
+    CONF = keystone.conf.CONF
+    assert 'cassandra' not in CONF._groups
+    assert 'cassandra' not in cfg.CONF._groups
+    import cassandra.cluster
+    from keystone_cassandra_token import session, store
+    assert not list(session._OPEN)
+    assert not store._shared
+    print('quiet')
+"""
+
+
+def test_nothing_is_opened_or_registered_at_import() -> None:
+    assert run(IMPORT) == 'quiet'
+
+
+DRIVER = """
+    import importlib, threading
+    import keystone.conf
+    from keystone_cassandra_token import store
+    from keystone_cassandra_token.drivers import revoke, token, trust
+
+    keystone.conf.configure()
+    keystone.conf.CONF([], project='keystone', default_config_files=[])
+    drivers = [revoke.Revoke(), token.Provider(), trust.Trust()]
+    assert threading.active_count() == 1, threading.enumerate()
+    assert len({driver.db for driver in drivers}) == 1
+    assert drivers[0].db._sessions._current is None
+    assert keystone.conf.CONF.cassandra.port == 9042
+    print('quiet')
+"""
+
+
+def test_nothing_is_opened_when_a_driver_is_made() -> None:
+    assert run(DRIVER) == 'quiet'

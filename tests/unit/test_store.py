@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: what it binds and what it refuses."""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+import pytest
+from cassandra import ConsistencyLevel
+from cassandra.query import UNSET_VALUE
+
+from keystone_cassandra_token import clock, consistency, cql, session, store
+from keystone_cassandra_token.drivers import revoke, token, trust
+from keystone_cassandra_token.rows import Row
+
+from . import ddl
+
+
+@pytest.fixture
+def db(conf):
+    return store.Store(conf)
+
+
+class Preparer:
+    """Prepares as a session does, from the migrations' columns."""
+
+    def __init__(self, statement: cql.Statement, **others: str) -> None:
+        self._statement, self._others = statement, others
+        self.asked: list[str] = []
+
+    def prepare(self, text: str):
+        self.asked.append(text)
+        return ddl.prepared(self._statement, **self._others)
+
+
+@pytest.fixture
+def connect(conf):
+    """Return a function that makes a connection for one statement."""
+
+    def make(statement: cql.Statement, **others: str) -> session.Connection:
+        return session.Connection(
+            pid=os.getpid(),
+            cluster=None,
+            session=Preparer(statement, **others),
+            policy=consistency.Policy(conf.cassandra),
+            keyspace='ks',
+            local_dc='dc1',
+            prepared={},
+            replication={'dc1': 3},
+        )
+
+    return make
+
+
+USE = {'attempt': 'uuid', 'seen': 'int', 'left': 'int'}
+
+
+def test_none_is_unset_on_insert(db, connect) -> None:
+    values = token.TOKEN.dump(
+        {'id_hash': b'1', 'user_id': 'u', 'methods': [], 'system': None}
+    )
+    bound = db._bind(connect(token.INSERT), token.INSERT, values | {'ttl': 1})
+    stored = dict(
+        zip(
+            [c.name for c in bound.prepared_statement.column_metadata],
+            bound.values,
+            strict=True,
+        )
+    )
+    assert stored.pop('id_hash') == b'1'
+    assert stored.pop('user_id') == b'u'
+    assert stored.pop('methods') == b'\0\0\0\0'  # empty, not unset
+    assert stored.pop('ttl') == b'\0\0\0\1'
+    assert stored
+    assert all(value is UNSET_VALUE for value in stored.values())
+
+
+def test_none_is_null_on_update(db, connect) -> None:
+    statement = cql.write(
+        'UPDATE trust SET deleted_at = :deleted_at WHERE id = :id'
+    )
+    bound = db._bind(
+        connect(statement), statement, {'id': '1', 'deleted_at': None}
+    )
+    assert bound.values == [None, b'1']
+
+
+def test_binding_leaves_the_given_values_alone(db, connect) -> None:
+    values = token.TOKEN.dump({'id_hash': b'1'}) | {'ttl': 1}
+    before = dict(values)
+    db._bind(connect(token.INSERT), token.INSERT, values)
+    assert values == before
+
+
+@pytest.mark.parametrize(
+    'ttl',
+    [
+        None,
+        UNSET_VALUE,
+        0,
+        -1,
+        clock.MAX_TTL + 1,
+        2**31,
+        1.5,
+        '60',
+        datetime.timedelta(1),
+    ],
+)
+@pytest.mark.parametrize(
+    'statement', [token.INSERT, trust.MARK_DELETED_EXPIRING]
+)
+def test_a_ttl_that_means_for_ever_or_nothing_is_refused(
+    db, connect, statement, ttl
+) -> None:
+    values = dict.fromkeys(statement.binds, 'x') | {'ttl': ttl}
+    with pytest.raises(ValueError, match='a TTL is 1 to'):
+        db._bind(connect(statement), statement, values)
+
+
+@pytest.mark.parametrize('ttl', [1, 3600, clock.MAX_TTL])
+def test_a_ttl_that_cassandra_knows_is_bound(db, connect, ttl) -> None:
+    values = token.TOKEN.dump({'id_hash': b'1'}) | {'ttl': ttl}
+    bound = db._bind(connect(token.INSERT), token.INSERT, values)
+    assert bound.values[-1] == ttl.to_bytes(4, 'big')
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        {},
+        {'id': '1'},
+        {'id': '1', 'deleted_at': 1, 'ttl': 1},
+        {'id': '1', 'deletedat': 1},
+    ],
+)
+def test_names_that_do_not_fit_are_refused(db, connect, values) -> None:
+    with pytest.raises(TypeError, match='do not fit'):
+        db._bind(connect(trust.MARK_DELETED), trust.MARK_DELETED, values)
+
+
+@pytest.mark.parametrize(
+    ('statement', 'values', 'level', 'serial', 'idempotent'),
+    [
+        (token.GET, {'id_hash': b'1'}, 'LOCAL_QUORUM', None, True),
+        (trust.DELETE, {'id': '1'}, 'LOCAL_QUORUM', None, True),
+        (trust.GET_EVERYWHERE, {'id': '1'}, 'EACH_QUORUM', None, True),
+        (trust.SETTLE_USE, {'id': '1'}, 'SERIAL', None, True),
+        (trust.DELETE_USE, {'id': '1'}, 'LOCAL_QUORUM', 'SERIAL', False),
+        (
+            trust.CLAIMS.free,
+            {
+                'trustor_user_id': 'a',
+                'trustee_user_id': 'b',
+                'project_id': 'c',
+                'impersonation': True,
+                'expires_at': 1,
+                'owner': 'd',
+            },
+            'LOCAL_QUORUM',
+            'LOCAL_SERIAL',
+            False,
+        ),
+    ],
+)
+def test_the_class_decides_the_levels(
+    db, connect, statement, values, level, serial, idempotent
+) -> None:
+    bound = db._bind(connect(statement), statement, values)
+    numbers = ConsistencyLevel.name_to_value
+    assert bound.consistency_level == numbers[level]
+    assert bound.serial_consistency_level == (
+        numbers[serial] if serial else None
+    )
+    assert bound.is_idempotent is idempotent
+    assert bound.routing_key is not None
+
+
+def test_an_option_changes_the_level(make_conf, connect) -> None:
+    conf = make_conf(token_read_consistency='QUORUM')
+    connection = connect(token.GET)
+    connection.policy = consistency.Policy(conf.cassandra)
+    bound = store.Store(conf)._bind(connection, token.GET, {'id_hash': b'1'})
+    assert bound.consistency_level == ConsistencyLevel.QUORUM
+
+
+def test_a_statement_is_prepared_once_and_qualified(db, connect) -> None:
+    connection = connect(token.GET)
+    for _ in range(3):
+        db._bind(connection, token.GET, {'id_hash': b'1'})
+    (asked,) = connection.session.asked
+    assert ' FROM ks."token" WHERE' in asked
+
+
+# Without contact points whatever would be sent is a StoreUnavailable.
+
+EXISTS = cql.claim('DELETE FROM trust_use WHERE id = :id IF EXISTS')
+
+
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [(revoke.LOG_EVENT, {}), (trust.DELETE, {'id': '1'})],
+        [(trust.DELETE, {'id': '1'}), (token.INSERT, {})],
+        [(EXISTS, {'id': '1'}), (trust.DELETE, {'id': '1'})],
+    ],
+)
+def test_a_batch_of_two_classes_is_refused(db, steps) -> None:
+    with pytest.raises(TypeError, match='one class'):
+        db.batch(*steps)
+
+
+def test_a_conditional_batch_is_refused(db) -> None:
+    with pytest.raises(TypeError, match='conditional'):
+        db.batch((EXISTS, {'id': '1'}))
+
+
+def test_a_conditional_run_is_refused(db) -> None:
+    with pytest.raises(TypeError, match='conditional'):
+        db.run(EXISTS, id='1')
+
+
+@pytest.mark.parametrize('statement', [trust.DELETE, trust.GET])
+def test_a_plain_cas_is_refused(db, statement) -> None:
+    with pytest.raises(TypeError, match='not conditional'):
+        db.cas(statement, id='1')
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda db: db.one(trust.GET, trust.TRUST, id='1'),
+        lambda db: db.rows(trust.GET, trust.TRUST, id='1'),
+        lambda db: list(db.iterate(trust.LIST, trust.TRUST)),
+        lambda db: db.many(trust.GET, trust.TRUST, [{'id': '1'}]),
+        lambda db: db.run(trust.DELETE, id='1'),
+        lambda db: db.cas(trust.DELETE_USE, id='1'),
+        lambda db: db.batch((trust.DELETE, {'id': '1'})),
+    ],
+)
+def test_every_verb_is_503_without_contact_points(db, call) -> None:
+    with pytest.raises(store.errors.StoreUnavailable) as caught:
+        call(db)
+    assert '[database] cassandra_node_ips' in caught.value.reason
+
+
+def test_many_of_nothing_asks_nothing(db) -> None:
+    assert db.many(trust.GET, Row('id'), []) == []
+
+
+@pytest.mark.parametrize('applied', [True, False])
+def test_an_outcome_is_true_if_applied(applied) -> None:
+    assert bool(store.Outcome(applied, {'remaining': 0})) is applied
+
+
+def test_one_store_for_one_configuration(make_conf) -> None:
+    one, other = make_conf(), make_conf()
+    assert store.shared(one) is store.shared(one)
+    assert store.shared(one) is not store.shared(other)
