@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures over a real Cassandra: one node and one keyspace for a run.
+
+The node is started by the first test that wants it and stopped at the end.
+Under pytest-xdist the controller starts it and each worker makes a keyspace
+of its own.  KEYSTONE_CASSANDRA_CONTACT_POINTS names a cluster to use instead.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import keystone.conf
+import pytest
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token import store as stores
+from keystone_cassandra_token.schema import keyspace as keyspaces
+from keystone_cassandra_token.schema import migrate
+from lab.cassandra import Cluster
+from oslo_config import cfg
+
+_CLUSTER = pytest.StashKey[Cluster]()
+
+
+def _cluster(config: pytest.Config) -> Cluster:
+    """Return the run's cluster, started at the first call."""
+    if _CLUSTER not in config.stash:
+        worker: dict[str, Any] | None = getattr(config, 'workerinput', None)
+        config.stash[_CLUSTER] = (
+            Cluster.start()
+            if worker is None
+            else Cluster.external(worker['contact_points'])
+        )
+    return config.stash[_CLUSTER]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker which node the controller started."""
+    node.workerinput['contact_points'] = _cluster(
+        node.config
+    ).contact_points_text
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    cluster = config.stash.get(_CLUSTER, None)
+    # A worker's is the controller's to stop.
+    if cluster is not None and not hasattr(config, 'workerinput'):
+        cluster.stop()
+
+
+@pytest.fixture(scope='session')
+def cassandra_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A real cluster of one node."""
+    return _cluster(request.config)
+
+
+@pytest.fixture(scope='session')
+def keyspace(cassandra_cluster: Cluster) -> Iterator[str]:
+    """A keyspace of this run with the schema applied.
+
+    Keystone's configuration points at it; with ``conf`` and ``store``.
+    """
+    conf = keystone.conf.CONF
+    keystone.conf.configure()
+    options.register_opts(conf)
+    conf([], project='keystone', default_config_files=[])
+    name = f'test_{uuid.uuid4().hex[:12]}'
+    _point_at(conf, cassandra_cluster, name)
+    keyspaces.create_keyspace(conf, report=lambda line: None)
+    migrate.apply(conf, report=lambda line: None)
+    yield name
+    stores.shared(conf).close()
+    with cassandra_cluster.connect() as session:
+        session.default_timeout = 60
+        session.execute(f'DROP KEYSPACE IF EXISTS {name}')
+
+
+@pytest.fixture
+def conf(cassandra_cluster: Cluster, keyspace: str) -> cfg.ConfigOpts:
+    """Keystone's configuration, pointing at the keyspace."""
+    conf = keystone.conf.CONF
+    _point_at(conf, cassandra_cluster, keyspace)
+    return conf
+
+
+@pytest.fixture
+def store(conf: cfg.ConfigOpts) -> stores.Store:
+    """The store that the drivers of this process share."""
+    return stores.shared(conf)
+
+
+def _point_at(conf: cfg.ConfigOpts, cluster: Cluster, keyspace: str) -> None:
+    conf.set_override(
+        'cassandra_node_ips', cluster.contact_points, group='database'
+    )
+    conf.set_override('port', cluster.port, group=options.GROUP)
+    conf.set_override('keyspace', keyspace, group=options.GROUP)
