@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes of the schema, one statement at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import cassandra.query
+from oslo_config import cfg
+
+from keystone_cassandra_token import errors, session
+from keystone_cassandra_token.session import Connection
+
+#: Seconds for the nodes to agree on the schema after a statement.
+AGREEMENT_TIMEOUT = 15.0
+#: Seconds for one statement; with the wait above less than the lease's life.
+STATEMENT_TIMEOUT = 40.0
+
+
+Report = Callable[[str], None]
+
+
+class MigrationError(Exception):
+    """The schema cannot be changed; the message says what to do."""
+
+
+@contextlib.contextmanager
+def connected(conf: cfg.ConfigOpts) -> Iterator[Connection]:
+    """Connect for the schema tool, whatever the consistency options are.
+
+    :raises StoreUnavailable: if no node can be reached.
+    :raises ConfigurationError: for options that cannot work.
+    """
+    try:
+        connection = session.connect(conf, check_policy=False)
+    except errors.DRIVER_ERRORS as error:
+        raise errors.translate(error, session.CONNECTING) from error
+    try:
+        connection.cluster.max_schema_agreement_wait = AGREEMENT_TIMEOUT
+        yield connection
+    finally:
+        connection.cluster.shutdown()
+
+
+def alter(connection: Connection, text: str) -> None:
+    """Run one statement that changes the schema; all nodes must agree.
+
+    :raises MigrationError: if they do not in time.
+    """
+    try:
+        connection.session.execute(
+            cassandra.query.SimpleStatement(text), timeout=STATEMENT_TIMEOUT
+        )
+        # Also where the statement changed nothing: then another made it.
+        agreed = (
+            connection.cluster.control_connection.wait_for_schema_agreement(
+                wait_time=AGREEMENT_TIMEOUT
+            )
+        )
+    except errors.DRIVER_ERRORS as error:
+        raise errors.translate(error, text.split('(')[0]) from error
+    if not agreed:
+        raise MigrationError(
+            'The nodes do not agree on the schema after'
+            f' {AGREEMENT_TIMEOUT:.0f} s (`nodetool describecluster` shows'
+            ' which): bring them up or take them out of the cluster, then'
+            ' run this again.'
+        )
+
+
+def table_names(connection: Connection) -> set[str]:
+    """Return the tables of the keyspace, as the node has them now."""
+    rows = connection.session.execute(
+        'SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s',
+        (connection.keyspace,),
+    )
+    return {row['table_name'] for row in rows}
