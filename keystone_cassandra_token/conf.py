@@ -10,6 +10,7 @@ it for a ``ConfigOpts`` when the first driver of a process is built.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from oslo_config import cfg
 
@@ -323,27 +324,41 @@ def check(conf: cfg.ConfigOpts) -> None:
     """Check what bounds on single options cannot say.
 
     :raises ConfigurationError: naming the option and what to set.
-    :raises oslo_config.cfg.ConfigFileValueError: for a value out of bounds.
     """
-    for opt in cassandra_opts:
-        getattr(conf.cassandra, opt.dest)  # parsed on access only
+    for problem in problems(conf):
+        raise ConfigurationError(problem)
+
+
+def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
+    """Yield what is wrong with the options, each text naming its option."""
+    legible = True
+    for group, opts in list_opts():
+        for opt in opts:
+            try:
+                getattr(conf[group], opt.dest)  # parsed on access only
+            except (cfg.Error, ValueError) as error:
+                legible = False
+                yield f'[{group}] {opt.name}: {error}'
+    if legible:
+        yield from _conflicts(conf)
+
+
+def _conflicts(conf: cfg.ConfigOpts) -> Iterator[str]:
     if not conf.database.cassandra_node_ips:
-        raise ConfigurationError(
+        yield (
             '[database] cassandra_node_ips is empty: set it to the addresses'
             ' of two or three Cassandra nodes of this region.'
         )
     if conf.cassandra.username and not conf.cassandra.password:
-        raise ConfigurationError(
-            '[cassandra] username is set but [cassandra] password is not.'
-        )
+        yield '[cassandra] username is set but [cassandra] password is not.'
     if bool(conf.cassandra.tls_cert_file) != bool(conf.cassandra.tls_key_file):
-        raise ConfigurationError(
+        yield (
             '[cassandra] tls_cert_file and tls_key_file go together: set'
             ' both, or neither.'
         )
     key = conf.cassandra.token_key
     if key is not None and len(key) < 32:
-        raise ConfigurationError(
+        yield (
             f'[cassandra] token_key has {len(key)} characters: it needs at'
             ' least 32, for instance from `openssl rand -hex 32`.'
         )

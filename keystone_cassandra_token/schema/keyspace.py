@@ -40,18 +40,18 @@ def create_keyspace(
             found = replicas(connection)
             report(
                 f'Keyspace {connection.keyspace} made, replicas:'
-                f' {_in_words(found or {})}.'
+                f' {in_words(found or {})}.'
             )
         else:
             report(
                 f'Keyspace {connection.keyspace} exists, replicas:'
-                f' {_in_words(found)}.'
+                f' {in_words(found)}.'
             )
         # Also after making it: another migrator may have been faster.
         if not found or (replication and found != dict(replication)):
             raise ddl.MigrationError(
                 f'Keyspace {connection.keyspace} is replicated as'
-                f' {_in_words(found or {})}, not as {_in_words(wanted)}:'
+                f' {in_words(found or {})}, not as {in_words(wanted)}:'
                 ' change that by ALTER KEYSPACE, then repair all nodes.'
             )
         for finding in connection.policy.proofs(found):
@@ -114,7 +114,8 @@ def replicas(connection: Connection) -> dict[str, int] | None:
     }
 
 
-def _in_words(replication: Mapping[str, int]) -> str:
+def in_words(replication: Mapping[str, int]) -> str:
+    """Return replicas by datacenter as ``3 in dc1, 3 in dc2``."""
     if not replication:
         return f'not by {_STRATEGY}'
     return ', '.join(

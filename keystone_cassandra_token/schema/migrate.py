@@ -153,17 +153,19 @@ def differences(
     Levels, checksums, how names are compared, and the tables themselves.
     """
     applied = _applied(connection)
+    missing = []
     for migration in files.migrations():
         checksum = applied.get(migration.level)
         if checksum is None:
-            yield Finding(
-                True,
-                f'Migration {_title(migration)} is not applied: run'
-                ' `keystone-cassandra schema apply`.',
-            )
+            missing.append(_title(migration))
         elif checksum != migration.checksum:
             yield Finding(True, _changed(migration))
-    if files.latest() not in applied:
+    if missing:
+        yield Finding(
+            True,
+            f'Not applied: {", ".join(missing)}. Run `keystone-cassandra'
+            ' schema apply`.',
+        )
         return  # the rest follows from that
     recorded = _setting(connection, level.NAME_COMPARISON)
     if recorded != name_comparison:

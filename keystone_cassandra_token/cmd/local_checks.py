@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the doctor that need no connection."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token.cmd.findings import Result, fail, ok, warn
+from keystone_cassandra_token.schema import nodes
+
+#: Storage namespaces of Keystone, with the option that chooses the driver.
+NAMESPACES = {
+    'token.provider': ('token', 'provider'),
+    'revoke': ('revoke', 'driver'),
+    'trust': ('trust', 'driver'),
+    'identity': ('identity', 'driver'),
+    'identity.shadow_users': ('shadow_users', 'driver'),
+    'identity.id_mapping': ('identity_mapping', 'driver'),
+    'credential': ('credential', 'driver'),
+    'application_credential': ('application_credential', 'driver'),
+    'assignment': ('assignment', 'driver'),
+    'role': ('role', 'driver'),
+    'resource': ('resource', 'driver'),
+    'resource.domain_config': ('domain_config', 'driver'),
+    'catalog': ('catalog', 'driver'),
+    'endpoint_filter': ('endpoint_filter', 'driver'),
+    'endpoint_policy': ('endpoint_policy', 'driver'),
+    'policy': ('policy', 'driver'),
+    'federation': ('federation', 'driver'),
+    'oauth1': ('oauth1', 'driver'),
+    'unified_limit': ('unified_limit', 'driver'),
+    'receipt.provider': ('receipt', 'provider'),
+}
+
+#: What it means to leave one of them where it is.
+_CONSEQUENCES = {
+    'revoke': ' SQL drops events after an hour and a half, and with'
+    ' allow_expired a revoked token is accepted again.',
+}
+
+NAME = 'cassandra'
+_LIBEV = 'cassandra.io.libevreactor'
+
+
+def configuration(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Every option of this package has a value that can work."""
+    name = 'configuration'
+    problems = list(options.problems(conf))
+    for problem in problems:
+        yield fail(name, problem)
+    if not problems:
+        files = ', '.join(conf.config_file or conf.default_config_files or ())
+        yield ok(name, f'all options are valid ({files or "no file read"}).')
+
+
+def sections(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """Which storage namespaces of Keystone are on Cassandra."""
+    name = 'sections'
+    others = []
+    for namespace, (section, option) in NAMESPACES.items():
+        drivers = importlib.metadata.entry_points(
+            group=f'keystone.{namespace}'
+        ).names
+        # An unset [role] driver follows the one of assignments, which is sql.
+        chosen = conf[section][option] or 'sql'
+        shown = f'[{section}] {option} = {chosen}'
+        if not _is_set(conf, section, option):
+            shown += ' (not set)'
+        if chosen not in drivers:
+            yield fail(
+                name,
+                f'{shown}, but no such driver is installed: it is one of'
+                f' {", ".join(sorted(drivers))}.',
+            )
+        elif chosen == NAME:
+            yield ok(name, f'{shown}.')
+        elif NAME in drivers:
+            yield warn(
+                name,
+                f'{shown}: set it to {NAME} to keep this data in Cassandra.'
+                f'{_CONSEQUENCES.get(namespace, "")}',
+            )
+        else:
+            others.append(shown)
+    if others:
+        yield ok(
+            name,
+            'not in Cassandra, since this release has no driver for them: '
+            f'{"; ".join(others)}.',
+        )
+
+
+def _is_set(conf: cfg.ConfigOpts, section: str, option: str) -> bool:
+    found = conf.get_location(option, section)
+    return (
+        found is not None and found.location is not cfg.Locations.opt_default
+    )
+
+
+def driver(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    """The Python driver has its event loop and its compiled modules."""
+    name = 'driver'
+    found = nodes.driver()
+    if found.event_loop != _LIBEV:
+        yield warn(
+            name,
+            f'cassandra-driver {found.version} uses {found.event_loop}, not'
+            ' libev: install a wheel, or libev before building it.',
+        )
+    if found.missing:
+        yield warn(
+            name,
+            f'cassandra-driver {found.version} lacks the compiled modules'
+            f' {", ".join(found.missing)}: install a wheel, or Cython before'
+            ' building it. Until then a check costs several times the CPU.',
+        )
+    if found.event_loop == _LIBEV and not found.missing:
+        yield ok(
+            name,
+            f'cassandra-driver {found.version} with libev and compiled'
+            ' modules.',
+        )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone-cassandra schema``: plan, apply, verify, status, roles, dump."""
+
+from __future__ import annotations
+
+import importlib.resources
+import sys
+from typing import Any
+
+from oslo_config import cfg
+
+from keystone_cassandra_token import clock
+from keystone_cassandra_token.schema import keyspace, lease, migrate
+
+_HEADER = """\
+-- For cqlsh; first:  CONSISTENCY LOCAL_QUORUM; SERIAL CONSISTENCY SERIAL;
+-- Wait for schema agreement after each statement, and let nobody else run
+-- migrations meanwhile.
+"""
+
+
+def add_commands(parser: Any) -> None:
+    """Add the actions to the parser of ``schema``."""
+    actions = parser.add_subparsers(dest='action', required=True)
+    plan = actions.add_parser('plan', help='print the CQL not applied yet')
+    plan.add_argument(
+        '--offline',
+        action='store_true',
+        help='print all of it, without connecting',
+    )
+    plan.set_defaults(run=_plan)
+    apply = actions.add_parser('apply', help='apply what is not applied yet')
+    apply.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='print the CQL instead, and fail where it could not be applied',
+    )
+    apply.set_defaults(run=_apply)
+    for name, run, text in (
+        ('verify', _verify, 'compare the tables with this release'),
+        ('status', _status, 'print levels, settings and who migrates'),
+        ('roles', _roles, 'print the CQL of least-privilege roles'),
+        ('dump', _dump, 'print the tables as canonical CQL'),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.set_defaults(run=run)
+
+
+def _plan(conf: cfg.ConfigOpts) -> None:
+    offline = conf.command.offline
+    statements = migrate.plan(conf, offline=offline)
+    if not statements:
+        print('-- Nothing to apply.')
+        return
+    print(_HEADER)
+    if offline:
+        made = keyspace.keyspace_cql(
+            conf.cassandra.keyspace, {conf.cassandra.local_dc or 'dc1': 3}
+        )
+        print(f'-- Before, with your own datacenters:\n-- {made};\n')
+    for statement in statements:
+        print(f'{statement};\n')
+
+
+def _apply(conf: cfg.ConfigOpts) -> None:
+    if not conf.command.dry_run:
+        migrate.apply(conf)
+        return
+    holder = migrate.status(conf).holder
+    if holder is not None:
+        raise lease.LeaseTaken(
+            f'Another migrator is at work: {holder.name} holds the lease for'
+            f' {holder.seconds} s more, unless it renews it.'
+        )
+    for statement in migrate.plan(conf) or ['-- Nothing to apply.']:
+        print(statement if statement.startswith('--') else f'{statement};\n')
+
+
+def _verify(conf: cfg.ConfigOpts) -> bool:
+    findings = migrate.verify(conf)
+    for finding in findings:
+        print(
+            f'{"FAIL" if finding.fatal else "warn"}  {finding.text}',
+            file=sys.stderr,
+        )
+    if not findings:
+        print(f'Keyspace {conf.cassandra.keyspace} is as released.')
+    return any(finding.fatal for finding in findings)
+
+
+def _status(conf: cfg.ConfigOpts) -> bool:
+    found = migrate.status(conf)
+    print(f'keyspace     {found.keyspace}')
+    print(f'replication  {keyspace.in_words(found.replication)}')
+    print(f'level        {found.level} of {found.needed}')
+    for level, (name, checksum, applied_at) in found.applied.items():
+        when = clock.from_micros(applied_at).isoformat(' ', 'seconds')
+        print(f'  {level:04} {name:<20} {when}  {checksum[:12]}')
+    for name, value in sorted(found.settings.items()):
+        print(f'{name} = {value}')
+    if found.holder:
+        print(
+            f'migrator     {found.holder.name}, lease for'
+            f' {found.holder.seconds} s'
+        )
+    return found.level < found.needed
+
+
+def _roles(conf: cfg.ConfigOpts) -> None:
+    print(roles(conf.cassandra.keyspace), end='')
+
+
+def roles(name: str) -> str:
+    """Return the CQL of the roles for a keyspace."""
+    folder = importlib.resources.files('keystone_cassandra_token.schema')
+    text = (folder / 'roles.cql').read_text('utf-8')
+    return text.replace('{keyspace}', name)
+
+
+def _dump(conf: cfg.ConfigOpts) -> None:
+    print(migrate.dump(conf), end='')
