@@ -12,6 +12,8 @@ can miss it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from oslo_config import cfg
 
 from keystone_cassandra_token import errors
@@ -61,14 +63,27 @@ class RevocationTTL:
     def __init__(self, db: Store) -> None:
         self._db = db
         self._sure = 0
+        self._seen = 0
 
     def current(self) -> int:
-        """Return the TTL in seconds for a revocation written now.
+        """Return the TTL in seconds that a revocation needs now."""
+        return self.ask()[1]()
 
-        Read each time: another server may have raised it a moment ago and
-        already issue longer tokens.
+    def ask(self) -> tuple[int, Callable[[], int]]:
+        """Return the TTL last seen, and a function that waits for today's.
+
+        Another server may have raised it a moment ago and already issue
+        longer tokens, so each revocation asks; it need not wait for the
+        answer before it writes with the value last seen, only before it is
+        acknowledged.
         """
-        return max(self._read(GET, TTL), needed(self._db.conf))
+        answer = self._db.ask(GET, SETTING, name=TTL)
+
+        def current() -> int:
+            self._seen = max(_seconds(answer()), needed(self._db.conf))
+            return self._seen
+
+        return max(self._seen, needed(self._db.conf)), current
 
     def ensure(self, seconds: int) -> None:
         """Make sure that from now on revocations last ``seconds``.
@@ -93,8 +108,7 @@ class RevocationTTL:
         self._sure = seconds
 
     def _read(self, statement: Statement, name: str) -> int:
-        row = self._db.one(statement, SETTING, name=name)
-        return int(row['value']) if row else 0
+        return _seconds(self._db.one(statement, SETTING, name=name))
 
     def _raise(self, name: str, seconds: int) -> None:
         seen = self._read(SETTLE, name)
@@ -115,3 +129,7 @@ class RevocationTTL:
                     raise  # not applied, and asking again did not help
             else:
                 seen = int(outcome.row['value'])
+
+
+def _seconds(row: Mapping[str, str] | None) -> int:
+    return int(row['value']) if row else 0

@@ -12,7 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import cassandra.cluster
@@ -71,6 +71,23 @@ class Store:
         """Return the row that a read finds, or None."""
         found = self.rows(statement, row, **binds)
         return found[0] if found else None
+
+    def ask(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> Callable[[], dict[str, Any] | None]:
+        """Send a read; return a function that waits for its row.
+
+        So that the read is under way while something else is done.
+        """
+        with self._translated(statement):
+            pending = self._start(statement, binds)
+
+        def answer() -> dict[str, Any] | None:
+            with self._translated(statement):
+                stored = pending.result().one()
+            return None if stored is None else row.load(stored)
+
+        return answer
 
     def rows(
         self, statement: Statement, row: Row, **binds: Any

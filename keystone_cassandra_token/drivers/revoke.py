@@ -125,7 +125,15 @@ class Revoke(Driver, base.RevokeDriverBase):
         # From its time on an event is needed as long as the youngest token
         # that it stops can be fetched.
         until = max(event.issued_before, event.revoked_at, clock.utcnow())
-        ttl = clock.ttl_until(until, self._ttl.current())
+        seen, current = self._ttl.ask()
+        self._write(stored, logged, clock.ttl_until(until, seen))
+        if (longer := current()) > seen:
+            # Of two equal writes Cassandra keeps the one that lasts longer.
+            self._write(stored, logged, clock.ttl_until(until, longer))
+
+    def _write(
+        self, stored: Mapping[str, Any], logged: Mapping[str, Any], ttl: int
+    ) -> None:
         self.db.batch(
             (REVOKE, {'ttl': ttl} | REVOCATION.dump(stored)),
             (LOG_EVENT, {'ttl': ttl} | LOGGED.dump(logged)),
