@@ -90,7 +90,7 @@ def _add_commands(parsers: Any) -> None:
     create = actions.add_parser('create', help='make the keyspace')
     create.add_argument(
         '--replication',
-        type=_replication,
+        type=replication,
         metavar='DC=N,...',
         help='replicas by datacenter; default: 3 in each, or as many as it'
         ' has nodes',
@@ -103,7 +103,11 @@ def _add_commands(parsers: Any) -> None:
     parser.set_defaults(run=_examine)
 
 
-def _replication(text: str) -> dict[str, int]:
+def replication(text: str) -> dict[str, int]:
+    """Return replicas by datacenter from ``dc1=3,dc2=3``.
+
+    :raises argparse.ArgumentTypeError: if it is not like that.
+    """
     found: dict[str, int] = {}
     for part in text.split(','):
         pair = re.fullmatch(r'\s*([\w.-]+)\s*=\s*([1-9]\d?)\s*', part)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import sys
 from typing import Any
@@ -64,7 +65,7 @@ def _plan(conf: cfg.ConfigOpts) -> None:
 
 def _apply(conf: cfg.ConfigOpts) -> None:
     if not conf.command.dry_run:
-        migrate.apply(conf)
+        migrate.apply(conf, report=functools.partial(print, flush=True))
         return
     holder = migrate.status(conf).holder
     if holder is not None:

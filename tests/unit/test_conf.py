@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options: bounds, wrong values named, and the sample file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg, generator
+
+from keystone_cassandra_token import conf as options
+
+ROOT = Path(__file__).parents[2]
+ALL = [opt for _, opts in options.list_opts() for opt in opts]
+
+Make = Callable[..., cfg.ConfigOpts]
+
+
+def from_file(folder: Path, text: str) -> cfg.ConfigOpts:
+    path = folder / 'keystone.conf'
+    path.write_text(text)
+    conf = cfg.ConfigOpts()
+    options.register_opts(conf)
+    conf(
+        ['--config-file', str(path)],
+        project='keystone',
+        default_config_files=[],
+    )
+    return conf
+
+
+@pytest.mark.parametrize('opt', ALL, ids=lambda opt: opt.name)
+def test_each_option_is_explained(opt: cfg.Opt) -> None:
+    assert len(opt.help.split()) >= 6
+    bounds = getattr(opt.type, 'min', None), getattr(opt.type, 'max', None)
+    if isinstance(opt, (cfg.IntOpt, cfg.FloatOpt)):
+        assert None not in bounds
+
+
+def test_defaults_are_valid(make_conf: Make) -> None:
+    assert list(options.problems(make_conf(nodes=['127.0.0.1']))) == []
+
+
+def test_without_contact_points(make_conf: Make) -> None:
+    with pytest.raises(options.ConfigurationError, match='cassandra_node_ips'):
+        options.check(make_conf())
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('port', '70000'),
+        ('port', 'x'),
+        ('keyspace', 'Key-Space'),
+        ('keyspace', 'a' * 49),
+        ('tls_enabled', 'perhaps'),
+        ('protocol_version', '3'),
+        ('connect_timeout', '0'),
+        ('request_timeout', '121'),
+        ('speculative_delay', '-1'),
+        ('concurrency', '0'),
+        ('name_comparison', 'casual'),
+        ('trust_retention', '0'),
+        ('token_read_consistency', 'ONE'),
+        ('token_write_consistency', 'LOCAL_ONE'),
+        ('revocation_read_consistency', 'ANY'),
+        ('revocation_write_consistency', 'LOCAL_ONE'),
+        ('read_consistency', 'TWO'),
+        ('write_consistency', 'ANY'),
+        ('claim_serial_consistency', 'QUORUM'),
+        ('mutate_serial_consistency', 'QUORUM'),
+        ('accept_local_one', '2'),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    conf = from_file(
+        tmp_path,
+        '[database]\ncassandra_node_ips = 127.0.0.1\n'
+        f'[cassandra]\n{name} = {value}\n',
+    )
+    (problem,) = options.problems(conf)
+    assert problem.startswith(f'[cassandra] {name}: ')
+    with pytest.raises(options.ConfigurationError, match=name):
+        options.check(conf)
+
+
+def test_all_wrong_options_are_named(tmp_path: Path) -> None:
+    conf = from_file(
+        tmp_path, '[cassandra]\nport = x\nconcurrency = 0\nkeyspace = -\n'
+    )
+    text = '\n'.join(options.problems(conf))
+    assert text.count('\n') == 2
+    for name in ('port', 'concurrency', 'keyspace'):
+        assert f'[cassandra] {name}: ' in text
+
+
+@pytest.mark.parametrize(
+    ('values', 'names'),
+    [
+        ({'username': 'keystone'}, ['username', 'password']),
+        ({'tls_cert_file': 'a'}, ['tls_cert_file', 'tls_key_file']),
+        ({'tls_key_file': 'a'}, ['tls_cert_file', 'tls_key_file']),
+        ({'token_key': 'hunter2'}, ['token_key', '32']),
+    ],
+)
+def test_options_that_do_not_fit_together(
+    make_conf: Make, values: dict[str, str], names: list[str]
+) -> None:
+    (problem,) = options.problems(make_conf(nodes=['127.0.0.1'], **values))
+    for name in names:
+        assert name in problem
+    assert 'hunter2' not in problem
+
+
+def test_secrets_are_secret() -> None:
+    assert {opt.name for opt in ALL if opt.secret} == {
+        'password',
+        'token_key',
+    }
+
+
+def test_importing_registers_nothing() -> None:
+    code = (
+        'import keystone.conf\n'
+        'import keystone_cassandra_token.conf\n'
+        'import keystone_cassandra_token.drivers.token\n'
+        "assert 'cassandra' not in keystone.conf.CONF\n"
+        "assert 'database' not in keystone.conf.CONF\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
+def test_registering_again_is_harmless(make_conf: Make) -> None:
+    options.register_opts(make_conf())
+
+
+def test_the_sample_is_as_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    made = tmp_path / 'sample'
+    generator.main(
+        [
+            '--config-file',
+            'etc/config-generator.conf',
+            '--output-file',
+            str(made),
+        ]
+    )
+    kept = Path('etc/keystone-cassandra.conf.sample')
+    assert made.read_text() == kept.read_text(), (
+        'run: oslo-config-generator --config-file etc/config-generator.conf'
+    )
+    for opt in ALL:
+        assert f'#{opt.name} =' in made.read_text()
