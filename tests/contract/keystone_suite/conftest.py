@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run Keystone's own tests on the drivers, without touching a line of them.
+
+Each ``test_*.py`` of this folder takes the test classes of one module of
+``keystone.tests`` as they are.  While they run
+
+- a driver that is asked for as ``sql`` (trust, revoke) or ``fernet`` (token
+  provider), by default or in so many words, is the one for Cassandra;
+- the SQL revoke class that a module names directly is ours;
+- before each test the tables that were written since are truncated.
+
+All other namespaces stay on SQL (SQLite in memory).  With the environment
+variable ``KEYSTONE_CASSANDRA_STOCK`` set nothing is exchanged and nothing
+left out: what fails then is Keystone's own.
+
+``deselected.txt`` lists tests that are not run, with reasons; an entry that
+matches no test fails the run.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import freezegun
+import keystone.revoke.backends.sql
+import pytest
+from keystone.common import manager
+from lab.cassandra import Cluster
+from oslo_config import cfg
+
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token import store as stores
+from keystone_cassandra_token.drivers import revoke
+from keystone_cassandra_token.schema.level import SETTING
+
+HERE = pathlib.Path(__file__).parent
+STOCK = 'KEYSTONE_CASSANDRA_STOCK' in os.environ
+
+#: Asked for -> given, by namespace.
+EXCHANGED = {
+    'keystone.token.provider': {'fernet': 'cassandra'},
+    'keystone.revoke': {'sql': 'cassandra'},
+    'keystone.trust': {'sql': 'cassandra'},
+}
+
+# The driver's time-outs run on real time, in threads of its own.
+freezegun.configure(extend_ignore_list=['cassandra', 'lab'])
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Take the listed tests out; an entry without a test is an error."""
+    mine = {_name(item): item for item in items if HERE in item.path.parents}
+    narrowed = config.option.keyword or any('::' in arg for arg in config.args)
+    modules = {name.split('::')[0] for name in mine}
+    gone = set()
+    for entry in _listed():
+        found = set(fnmatch.filter(mine, entry))
+        if not found and not narrowed and entry.split('::')[0] in modules:
+            raise pytest.UsageError(
+                f'deselected.txt lists {entry}, which is no test'
+            )
+        gone |= found
+    if gone and not STOCK:
+        config.hook.pytest_deselected(items=[mine[name] for name in gone])
+        items[:] = [
+            item
+            for item in items
+            if HERE not in item.path.parents or _name(item) not in gone
+        ]
+
+
+def _listed() -> list[str]:
+    """Return the deselected tests; ``Class::*`` is all of a class."""
+    lines = (HERE / 'deselected.txt').read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+def _name(item: pytest.Item) -> str:
+    """Return ``module::Class::test``."""
+    return '::'.join((item.path.stem, *item.nodeid.split('::')[1:]))
+
+
+@pytest.fixture(scope='session')
+def suite_keyspace(cassandra_cluster: Cluster, keyspace: str) -> str:
+    """The keyspace, found by defaults that outlive a reset of CONF."""
+    cfg.set_defaults(
+        options.database_opts,
+        cassandra_node_ips=cassandra_cluster.contact_points,
+    )
+    cfg.set_defaults(
+        options.connection_opts, port=cassandra_cluster.port, keyspace=keyspace
+    )
+    return keyspace
+
+
+@pytest.fixture(scope='session')
+def written(suite_keyspace: str) -> Iterator[set[str]]:
+    """Tables written since they were last truncated."""
+    tables: set[str] = set()
+    patch = pytest.MonkeyPatch()
+
+    def note(statement: Any) -> None:
+        # The settings are the keyspace's, not a test's.
+        if statement.verb != 'SELECT' and statement.table != SETTING.table:
+            tables.add(statement.table)
+
+    start, start_batch = stores.Store._start, stores.Store._start_batch
+
+    def noting(self: Any, statement: Any, binds: Any) -> Any:
+        note(statement)
+        return start(self, statement, binds)
+
+    def noting_batch(self: Any, steps: Any, level: Any = None) -> Any:
+        for statement, _ in steps:
+            note(statement)
+        return start_batch(self, steps, level)
+
+    patch.setattr(stores.Store, '_start', noting)
+    patch.setattr(stores.Store, '_start_batch', noting_batch)
+    yield tables
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def on_cassandra(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exchange the drivers for one test, and give it empty tables."""
+    if STOCK:
+        return
+    keyspace = request.getfixturevalue('suite_keyspace')
+    written = request.getfixturevalue('written')
+    load_driver = manager.load_driver
+
+    def load_ours(namespace: str, name: str, *args: Any) -> Any:
+        name = EXCHANGED.get(namespace, {}).get(name, name)
+        return load_driver(namespace, name, *args)
+
+    monkeypatch.setattr(manager, 'load_driver', load_ours)
+    monkeypatch.setattr(keystone.revoke.backends.sql, 'Revoke', revoke.Revoke)
+    for table in sorted(written):
+        for store in stores._shared.values():
+            store._sessions.get().session.execute(
+                f'TRUNCATE {keyspace}."{table}"', timeout=60
+            )
+    written.clear()
