@@ -20,8 +20,12 @@ from keystone_cassandra_token import errors
 
 LOG = log.getLogger(__name__)
 
-#: The logger of Keystone's error handler.
-_KEYSTONE_LOGGERS = ('keystone.server.flask.application',)
+#: Where Keystone logs errors that end a request: in its error handler, and
+#: in the middleware that validates the caller's token.
+_KEYSTONE_LOGGERS = (
+    'keystone.server.flask.application',
+    'keystone.server.flask.request_processing.middleware.auth_context',
+)
 _DRIVER_LOGGERS = (
     'cassandra.cluster',
     'cassandra.connection',
@@ -67,7 +71,11 @@ class Outage:
 class _WithoutOutages(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         raised = record.exc_info[1] if record.exc_info else None
-        return not isinstance(raised, errors.StoreUnavailable)
+        # The middleware logs the exception itself in place of a text.
+        return not any(
+            isinstance(error, errors.StoreUnavailable)
+            for error in (raised, record.msg)
+        )
 
 
 class _OnceAMinute(logging.Filter):

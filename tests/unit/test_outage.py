@@ -177,3 +177,22 @@ def test_the_driver_may_debug(driver_logger, caplog) -> None:
         for _ in range(3):
             driver_logger.debug('Sending', exc_info=ValueError('x'))
     assert len(caplog.records) == 3
+
+
+MIDDLEWARE = 'keystone.server.flask.request_processing.middleware.auth_context'
+
+
+def test_keystone_logs_no_line_for_each_token_it_cannot_validate(
+    caplog,
+) -> None:
+    logger = logging.getLogger(MIDDLEWARE)
+    before = list(logger.filters)
+    outage.quieten()
+    try:
+        # As the middleware does it: the exception in place of a text.
+        logger.warning(errors.StoreUnavailable('x'))
+        assert not caplog.records
+        logger.warning(exception.Unauthorized())
+        assert len(caplog.records) == 1
+    finally:
+        logger.filters[:] = before
