@@ -22,6 +22,7 @@ from lab.cassandra_install import find_jars, find_java
 from lab.client import Client, credentials
 from lab.expiry import ShortLife, write_configuration
 from lab.narration import Narrator
+from lab.people import People
 from lab.ports import state_directory
 from lab.processes import Group
 from lab.server import (
@@ -31,7 +32,7 @@ from lab.server import (
     stop_released,
     write_private,
 )
-from lab.story import People, Story
+from lab.story import Story
 from lab.tables import Tables
 
 #: Of the folders below the state directory.

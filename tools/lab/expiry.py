@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lab.client import Client
 from lab.narration import Narrator, Unexpected
+from lab.people import People, soon
 from lab.server import Keystone
-from lab.story import People, soon
 from lab.tables import Tables
 
 #: Seconds that a token is valid, and may be fetched after that.

@@ -122,6 +122,8 @@ class Keystone:
         keys = self.directory / 'keys'
         return {
             'DEFAULT': {'use_stderr': True, 'debug': False},
+            # Longer ones would be cut by bcrypt, with a warning each time.
+            'identity': {'max_password_length': 72},
             'database': {
                 # Workers wait for each other's writes.
                 'connection': f'sqlite:///{self.database}?timeout=30',

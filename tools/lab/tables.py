@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from oslo_config import cfg
+
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.session import connect
-from oslo_config import cfg
 
 #: Tables whose rows expire by themselves.
 EXPIRING = (
