@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real Keystone servers for the tests of faults, quickly made."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keystoneauth1 import exceptions
+from lab.cassandra import Cluster
+from lab.client import ADMIN_SCOPE, Client
+from lab.server import CASSANDRA_DRIVERS, Keystone, Settings, merge
+
+#: Seconds to wait for something that takes a few; only a hang needs as many.
+PATIENCE = 90
+
+_QUICK: Settings = {
+    'identity': {'password_hash_rounds': 4},
+    'token': {'caching': False},
+}
+
+MakeKeystone = Callable[..., Keystone]
+
+
+class Servers:
+    """Makes Keystones that share what a bootstrap leaves.
+
+    :param directory: for the files of all.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.password = secrets.token_urlsafe(16)
+        self._made: list[Keystone] = []
+        self._number = 0
+        self._template = Keystone(directory / 'template', _QUICK)
+        self._template.bootstrap(self.password)
+        self._template.stop()
+
+    def make(
+        self,
+        cluster: Cluster | None,
+        *several: Settings,
+        keyspace: str = 'keystone',
+        schema: bool = True,
+        **options: Any,
+    ) -> Keystone:
+        """Return a Keystone on our drivers, not started.
+
+        :param cluster: None leaves the contact points unset.
+        :param several: further settings.
+        :param schema: make the keyspace and its tables, if need be.
+        :param options: as :class:`Keystone` takes them.
+        """
+        settings = merge(_QUICK, CASSANDRA_DRIVERS)
+        if cluster is not None:
+            settings = merge(settings, points_at(cluster, keyspace))
+        # Never the same again: each has a log of its own.
+        self._number += 1
+        keystone = Keystone(
+            self._directory / f'keystone{self._number}',
+            merge(settings, *several),
+            **options,
+        )
+        self._made.append(keystone)
+        shutil.copyfile(self._template.database, keystone.database)
+        if schema:
+            make_schema(keystone)
+        return keystone
+
+    def stop(self) -> None:
+        """Stop all that run."""
+        for keystone in self._made:
+            keystone.stop()
+        self._made.clear()
+
+
+def points_at(cluster: Cluster, keyspace: str) -> Settings:
+    """Return the options that name a cluster and a keyspace."""
+    return {
+        'database': {'cassandra_node_ips': cluster.contact_points},
+        'cassandra': {'port': cluster.port, 'keyspace': keyspace},
+    }
+
+
+def make_schema(keystone: Keystone) -> None:
+    """Make the keyspace and its tables, as an operator does."""
+    keystone.run('keystone-cassandra', 'keyspace', 'create')
+    keystone.run('keystone-cassandra', 'schema', 'apply')
+
+
+def login_status(
+    client: Client, password: str, worker: str | None = None
+) -> int:
+    """Return the HTTP status of logging in as admin; 201 if it works."""
+    try:
+        client.log_in('admin', password, worker, **ADMIN_SCOPE)
+    except exceptions.HttpError as error:
+        return int(error.http_status)
+    return 201
+
+
+def eventually(check: Callable[[], bool], what: str) -> None:
+    """Wait until ``check`` returns true; fail if it never does."""
+    end = time.monotonic() + PATIENCE
+    while not check():
+        if time.monotonic() > end:
+            pytest.fail(f'not within {PATIENCE} s: {what}')
+        time.sleep(0.25)
+
+
+def outages(keystone: Keystone) -> list[str]:
+    """Return the log lines that tell of an outage."""
+    return [
+        line
+        for line in keystone.log().splitlines()
+        if 'Requests that need it are answered with 503' in line
+    ]
+
+
+def servers_in(directory: Path) -> Iterator[Servers]:
+    """Yield servers and stop them all, as a fixture does."""
+    servers = Servers(directory)
+    try:
+        yield servers
+    finally:
+        servers.stop()

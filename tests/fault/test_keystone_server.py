@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real Keystone servers whose Cassandra is away, wrong or comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab.cassandra import Cluster
+from lab.client import ADMIN_SCOPE, Client
+from lab.people import People
+from lab.server import Keystone, ServerError
+
+from keystone_cassandra_token.schema import files
+from tests.fault.keystone_servers import (
+    Servers,
+    eventually,
+    login_status,
+    make_schema,
+    outages,
+    servers_in,
+)
+
+
+@pytest.fixture(scope='module')
+def cluster() -> Iterator[Cluster]:
+    """A node that a test may stop; what it acknowledged is on disk."""
+    with Cluster.start(own=True, commitlog_sync='batch') as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope='module')
+def all_servers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Servers]:
+    yield from servers_in(tmp_path_factory.mktemp('servers'))
+
+
+@pytest.fixture
+def servers(all_servers: Servers) -> Iterator[Servers]:
+    """Makes servers that are stopped after the test."""
+    yield all_servers
+    all_servers.stop()
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, whose node runs again after the test."""
+    yield cluster
+    cluster.nodes[0].start()
+
+
+def _client(keystone: Keystone) -> Client:
+    return Client(keystone.url, keystone.workers)
+
+
+def _statuses(
+    client: Client, admin: str, token: str, times: int = 1
+) -> set[int]:
+    """Return the statuses of validating a token in every worker."""
+    return {
+        status
+        for _ in range(times)
+        for status in client.validate_everywhere(admin, token).values()
+    }
+
+
+def test_killed_cassandra_gives_503_and_loses_no_revocation(
+    servers: Servers, node: Cluster
+) -> None:
+    keystone = servers.make(node)
+    keystone.start()
+    client = _client(keystone)
+    admin = client.log_in('admin', servers.password, **ADMIN_SCOPE).auth_token
+    people = People(client, admin)
+    kept = people.log_in('alice')
+    gone = [people.log_in('alice') for _ in range(5)]
+    for token in gone:
+        answer = client.request('DELETE', '/auth/tokens', admin, token)
+        assert answer.status_code == 204
+
+    node.nodes[0].kill()
+    assert _statuses(client, admin, kept, times=5) == {503}
+    assert _statuses(client, admin, gone[0]) == {503}, 'fails closed'
+    assert login_status(client, servers.password) == 503
+    answer = client.request('DELETE', '/auth/tokens', admin, kept)
+    assert answer.status_code == 503
+    assert keystone.status('/v3') == 200
+
+    node.nodes[0].start()
+    eventually(
+        lambda: _statuses(client, admin, kept) == {200},
+        'every worker validates again',
+    )
+    for token in gone:
+        assert _statuses(client, admin, token) == {404}
+    assert login_status(client, servers.password) == 201
+    log = keystone.log()
+    assert 'Traceback' not in log
+    assert 'auth_context' not in log, 'no line for each request'
+    assert log.count('Cassandra answers again') >= keystone.workers
+    lines = outages(keystone)
+    # A worker may first lose a request and then the connection.
+    assert keystone.workers <= len(lines) <= 4 * keystone.workers, lines
+
+
+def test_frozen_cassandra_gives_503_and_recovers(
+    servers: Servers, node: Cluster
+) -> None:
+    short = {'cassandra': {'request_timeout': 1, 'connect_timeout': 1}}
+    keystone = servers.make(node, short)
+    keystone.start()
+    client = _client(keystone)
+    admin = client.log_in('admin', servers.password, **ADMIN_SCOPE).auth_token
+    assert _statuses(client, admin, admin) == {200}
+    node.nodes[0].pause()
+    try:
+        assert _statuses(client, admin, admin) == {503}
+    finally:
+        node.nodes[0].resume()
+    eventually(
+        lambda: _statuses(client, admin, admin) == {200},
+        'every worker validates again',
+    )
+    assert 'Traceback' not in keystone.log()
+
+
+def _refuses(keystone: Keystone, servers: Servers, *named: str) -> Client:
+    """Start a server that cannot work and check how it says so."""
+    keystone.start()
+    client = _client(keystone)
+    for _ in range(5):
+        assert login_status(client, servers.password) == 503
+    lines = outages(keystone)
+    assert len(lines) == keystone.workers, lines
+    for text in named:
+        assert text in lines[0]
+    assert 'Traceback' not in keystone.log()
+    return client
+
+
+def _recovers(client: Client, servers: Servers) -> None:
+    eventually(
+        lambda: login_status(client, servers.password) == 201, 'it logs in'
+    )
+
+
+def test_start_while_cassandra_is_away(
+    servers: Servers, node: Cluster
+) -> None:
+    keystone = servers.make(node, workers=1)
+    node.nodes[0].stop()
+    client = _refuses(keystone, servers, 'cassandra_node_ips', 'running')
+    node.nodes[0].start()
+    _recovers(client, servers)
+
+
+def test_start_without_keyspace(servers: Servers, cluster: Cluster) -> None:
+    keystone = servers.make(
+        cluster, keyspace='absent', schema=False, workers=1
+    )
+    client = _refuses(
+        keystone,
+        servers,
+        '[cassandra] keyspace = absent',
+        'keystone-cassandra keyspace create',
+    )
+    make_schema(keystone)
+    _recovers(client, servers)
+
+
+def test_start_without_schema(servers: Servers, cluster: Cluster) -> None:
+    keystone = servers.make(cluster, keyspace='empty', schema=False, workers=1)
+    keystone.run('keystone-cassandra', 'keyspace', 'create')
+    client = _refuses(keystone, servers, 'keystone-cassandra schema apply')
+    keystone.run('keystone-cassandra', 'schema', 'apply')
+    _recovers(client, servers)
+
+
+def test_start_with_an_old_schema(servers: Servers, cluster: Cluster) -> None:
+    keystone = servers.make(cluster, keyspace='old', workers=1)
+    with cluster.connect() as session:
+        session.execute(
+            'DELETE FROM old.schema_migration WHERE level = %s',
+            (files.latest(),),
+        )
+    client = _refuses(
+        keystone,
+        servers,
+        f'needs {files.latest()}',
+        'keystone-cassandra schema apply',
+    )
+    keystone.run('keystone-cassandra', 'schema', 'apply')
+    _recovers(client, servers)
+
+
+def test_start_without_contact_points(
+    servers: Servers, cluster: Cluster
+) -> None:
+    keystone = servers.make(None, schema=False, workers=1)
+    _refuses(keystone, servers, '[database] cassandra_node_ips is empty')
+
+
+def test_start_with_tls_where_the_nodes_have_none(
+    servers: Servers, cluster: Cluster
+) -> None:
+    keystone = servers.make(
+        cluster, {'cassandra': {'tls_enabled': True}}, schema=False, workers=1
+    )
+    _refuses(keystone, servers, '[cassandra] tls_')
+    with pytest.raises(ServerError, match='tls_'):
+        keystone.run('keystone-cassandra', 'schema', 'status')
+
+
+def test_fork_after_first_use(servers: Servers, cluster: Cluster) -> None:
+    keystone = servers.make(
+        cluster,
+        workers=3,
+        environment={'KEYSTONE_LAB_LOGIN': servers.password},
+    )
+    keystone.start()
+    assert 'log-in before the fork: 201' in keystone.log()
+    client = _client(keystone)
+    for worker in client.workers:
+        assert login_status(client, servers.password, worker) == 201
+    admin = client.log_in('admin', servers.password, **ADMIN_SCOPE).auth_token
+    assert _statuses(client, admin, admin, times=3) == {200}
+
+
+def test_revocation_reaches_workers_with_caches_of_their_own(
+    servers: Servers, cluster: Cluster
+) -> None:
+    cache = {'cache': {'enabled': True, 'backend': 'oslo_cache.dict'}}
+    keystone = servers.make(cluster, cache)
+    keystone.start()
+    client = _client(keystone)
+    admin = client.log_in('admin', servers.password, **ADMIN_SCOPE).auth_token
+    token = client.log_in('admin', servers.password, **ADMIN_SCOPE).auth_token
+    assert _statuses(client, admin, token, times=2) == {200}
+    first, second = client.workers
+    answer = client.request(
+        'DELETE', '/auth/tokens', admin, token, worker=first
+    )
+    assert answer.status_code == 204
+    assert client.validate(admin, token, second) == 404
