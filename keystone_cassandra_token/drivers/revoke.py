@@ -29,6 +29,7 @@ from typing import Any
 
 from keystone.models import revoke_model
 from keystone.revoke.backends import base
+from oslo_utils import timeutils
 
 from keystone_cassandra_token import clock, revocation_ttl
 from keystone_cassandra_token.cql import revocation_read, revocation_write
@@ -240,13 +241,16 @@ def _values(token: Mapping[str, Any]) -> dict[str, set[Any]]:
     values['domain_id'] = strings('identity_domain_id', 'assignment_domain_id')
     values['domain_scope_id'] = strings('assignment_domain_id')
     values['role_id'] = {str(role) for role in token.get('roles') or ()}
-    expires_at = token.get('expires_at')
-    values['expires_at'] = (
-        set()
-        if expires_at is None
-        else {clock.to_micros(expires_at.replace(microsecond=0))}
-    )
+    if token.get('expires_at') is not None:
+        values['expires_at'] = {_whole_seconds(token['expires_at'])}
     return values
+
+
+def _whole_seconds(time: datetime.datetime | str) -> int:
+    # An event's expiry has whole seconds; a token's may be text.
+    if isinstance(time, str):
+        time = timeutils.parse_isotime(time)
+    return clock.to_micros(time.replace(microsecond=0))
 
 
 def _matches(row: Mapping[str, Any], values: Mapping[str, set[Any]]) -> bool:
