@@ -30,6 +30,7 @@ from typing import Any
 from keystone.models import revoke_model
 from keystone.revoke.backends import base
 from oslo_utils import timeutils
+from oslo_utils import timeutils
 
 from keystone_cassandra_token import clock, revocation_ttl
 from keystone_cassandra_token.cql import revocation_read, revocation_write
