@@ -30,7 +30,6 @@ from typing import Any
 from keystone.models import revoke_model
 from keystone.revoke.backends import base
 from oslo_utils import timeutils
-from oslo_utils import timeutils
 
 from keystone_cassandra_token import clock, revocation_ttl
 from keystone_cassandra_token.cql import revocation_read, revocation_write
@@ -249,9 +248,8 @@ def _values(token: Mapping[str, Any]) -> dict[str, set[Any]]:
 
 def _whole_seconds(time: datetime.datetime | str) -> int:
     # An event's expiry has whole seconds; a token's may be text.
-    if isinstance(time, str):
-        time = timeutils.parse_isotime(time)
-    return clock.to_micros(time.replace(microsecond=0))
+    moment = timeutils.parse_isotime(time) if isinstance(time, str) else time
+    return clock.to_micros(moment.replace(microsecond=0))
 
 
 def _matches(row: Mapping[str, Any], values: Mapping[str, set[Any]]) -> bool:
