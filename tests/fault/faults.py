@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults at a chosen statement of a store.
+
+A fault wraps the two functions through which a store sends everything, in
+one store for the time of a ``with`` block.  Its target is a ``Statement``
+object, not a text; and a fault that never fired fails the test, so that it
+cannot rot into a test of nothing::
+
+    with faults.lose_reply(store, trust.CONSUME):
+        driver.consume_use(trust_id)
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cassandra
+
+from keystone_cassandra_token.cql import Statement
+from keystone_cassandra_token.store import Store
+
+#: Seconds after which a held statement gives up: a broken test must end.
+PATIENCE = 60
+
+
+class Crashed(BaseException):
+    """The process died here: no clean-up of it reaches Cassandra either."""
+
+
+class LostReply:
+    """A request that was answered, and whose answer got lost."""
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def result(self) -> Any:
+        self._future.result()  # Cassandra has done it
+        raise cassandra.OperationTimedOut()
+
+
+#: Sends a request: ``send()`` returns the driver's future.
+Send = Callable[[], Any]
+#: What to do instead of sending: gets the statements of the request, and
+#: how to send it.
+Action = Callable[[tuple[Statement, ...], Send], Any]
+
+
+@contextlib.contextmanager
+def intercepted(store: Store, action: Action) -> Iterator[None]:
+    """Let ``action`` stand between a store and Cassandra."""
+    start, start_batch = store._start, store._start_batch
+
+    def one(statement: Statement, binds: Any) -> Any:
+        return action((statement,), lambda: start(statement, binds))
+
+    def batch(steps: Any, level: Any = None) -> Any:
+        statements = tuple(statement for statement, _ in steps)
+        return action(statements, lambda: start_batch(steps, level))
+
+    store._start, store._start_batch = one, batch
+    try:
+        yield
+    finally:
+        del store._start, store._start_batch
+
+
+class Fault:
+    """What happened at a target.
+
+    :ivar fired: how often the target was met and acted on.
+    """
+
+    def __init__(self, target: Statement, times: int) -> None:
+        self._target = target
+        self._left = times
+        self._lock = threading.Lock()
+        self.fired = 0
+
+    def meets(self, statements: tuple[Statement, ...]) -> bool:
+        with self._lock:
+            if self._target not in statements or not self._left:
+                return False
+            self._left -= 1
+            self.fired += 1
+            return True
+
+    def check(self) -> None:
+        assert self.fired, f'the fault never fired at: {self._target}'
+
+
+@contextlib.contextmanager
+def fail(
+    store: Store,
+    target: Statement,
+    error: Exception | None = None,
+    times: int = 1,
+) -> Iterator[Fault]:
+    """Fail before anything is sent.
+
+    :param error: what the driver says; default: no answer in time.
+    :param times: for how many sendings; -1 for all.
+    """
+    fault = Fault(target, times)
+
+    def action(statements: tuple[Statement, ...], send: Send) -> Any:
+        if fault.meets(statements):
+            raise error or cassandra.OperationTimedOut()
+        return send()
+
+    with intercepted(store, action):
+        yield fault
+    fault.check()
+
+
+@contextlib.contextmanager
+def lose_reply(
+    store: Store, target: Statement, times: int = 1
+) -> Iterator[Fault]:
+    """Let Cassandra do it, and lose the answer."""
+    fault = Fault(target, times)
+
+    def action(statements: tuple[Statement, ...], send: Send) -> Any:
+        future = send()
+        return LostReply(future) if fault.meets(statements) else future
+
+    with intercepted(store, action):
+        yield fault
+    fault.check()
+
+
+class Held(Fault):
+    """A statement that waits before it is sent.
+
+    :ivar reached: set once it is held.
+    """
+
+    def __init__(self, target: Statement) -> None:
+        super().__init__(target, 1)
+        self.reached = threading.Event()
+        self._go = threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self._go.wait(PATIENCE), 'held and never released'
+
+    def release(self) -> None:
+        self._go.set()
+
+
+@contextlib.contextmanager
+def hold(store: Store, target: Statement) -> Iterator[Held]:
+    """Hold the next sending of a statement until ``release()``."""
+    held = Held(target)
+
+    def action(statements: tuple[Statement, ...], send: Send) -> Any:
+        if held.meets(statements):
+            held.wait()
+        return send()
+
+    with intercepted(store, action):
+        try:
+            yield held
+        finally:
+            held.release()
+    held.check()
+
+
+class Crash:
+    """A process that dies after a number of requests.
+
+    :ivar sent: the requests that it has sent, as tuples of statements.
+    """
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self.sent: list[tuple[Statement, ...]] = []
+
+    @property
+    def fired(self) -> bool:
+        return len(self.sent) > self._after
+
+    def act(self, statements: tuple[Statement, ...], send: Send) -> Any:
+        if len(self.sent) >= self._after:
+            # Once dead it stays dead: no undoing is sent either.
+            self.sent.append(statements)
+            raise Crashed
+        self.sent.append(statements)
+        return Done(send().result())
+
+
+class Done:
+    """The result of a request that was waited for."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def result(self) -> Any:
+        return self._result
+
+
+@contextlib.contextmanager
+def crash(store: Store, after: int) -> Iterator[Crash]:
+    """Die after ``after`` requests were sent and done.
+
+    The block is left without an exception, whether it died or not.
+    """
+    point = Crash(after)
+    with intercepted(store, point.act), contextlib.suppress(Crashed):
+        yield point
+
+
+def each_crash(
+    store: Store, prepare: Callable[[], Any], run: Callable[[Any], object]
+) -> Iterator[tuple[int, Any]]:
+    """Crash a method after each of its requests, one life after the other.
+
+    :param prepare: makes what a run needs, anew for each.
+    :param run: the method, given what ``prepare`` returned.
+    :returns: yields the number of requests done and what was prepared; last
+        with the method having come to its end.
+    """
+    after = 0
+    while True:
+        prepared = prepare()
+        with crash(store, after) as point:
+            run(prepared)
+        yield after, prepared
+        if not point.fired:
+            assert after > 1, 'not a method of several requests'
+            return
+        after += 1
+
+
+@contextlib.contextmanager
+def counted(store: Store) -> Iterator[list[tuple[Statement, ...]]]:
+    """Note all requests of a store."""
+    sent: list[tuple[Statement, ...]] = []
+
+    def action(statements: tuple[Statement, ...], send: Send) -> Any:
+        sent.append(statements)
+        return send()
+
+    with intercepted(store, action):
+        yield sent
