@@ -95,7 +95,7 @@ def state(hints: Hints):
     return hints.filters, hints.limit
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(things=THINGS, filters=FILTERS, limit=st.none() | st.integers(1, 9))
 def test_hints_are_satisfied_as_by_the_sql_drivers(
     engine, things, filters, limit

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of the package's structure, read from its source."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import functools
+import graphlib
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import keystone_cassandra_token
+
+PACKAGE = Path(keystone_cassandra_token.__file__).parent
+ROOT = PACKAGE.parent
+NAME = PACKAGE.name
+
+#: The layers that may know cassandra-driver.
+DRIVER_USERS = ('session', 'store', 'errors', 'schema', 'cmd')
+
+#: What a module of ``drivers`` may take from the package.
+DRIVER_LAYERS = {
+    'clock',
+    'consistency',
+    'cql',
+    'errors',
+    'lengths',
+    'listing',
+    'revocation_ttl',
+    'rows',
+    'store',
+    'uniqueness',
+}
+
+LEVELS = re.compile(
+    r'\b((LOCAL|EACH)_QUORUM|QUORUM|(LOCAL_)?ONE|TWO|THREE|(LOCAL_)?SERIAL)\b'
+)
+
+LONGEST_MODULE = 500
+LONGEST_CLASS = 400
+
+
+def short(path: Path) -> str:
+    """Return a module's name below the package."""
+    parts = path.relative_to(PACKAGE).with_suffix('').parts
+    return '.'.join(part for part in parts if part != '__init__')
+
+
+SOURCES = {short(path): path for path in sorted(PACKAGE.rglob('*.py'))}
+DRIVERS = [name for name in SOURCES if name.startswith('drivers.')]
+
+
+@functools.cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(SOURCES[name].read_text('utf-8'))
+
+
+def imported(module: ast.Module, typing_only: bool = True) -> set[str]:
+    """Return the full names that a module imports, in functions too.
+
+    :param typing_only: also what only a type checker sees.
+    """
+    found = set()
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(module):
+        if (
+            not typing_only
+            and isinstance(node, ast.If)
+            and 'TYPE_CHECKING' in ast.dump(node.test)
+        ):
+            skipped.update(
+                inner for part in node.body for inner in ast.walk(part)
+            )
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, 'imports are absolute'
+            for alias in node.names:
+                found.add(f'{node.module}.{alias.name}')
+    return found
+
+
+def own(name: str, typing_only: bool = True) -> set[str]:
+    """Return the modules of the package that one of them imports."""
+    found = set()
+    for full in imported(tree(name), typing_only):
+        if not full.startswith(NAME + '.'):
+            continue
+        rest = full.removeprefix(NAME + '.')
+        found.add(rest if rest in SOURCES else rest.rpartition('.')[0])
+    return found - {''}
+
+
+def in_layer(name: str, layers: tuple[str, ...]) -> bool:
+    return name.split('.')[0] in layers
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_only_the_lower_layers_know_the_driver(name: str) -> None:
+    knows = any(
+        full.split('.')[0] == 'cassandra' for full in imported(tree(name))
+    )
+    assert not knows or in_layer(name, DRIVER_USERS)
+
+
+def test_the_lower_layers_do_know_the_driver() -> None:
+    # Else the test above looks for the wrong thing.
+    for name in ('session', 'store', 'errors'):
+        assert any(
+            full.split('.')[0] == 'cassandra' for full in imported(tree(name))
+        )
+
+
+@pytest.mark.parametrize('name', DRIVERS)
+def test_a_driver_uses_the_shared_layers_alone(name: str) -> None:
+    assert own(name) <= DRIVER_LAYERS
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_nobody_imports_a_driver(name: str) -> None:
+    if not in_layer(name, ('cmd',)):
+        assert not any(other.startswith('drivers') for other in own(name))
+
+
+def test_imports_have_no_circle() -> None:
+    graph = {name: own(name, typing_only=False) for name in SOURCES if name}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def docstrings(module: ast.Module) -> set[ast.AST]:
+    return {
+        node.body[0].value
+        for node in ast.walk(module)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+
+
+@pytest.mark.parametrize('name', DRIVERS)
+def test_a_driver_names_no_consistency_level(name: str) -> None:
+    module = tree(name)
+    told = docstrings(module)
+    for node in ast.walk(module):
+        words = []
+        if isinstance(node, ast.Constant) and node not in told:
+            words = [node.value] if isinstance(node.value, str) else []
+        elif isinstance(node, ast.Name):
+            words = [node.id]
+        elif isinstance(node, ast.Attribute):
+            words = [node.attr]
+        for word in words:
+            assert not LEVELS.search(word), f'line {node.lineno}: {word}'
+
+
+@pytest.mark.parametrize('name', DRIVERS)
+def test_a_driver_does_not_reach_into_the_store(name: str) -> None:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Attribute) and node.attr.startswith('_'):
+            of = node.value
+            assert not (isinstance(of, ast.Attribute) and of.attr == 'db')
+
+
+def discarded(module: ast.Module) -> Iterator[int]:
+    """Yield the lines where the outcome of a conditional write is dropped."""
+    for node in ast.walk(module):
+        if not isinstance(node, ast.Expr):
+            continue
+        call = node.value
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in {'cas', '_cas'}
+        ):
+            yield node.lineno
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id.startswith('_')
+            for target in node.targets
+        ):
+            call = node.value
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Attribute)
+                and call.func.attr in {'cas', '_cas'}
+            ):
+                yield node.lineno
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_the_outcome_of_a_conditional_write_is_used(name: str) -> None:
+    assert list(discarded(tree(name))) == []
+
+
+@pytest.mark.parametrize(
+    ('source', 'lines'),
+    [
+        ('self.db.cas(X, id=1)', [1]),
+        ('db.cas(X)', [1]),
+        ('def f():\n    self._cas(X)', [2]),
+        ('_ = db.cas(X)', [1]),
+        ('if db.cas(X): pass', []),
+        ('outcome = db.cas(X)', []),
+        ('db.run(X)', []),
+    ],
+)
+def test_a_dropped_outcome_is_noticed(source, lines) -> None:
+    assert list(discarded(ast.parse(source))) == lines
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_sizes(name: str) -> None:
+    lines = len(SOURCES[name].read_text('utf-8').splitlines())
+    assert lines <= LONGEST_MODULE
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < LONGEST_CLASS, node.name
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_no_module_is_named_for_nothing(name: str) -> None:
+    assert not {'utils', 'util', 'common', 'helpers', 'misc'} & set(
+        name.split('.')
+    )
+
+
+def entry_points() -> list[tuple[str, str, str]]:
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'setup.cfg', encoding='utf-8')
+    found = []
+    for group, lines in config['entry_points'].items():
+        for line in lines.strip().splitlines():
+            name, target = (part.strip() for part in line.split('='))
+            found.append((group, name, target))
+    return found
+
+
+def loaded(target: str) -> object:
+    module, _, attribute = target.partition(':')
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize(
+    ('group', 'name', 'target'),
+    entry_points(),
+    ids=lambda value: value,
+)
+def test_an_entry_point_loads(group, name, target) -> None:
+    assert callable(loaded(target))
+
+
+def test_every_driver_is_an_entry_point() -> None:
+    named = {
+        target.partition(':')[0].removeprefix(NAME + '.')
+        for group, _, target in entry_points()
+        if group.startswith('keystone.')
+    }
+    assert named == set(DRIVERS)
+
+
+CLASSES = [
+    loaded(target)
+    for group, _, target in entry_points()
+    if group.startswith('keystone.')
+]
+
+
+def base_of(cls: type) -> type:
+    """Return the base class of Keystone that a driver implements."""
+    (base,) = (
+        b for b in cls.__bases__ if b.__module__.startswith('keystone.')
+    )
+    return base
+
+
+def shape(function: object) -> list[tuple[str, object, object]]:
+    return [
+        (parameter.name, parameter.kind, parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+
+
+METHODS = [
+    (cls, name)
+    for cls in CLASSES
+    for name, member in inspect.getmembers(base_of(cls), inspect.isfunction)
+    if not name.startswith('_') and name in vars(cls)
+]
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_every_abstract_method_is_implemented(cls: type) -> None:
+    assert base_of(cls).__abstractmethods__
+    assert not cls.__abstractmethods__
+    for name in base_of(cls).__abstractmethods__:
+        assert name in vars(cls)
+
+
+@pytest.mark.parametrize(
+    ('cls', 'name'), METHODS, ids=[f'{c.__name__}.{n}' for c, n in METHODS]
+)
+def test_signatures_are_the_base_classs(cls: type, name: str) -> None:
+    assert shape(getattr(cls, name)) == shape(getattr(base_of(cls), name))
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_a_driver_adds_no_public_method(cls: type) -> None:
+    public = {
+        name
+        for name, member in vars(cls).items()
+        if inspect.isfunction(member) and not name.startswith('_')
+    }
+    assert public <= set(dir(base_of(cls)))
+
+
+@pytest.mark.parametrize('cls', CLASSES)
+def test_methods_are_in_the_order_of_the_base_class(cls: type) -> None:
+    theirs = [name for name in vars(base_of(cls)) if name in vars(cls)]
+    ours = [
+        name
+        for name in vars(cls)
+        if name in theirs and not name.startswith('_')
+    ]
+    assert ours == [name for name in theirs if not name.startswith('_')]

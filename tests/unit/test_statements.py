@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules that hold for every statement of the package."""
+
+from __future__ import annotations
+
+import collections
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import keystone_cassandra_token as package
+from keystone_cassandra_token.consistency import CONDITIONAL, Operation
+from keystone_cassandra_token.cql import Statement
+
+from . import ddl
+
+#: Markers that are no columns, but say their role.
+ROLES = {'seen', 'left', 'since', 'now'}
+
+#: Classes that agree on a table's rows in one way.
+AGREEMENTS = {
+    Operation.CLAIM: 'claim',
+    Operation.CLAIM_READ: 'claim',
+    Operation.MUTATE: 'mutate',
+    Operation.MUTATE_READ: 'mutate',
+    Operation.SCHEMA: 'schema',
+    Operation.SCHEMA_READ: 'schema',
+}
+
+
+def modules() -> Iterator[object]:
+    for found in pkgutil.walk_packages(
+        package.__path__, package.__name__ + '.'
+    ):
+        yield importlib.import_module(found.name)
+
+
+def held(value: object, depth: int = 2) -> Iterator[tuple[str, Statement]]:
+    """Yield the statements in an object's attributes, with their paths."""
+    for name, inner in vars(value).items():
+        if isinstance(inner, Statement):
+            yield name, inner
+        elif (
+            depth
+            and not isinstance(inner, type)
+            and type(inner).__module__.startswith(package.__name__)
+            and hasattr(inner, '__dict__')
+        ):
+            for path, statement in held(inner, depth - 1):
+                yield f'{name}.{path}', statement
+
+
+def collected() -> dict[str, Statement]:
+    """Return all statements, each once, by where they are defined."""
+    found: dict[str, Statement] = {}
+    for module in modules():
+        short = module.__name__.removeprefix(package.__name__ + '.')
+        for path, statement in held(module):
+            if statement not in found.values():
+                found[f'{short}.{path}'] = statement
+    return found
+
+
+STATEMENTS = collected()
+
+
+class Parsed:
+    """Parts of a statement, by the few shapes that this package writes."""
+
+    def __init__(self, statement: Statement) -> None:
+        self.cql = ' '.join(statement.cql.split())
+        self.table = ddl.tables()[statement.table]
+        text, _, condition = self.cql.partition(' IF ')
+        head, _, where = text.partition(' WHERE ')
+        self.where = where.split(' AND ') if where else []
+        self.condition = re.findall(r'(\w+) !?= ', condition)
+        self.selected: list[str] = []
+        self.written: dict[str, str] = {}
+        if statement.verb == 'SELECT':
+            listed = head.removeprefix('SELECT ').split(' FROM ')[0]
+            self.selected = [
+                re.sub(r'^TTL\((\w+)\) AS \w+$', r'\1', item)
+                for item in listed.split(', ')
+            ]
+        elif statement.verb == 'INSERT':
+            columns, values = re.match(
+                r'INSERT INTO \w+ \((.*?)\) VALUES \((.*?)\)', head
+            ).groups()
+            self.written = dict(
+                zip(columns.split(', '), values.split(', '), strict=True)
+            )
+        elif statement.verb == 'UPDATE':
+            assigned = head.partition(' SET ')[2]
+            self.written = dict(
+                item.split(' = ', 1) for item in assigned.split(', ')
+            )
+        elif statement.verb == 'DELETE':
+            some = head.removeprefix('DELETE').split('FROM')[0].strip()
+            self.written = dict.fromkeys(
+                some.split(', ')
+                if some
+                else self.table.columns.keys() - set(self.table.key),
+                'null',
+            )
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """Columns of WHERE with their operators."""
+        return dict(
+            re.match(r'(\w+) (=|IN|>=?|<=?) ', part).groups()
+            for part in self.where
+        )
+
+    @property
+    def exact(self) -> set[str]:
+        return {name for name, op in self.bound.items() if op in {'=', 'IN'}}
+
+    @property
+    def columns(self) -> set[str]:
+        return {*self.selected, *self.written, *self.bound, *self.condition}
+
+
+PARSED = {name: Parsed(statement) for name, statement in STATEMENTS.items()}
+
+
+@pytest.fixture(params=STATEMENTS)
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def statement(name: str) -> Statement:
+    return STATEMENTS[name]
+
+
+@pytest.fixture
+def parsed(name: str) -> Parsed:
+    return PARSED[name]
+
+
+def test_the_sweep_sees_statements_wherever_they_are() -> None:
+    assert {
+        'drivers.token.GET',
+        'drivers.trust.CLAIMS.take_over_expiring',
+        'drivers.trust.BY_TRUSTEE.insert_expiring',
+        'drivers.revoke.REVOKE',
+        'revocation_ttl.RAISE',
+        'schema.level.LEVELS',
+        'schema.lease.RENEW',
+    } <= STATEMENTS.keys()
+    assert {s.table for s in STATEMENTS.values()} == ddl.tables().keys()
+
+
+def test_the_ddl_is_understood() -> None:
+    tables = ddl.tables()
+    log = tables['revocation_log']
+    assert log.partition == ('bucket', 'shard')
+    assert log.clustering == ('revoked_at', 'id')
+    assert log.columns['id'] == 'uuid'
+    assert len(log.columns) == 7
+    assert tables['token'].partition == ('id_hash',)
+    assert len(tables['token'].columns) == 16
+    assert len(tables['trust_claim'].partition) == 5
+    assert tables['trust_claim'].clustering == ()
+    assert tables['trust_by_project'].key == ('project_id', 'shard', 'id')
+
+
+def test_columns_exist(parsed: Parsed) -> None:
+    assert parsed.columns <= parsed.table.columns.keys()
+
+
+def test_no_shortcut(statement: Statement) -> None:
+    assert '*' not in statement.cql
+    assert 'ALLOW FILTERING' not in statement.cql.upper()
+    assert not re.search(r'\bTOKEN\s*\(', statement.cql)
+    assert statement.verb in {'SELECT', 'INSERT', 'UPDATE', 'DELETE'}
+    assert '.' not in statement.cql  # the keyspace is put before the table
+
+
+def test_a_read_knows_its_partition_or_is_a_scan(
+    statement: Statement, parsed: Parsed
+) -> None:
+    if statement.verb != 'SELECT':
+        assert not statement.full_scan
+        return
+    if statement.full_scan:
+        assert not parsed.where
+        return
+    assert set(parsed.table.partition) <= parsed.exact
+    # Then the clustering columns, in order and without a gap.
+    rest = parsed.bound.keys() - set(parsed.table.partition)
+    assert rest == set(parsed.table.clustering[: len(rest)])
+
+
+def test_a_write_names_its_row(statement: Statement, parsed: Parsed) -> None:
+    if statement.verb == 'SELECT':
+        return
+    key = set(parsed.table.key)
+    if statement.verb == 'INSERT':
+        assert key <= parsed.written.keys()
+        assert not parsed.where
+    else:
+        assert parsed.bound == dict.fromkeys(key, '=')
+        assert not key & parsed.written.keys()
+
+
+def test_conditions_and_classes(statement: Statement) -> None:
+    conditional = statement.operation in CONDITIONAL
+    assert statement.idempotent is not conditional
+    reads = statement.operation.value.endswith('read')
+    assert (statement.verb == 'SELECT') is reads
+
+
+def test_markers_have_the_names_of_their_columns(
+    statement: Statement, parsed: Parsed
+) -> None:
+    named = set()
+    for column, value in parsed.written.items():
+        if value.startswith(':'):
+            assert value[1:] in {column, *ROLES}, value
+            named.add(value[1:])
+        else:
+            assert re.fullmatch(r"'\w+'|null", value)
+    tests = re.findall(r'(\w+) (=|!=|IN|>=?|<=?) :(\w+)', parsed.cql)
+    for column, operator, marker in tests:
+        wanted = {f'{column}s'} if operator == 'IN' else {column, *ROLES}
+        assert marker in wanted, f'{column} {operator} :{marker}'
+        named.add(marker)
+    # A timestamp or TTL comes from a column or is called what it is.
+    rest = statement.binds - named
+    assert rest <= {'ttl'}
+    assert not {'ttl'} & parsed.table.columns.keys()
+
+
+def test_no_column_is_written_both_conditionally_and_plainly() -> None:
+    ways: dict[tuple[str, str], dict[bool, str]] = collections.defaultdict(
+        dict
+    )
+    for name, statement in STATEMENTS.items():
+        conditional = statement.operation in CONDITIONAL
+        for column in PARSED[name].written:
+            ways[statement.table, column][conditional] = name
+    mixed = {where: names for where, names in ways.items() if len(names) > 1}
+    # Keys are written by every insert.
+    assert not mixed
+
+
+def test_one_table_is_agreed_on_in_one_way() -> None:
+    found = collections.defaultdict(set)
+    for statement in STATEMENTS.values():
+        if statement.operation in AGREEMENTS:
+            found[statement.table].add(AGREEMENTS[statement.operation])
+    assert found
+    assert not {t: ways for t, ways in found.items() if len(ways) > 1}
+
+
+def test_all_classes_that_agree_are_known_here() -> None:
+    serial = {
+        operation
+        for operation in Operation
+        if operation.name.startswith(('CLAIM', 'MUTATE', 'SCHEMA'))
+    }
+    assert serial == AGREEMENTS.keys()
+
+
+def test_where_rows_expire_every_rewrite_can_carry_a_ttl() -> None:
+    # A cell written without one would outlive its row.
+    ttl = re.compile(r' USING TTL (:ttl|\d+)')
+    expiring = {
+        statement.table
+        for statement in STATEMENTS.values()
+        if statement.verb == 'INSERT' and ttl.search(statement.cql)
+    }
+    assert 'trust_use' in expiring
+    texts = {statement.cql for statement in STATEMENTS.values()}
+    for statement in STATEMENTS.values():
+        if (
+            statement.table not in expiring
+            or statement.verb != 'UPDATE'
+            or ttl.search(statement.cql)
+        ):
+            continue
+        assert (
+            statement.cql.replace(' SET ', ' USING TTL :ttl SET ', 1) in texts
+        )
+
+
+def test_tokens_and_revocations_always_expire() -> None:
+    for name, statement in STATEMENTS.items():
+        if statement.table in {'token', 'revocation', 'revocation_log'}:
+            if statement.verb == 'SELECT':
+                continue
+            assert statement.verb == 'INSERT', name
+            assert 'TTL :ttl' in statement.cql, name
+
+
+def test_a_revocation_has_the_timestamp_of_its_value() -> None:
+    revoke = STATEMENTS['drivers.revoke.REVOKE']
+    assert revoke.cql.endswith('USING TTL :ttl AND TIMESTAMP :issued_before')
+
+
+def test_statements_are_constants_in_upper_case() -> None:
+    for module in modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Statement):
+                assert re.fullmatch(r'_?[A-Z][A-Z_]*', name), name
