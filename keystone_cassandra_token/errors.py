@@ -180,6 +180,13 @@ def _explain_connection(error: BaseException) -> str:
         and 'protocol_version' in str(error)
     ):
         return 'a node does not speak [cassandra] protocol_version'
+    if isinstance(
+        error, (cassandra.connection.ConnectionShutdown, ConnectionResetError)
+    ):
+        return (
+            'a node closed the connection: is it stopping, or does it want'
+            ' TLS ([cassandra] tls_enabled)?'
+        )
     if isinstance(error, OSError):
         # The driver puts the cause, TLS's too, in the text of another
         # OSError.
@@ -195,10 +202,5 @@ def _explain_connection(error: BaseException) -> str:
         )
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer in time'
-    if isinstance(error, cassandra.connection.ConnectionShutdown):
-        return (
-            'a node closed the connection: is it stopping, or does it want'
-            ' TLS ([cassandra] tls_enabled)?'
-        )
     # The class says enough; the text could quote a value.
     return type(error).__name__

@@ -204,6 +204,10 @@ def test_everything_is_503_in_one_line_without_values(
             ['[cassandra] tls_enabled'],
         ),
         (
+            no_host(ConnectionResetError(104, 'Connection reset by peer')),
+            ['[cassandra] tls_enabled'],
+        ),
+        (
             no_host(ProtocolVersionUnsupported('10.0.0.1', 5)),
             ['[cassandra] protocol_version'],
         ),
