@@ -95,6 +95,7 @@ class Keystone:
         self.threads = threads
         self.environment = dict(environment or {})
         self.log_file = self.directory / 'keystone.log'
+        self._commands_log_file = self.directory / 'commands.log'
         self.configuration = self.directory / 'keystone.conf'
         self.config_files = [
             self.configuration,
@@ -176,7 +177,7 @@ class Keystone:
             cwd=self.directory,
             check=False,
         )
-        with (self.directory / 'commands.log').open('a') as log:
+        with self._commands_log_file.open('a') as log:
             log.write(f'$ {command} {" ".join(arguments)}\n')
             log.write(done.stdout + done.stderr)
         if done.returncode:
@@ -314,6 +315,10 @@ class Keystone:
             return self.log_file.read_text(errors='replace')
         except FileNotFoundError:
             return ''
+
+    def commands_log(self) -> str:
+        """Return all that the commands have written."""
+        return self._commands_log_file.read_text(errors='replace')
 
     def __enter__(self) -> Keystone:
         return self
