@@ -222,7 +222,12 @@ def _apply_first(connection: Connection, report: ddl.Report) -> None:
     here make the same tables.
     """
     first = files.migrations()[0]
-    if _applied(connection).get(first.level) is None:
+    try:
+        applied = _applied(connection)
+    except errors.SchemaMissing:
+        # Another migrator is making the tables: not all nodes have them yet.
+        applied = {}
+    if first.level not in applied:
         report(f'Applying {_title(first)}.')
         for text in first.statements(connection.keyspace):
             ddl.alter(connection, text)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor on a real node."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+import types
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import command
+import pytest
+from lab.cassandra import Cluster
+from oslo_config import cfg
+
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.cmd import cluster_checks, doctor
+from keystone_cassandra_token.cmd.findings import Result, State
+from keystone_cassandra_token.schema import ddl, nodes
+from keystone_cassandra_token.session import Connection
+
+
+@pytest.fixture
+def run(
+    cassandra_cluster: Cluster, keyspace: str, tmp_path: Path
+) -> command.Command:
+    """The command on the run's keyspace."""
+    return command.for_nodes(
+        tmp_path,
+        cassandra_cluster.contact_points,
+        cassandra_cluster.port,
+        keyspace,
+        token={'provider': 'cassandra'},
+    )
+
+
+@pytest.fixture
+def own(run: command.Command) -> cfg.ConfigOpts:
+    """The options of that command, for this process."""
+    return command.configuration(run.path)
+
+
+@pytest.fixture
+def connection(own: cfg.ConfigOpts) -> Iterator[Connection]:
+    with ddl.connected(own) as connection:
+        nodes.reach_all(connection)
+        yield connection
+
+
+def by_name(results: Iterator[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.name, []).append(result)
+    return found
+
+
+def test_all_is_well(run: command.Command) -> None:
+    done = run('doctor')
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout
+    assert all(re.match(r'(ok  |warn|FAIL)  \w+: .', line) for line in lines)
+    names = {line[6:].split(':')[0] for line in lines}
+    assert names == {
+        'configuration',
+        'sections',
+        'driver',
+        'connection',
+        'version',
+        'replication',
+        'schema',
+        'revocation',
+        'windows',
+        'expiry',
+        'authentication',
+        'clock',
+    }
+    assert any(line.startswith('ok    schema: ') for line in lines)
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_keyspace_that_is_not_there(
+    cassandra_cluster: Cluster, tmp_path: Path
+) -> None:
+    run = command.for_nodes(
+        tmp_path,
+        cassandra_cluster.contact_points,
+        cassandra_cluster.port,
+        f'schema_{uuid.uuid4().hex[:12]}',
+    )
+    done = run('doctor')
+    assert done.returncode == 1
+    failed = [x for x in done.stdout.splitlines() if x.startswith('FAIL')]
+    assert any('keyspace create' in line for line in failed)
+    assert any('schema apply' in line for line in failed)
+    # and the checks after them were made
+    assert 'clock: ' in done.stdout
+
+
+def test_a_wrong_datacenter(
+    cassandra_cluster: Cluster, keyspace: str, tmp_path: Path
+) -> None:
+    run = command.for_nodes(
+        tmp_path,
+        cassandra_cluster.contact_points,
+        cassandra_cluster.port,
+        keyspace,
+        cassandra={'local_dc': 'elsewhere'},
+    )
+    done = run('doctor')
+    assert done.returncode == 1
+    assert 'FAIL  connection: [cassandra] local_dc = elsewhere' in done.stdout
+
+
+def test_levels_that_keep_no_promise(own: cfg.ConfigOpts) -> None:
+    own.set_override('read_consistency', 'LOCAL_ONE', 'cassandra')
+    with ddl.connected(own) as connection:
+        results = cluster_checks.replication(connection, own)
+        failed = [x.text for x in results if x.state is State.FAIL]
+    assert any('read_consistency is LOCAL_ONE' in text for text in failed)
+
+
+def test_revocations_shorter_than_tokens(
+    connection: Connection, own: cfg.ConfigOpts
+) -> None:
+    own.set_override('expiration', 10**7, 'token')
+    (found,) = cluster_checks.revocation(connection, own)
+    assert found.state is State.WARN
+    assert str(revocation_ttl.needed(own)) in found.text
+
+
+def test_windows_that_do_not_fit_and_the_advice(
+    connection: Connection, own: cfg.ConfigOpts
+) -> None:
+    own.set_override('allow_expired_window', 10**6, 'token')
+    first = next(cluster_checks.windows(connection, own))
+    assert first.state is State.WARN
+    alter = re.search(r'ALTER TABLE .*;', first.text)
+    assert alter
+    own.clear_override('allow_expired_window', 'token')
+    before = 'ALTER TABLE {}."token" WITH compaction = {}'.format(
+        connection.keyspace,
+        "{'class': 'TimeWindowCompactionStrategy', "
+        "'compaction_window_unit': 'HOURS', 'compaction_window_size': '2'}",
+    )
+    try:
+        connection.session.execute(alter[0], timeout=60)
+        own.set_override('allow_expired_window', 10**6, 'token')
+        assert next(cluster_checks.windows(connection, own)).state is State.OK
+    finally:
+        connection.session.execute(before, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ('ahead', 'state'),
+    [(0, State.OK), (1.5, State.WARN), (-3, State.FAIL)],
+)
+def test_clocks_that_differ(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: float,
+    state: State,
+) -> None:
+    # This machine's clock is moved, as the doctor sees it.
+    clock = types.SimpleNamespace(
+        monotonic=time.monotonic, time=lambda: time.time() - ahead
+    )
+    monkeypatch.setattr(nodes, 'time', clock)
+    for node in nodes.nodes(connection):
+        found = nodes.skew(connection, node)
+        assert abs(found.seconds - ahead) <= found.error + 0.1
+    for result in cluster_checks.clocks(connection, own):
+        assert result.state is state
+        assert re.search(r'[+-]\d+\.\d{3} s from this machine', result.text)
+
+
+def test_a_node_that_lets_everybody_in_from_elsewhere(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = nodes.nodes(connection)
+    for result in cluster_checks.authentication(connection, own):
+        assert result.state is State.OK
+        assert 'loopback' in result.text
+    # The same nodes, under an address that others can reach.
+    monkeypatch.setattr(
+        nodes,
+        'nodes',
+        lambda _: [
+            dataclasses.replace(node, address='192.0.2.1') for node in here
+        ],
+    )
+    for result in cluster_checks.authentication(connection, own):
+        assert result.state is State.FAIL
+        assert 'AllowAllAuthenticator' in result.text
+
+
+def test_rows_that_would_outlive_2038(
+    connection: Connection, own: cfg.ConfigOpts
+) -> None:
+    before = [x.state for x in cluster_checks.expiry(connection, own)]
+    assert set(before) == {State.OK}
+    # 20 years, as long as Cassandra takes: past 2038 from 2018 on.
+    own.set_override('expiration', 20 * 365 * 86400, 'token')
+    for result in cluster_checks.expiry(connection, own):
+        if '(NONE)' not in result.text and 'beyond 2038' in result.text:
+            assert result.state is State.WARN
+
+
+def test_a_node_of_an_old_release(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = nodes.nodes(connection)
+    monkeypatch.setattr(
+        nodes,
+        'nodes',
+        lambda _: [
+            *here,
+            dataclasses.replace(here[0], version='4.0.20'),
+        ],
+    )
+    found = by_name(cluster_checks.versions(connection, own))['version']
+    assert any('finish the upgrade' in result.text for result in found)
+    assert any(
+        result.state is State.FAIL and '4.0.20' in result.text
+        for result in found
+    )
+
+
+def test_the_doctor_writes_nothing(
+    connection: Connection, own: cfg.ConfigOpts, store: Any
+) -> None:
+    def settings() -> list[Any]:
+        return list(
+            connection.session.execute(
+                f'SELECT name, value, WRITETIME(value) FROM'
+                f' {connection.keyspace}.schema_setting'
+            )
+        )
+
+    before = settings()
+    own.set_override('expiration', 10**7, 'token')
+    doctor.run(own, report=lambda line: None)
+    assert settings() == before

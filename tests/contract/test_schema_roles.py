@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The roles of ``roles.cql`` on a node with an authorizer."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cassandra
+import command
+import pytest
+from cassandra.auth import PlainTextAuthProvider
+from lab.cassandra import Cluster
+from oslo_config import cfg
+
+from keystone_cassandra_token import (
+    drivers,
+    errors,
+    revocation_ttl,
+    uniqueness,
+)
+from keystone_cassandra_token.cmd import cluster_checks
+from keystone_cassandra_token.cmd import schema as schema_command
+from keystone_cassandra_token.cmd.findings import State
+from keystone_cassandra_token.cql import Statement
+from keystone_cassandra_token.schema import (
+    ddl,
+    describe,
+    level,
+    migrate,
+    nodes,
+)
+
+KEYSPACE = 'roles'
+PASSWORD = secrets.token_hex(16)
+
+_VALUES: dict[str, Any] = {
+    'varchar': 'x',
+    'text': 'x',
+    'bigint': 1,
+    'int': 1,
+    'boolean': True,
+    'blob': b'x',
+    'uuid': uuid.UUID(int=1),
+}
+
+
+def _statements(thing: Any, depth: int = 2) -> Iterator[Statement]:
+    """Yield the statements of a module and of the objects in it."""
+    for value in vars(thing).values():
+        if isinstance(value, Statement):
+            yield value
+        elif (
+            depth
+            and hasattr(value, '__dict__')
+            and type(value).__module__.startswith('keystone_cassandra_token')
+        ):
+            yield from _statements(value, depth - 1)
+
+
+MODULES = [
+    importlib.import_module(f'{drivers.__name__}.{found.name}')
+    for found in pkgutil.iter_modules(drivers.__path__)
+] + [revocation_ttl, level]
+STATEMENTS = sorted(
+    {statement for module in MODULES for statement in _statements(module)},
+    key=str,
+)
+
+
+@pytest.fixture(scope='module')
+def cluster() -> Iterator[Cluster]:
+    # Always one of our own: it needs an authorizer, and a fresh one.
+    with Cluster.start(
+        own=True,
+        yaml={
+            'authenticator': 'PasswordAuthenticator',
+            'authorizer': 'CassandraAuthorizer',
+            'permissions_validity': '0ms',
+            'roles_validity': '0ms',
+            'credentials_validity': '0ms',
+        },
+    ) as cluster:
+        yield cluster
+
+
+Make = Callable[..., cfg.ConfigOpts]
+
+
+@pytest.fixture(scope='module')
+def options(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Make:
+    """A function that makes the options of a role."""
+
+    def make(username: str, password: str = PASSWORD) -> cfg.ConfigOpts:
+        run = command.for_nodes(
+            tmp_path_factory.mktemp('conf'),
+            cluster.contact_points,
+            cluster.port,
+            KEYSPACE,
+            cassandra={'username': username, 'password': password},
+        )
+        return command.configuration(run.path)
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def superuser(cluster: Cluster) -> Iterator[Any]:
+    provider = PlainTextAuthProvider('cassandra', 'cassandra')
+    with cluster.connect(auth_provider=provider) as session:
+        session.default_timeout = 60
+        yield session
+
+
+def _run(superuser: Any, missing: str | None = None) -> None:
+    text = re.sub(
+        '^--.*$', '', schema_command.roles(KEYSPACE), flags=re.MULTILINE
+    )
+    for statement in filter(None, map(str.strip, text.split(';'))):
+        try:
+            superuser.execute(statement)
+        except cassandra.InvalidRequest as error:
+            if missing is None or missing not in str(error):
+                raise
+
+
+@pytest.fixture(scope='module')
+def migrated(options: Make, superuser: Any) -> None:
+    """The schema, applied by the role for migrations."""
+    by_root = options('cassandra', 'cassandra')
+    migrate.create_keyspace(by_root, report=lambda line: None)
+    _run(superuser, missing="doesn't exist")
+    for role in ('migration', 'server'):
+        superuser.execute(
+            f"ALTER ROLE {KEYSPACE}_{role} WITH PASSWORD = '{PASSWORD}'"
+        )
+    migrate.apply(options(f'{KEYSPACE}_migration'), report=lambda line: None)
+    _run(superuser)
+
+
+@pytest.fixture
+def server(options: Make, migrated: None) -> Iterator[Any]:
+    """A connection of the role for servers."""
+    with ddl.connected(options(f'{KEYSPACE}_server')) as connection:
+        nodes.reach_all(connection)
+        yield connection
+
+
+def test_the_migrator_could_do_it_all(options: Make, migrated: None) -> None:
+    conf = options(f'{KEYSPACE}_migration')
+    assert migrate.verify(conf) == []
+    assert migrate.status(conf).level == migrate.status(conf).needed
+
+
+def test_the_migrator_makes_no_keyspace(options: Make, migrated: None) -> None:
+    conf = options(f'{KEYSPACE}_migration')
+    conf.set_override('keyspace', 'other', 'cassandra')
+    with pytest.raises(errors.StoreUnavailable, match='lacks a permission'):
+        migrate.create_keyspace(conf, report=lambda line: None)
+
+
+def test_there_are_statements_of_all_tables() -> None:
+    tables = {statement.table for statement in STATEMENTS}
+    assert tables == describe.parse(describe.packaged()).keys() - {
+        'schema_lock'
+    }
+    assert any(
+        isinstance(value, uniqueness.Claims)
+        for module in MODULES
+        for value in vars(module).values()
+    )
+
+
+@pytest.mark.parametrize('statement', STATEMENTS, ids=str)
+def test_the_server_runs_what_its_drivers_do(
+    server: Any, statement: Statement
+) -> None:
+    prepared = server.prepare(statement)
+    values = {}
+    for column in prepared.column_metadata:
+        kind = column.type.cql_parameterized_type()
+        inner = re.search(r'list<(\w+)>', kind)
+        values[column.name] = [_VALUES[inner[1]]] if inner else _VALUES[kind]
+    # Bare values and no sense, but Cassandra checks permissions first.
+    server.session.execute(prepared.bind(values))
+
+
+@pytest.mark.parametrize(
+    'cql',
+    [
+        'CREATE TABLE {}.mine (a int PRIMARY KEY)',
+        'ALTER TABLE {}.trust ADD mine text',
+        'ALTER TABLE {}."token" WITH gc_grace_seconds = 0',
+        'DROP TABLE {}.trust',
+        'DROP KEYSPACE {}',
+        'CREATE INDEX ON {}.trust (project_id)',
+        'INSERT INTO {}.schema_migration (level) VALUES (99)',
+        'DELETE FROM {}.schema_migration WHERE level = 1',
+        "INSERT INTO {}.schema_lock (name, holder) VALUES ('x', 'y')",
+        'TRUNCATE {}.schema_migration',
+        'SELECT * FROM system_auth.roles',
+        "CREATE ROLE mine WITH PASSWORD = 'x'",
+        'GRANT ALL ON KEYSPACE {} TO roles_server',
+    ],
+)
+def test_the_server_can_do_nothing_else(server: Any, cql: str) -> None:
+    with pytest.raises(cassandra.Unauthorized):
+        server.session.execute(cql.format(KEYSPACE))
+
+
+def test_the_doctor_sees_the_authenticator(
+    options: Make, migrated: None
+) -> None:
+    conf = options(f'{KEYSPACE}_migration')
+    with ddl.connected(conf) as connection:
+        nodes.reach_all(connection)
+        (found,) = cluster_checks.authentication(connection, conf)
+        assert found.state is State.OK
+        assert 'PasswordAuthenticator' in found.text
+        (found,) = cluster_checks.expiry(connection, conf)
+        assert found.state is State.OK
+
+
+def test_the_doctor_says_what_a_server_may_not_see(
+    server: Any, options: Make
+) -> None:
+    conf = options(f'{KEYSPACE}_server')
+    (found,) = cluster_checks.authentication(server, conf)
+    assert found.state is State.WARN
+    assert 'schema roles' in found.text
+
+
+def test_a_wrong_password_is_named_and_not_shown(
+    cluster: Cluster, migrated: None, tmp_path: Path
+) -> None:
+    wrong = secrets.token_hex(16)
+    run = command.for_nodes(
+        tmp_path,
+        cluster.contact_points,
+        cluster.port,
+        KEYSPACE,
+        cassandra={'username': f'{KEYSPACE}_server', 'password': wrong},
+    )
+    done = run('doctor')
+    assert done.returncode == 1
+    assert '[cassandra] username and password' in done.stdout
+    done = run('schema', 'apply')
+    assert '[cassandra] username and password' in command.last_line(done)
+    for text in (done.stdout, done.stderr):
+        assert wrong not in text
+
+
+def test_applying_as_a_server_names_what_is_lacking(
+    options: Make, migrated: None, superuser: Any
+) -> None:
+    superuser.execute(
+        f'DELETE FROM {KEYSPACE}.schema_migration WHERE level = 4'
+    )
+    try:
+        with pytest.raises(errors.StoreUnavailable, match='permission'):
+            migrate.apply(
+                options(f'{KEYSPACE}_server'), report=lambda line: None
+            )
+    finally:
+        migrate.apply(
+            options(f'{KEYSPACE}_migration'), report=lambda line: None
+        )
