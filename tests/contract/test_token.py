@@ -9,7 +9,6 @@ import string
 import time
 import uuid
 
-import keystone.conf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -160,11 +159,6 @@ def ks_audit_id():
 def in_seconds(seconds):
     when = clock.utcnow() + datetime.timedelta(seconds=seconds)
     return ks_utils.isotime(when, subsecond=True)
-
-
-@pytest.fixture
-def conf(keyspace):
-    return keystone.conf.CONF
 
 
 @pytest.fixture
