@@ -60,6 +60,8 @@ def down(options: argparse.Namespace) -> int:
         try:
             cluster = Cluster.reopen(directory)
         except FileNotFoundError:
+            # What a start that was killed has left.
+            shutil.rmtree(directory, ignore_errors=True)
             say(f'Cluster {options.name} is not running.')
             return 0
         if options.keep_data:

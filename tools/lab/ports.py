@@ -54,6 +54,8 @@ def locked(path: str) -> Iterator[None]:
 
 def is_free(address: str, port: int) -> bool:
     """Whether a server could listen there now."""
+    if port > 65535:
+        return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the servers do: connections in TIME_WAIT are no hindrance.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

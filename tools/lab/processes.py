@@ -9,8 +9,9 @@ not used: it fires when the *thread* that forked ends, and it cannot be
 called back for a cluster that is meant to stay.
 
 A process belongs to a group when its environment names the group's
-directory; pid files are not needed for cleaning up, so there is no moment
-in which a just started child is unknown.
+directory; pid files are not needed for cleaning up.  The environment cannot
+be read for a moment while a new child is being set up: the watcher looks
+several times, and the owner knows its children.
 """
 
 import contextlib
@@ -98,7 +99,7 @@ def marked(directory: str) -> list[Identity]:
 
 def kill_marked(directory: str) -> None:
     """Kill every process of a group and wait until they are gone."""
-    # Once more after the first round: a child may be between fork and exec.
+    # A round more: a member may have started another one meanwhile.
     for _ in range(3):
         processes = marked(directory)
         for process in processes:
@@ -118,6 +119,7 @@ class Group:
 
     def __init__(self, directory: str, remove: bool) -> None:
         self.directory = directory
+        self._children: list[subprocess.Popen[Any]] = []
         self._watcher = subprocess.Popen(
             [
                 sys.executable,
@@ -151,12 +153,18 @@ class Group:
         variables = dict(_unmarked() if environment is None else environment)
         variables[MARK] = self.directory
         options.setdefault('stdin', subprocess.DEVNULL)
-        return subprocess.Popen(
+        child = subprocess.Popen(
             command, env=variables, start_new_session=True, **options
         )
+        self._children.append(child)
+        return child
 
     def kill(self) -> None:
         """Kill all members at once and end the watch."""
+        for child in self._children:
+            child.kill()
+        for child in self._children:
+            child.wait()
         kill_marked(self.directory)
         self.release()
 
@@ -188,8 +196,9 @@ def _watch(owner_pid: int, directory: str, remove: bool) -> None:
             while alive(owner):
                 poll.poll(60_000)
     kill_marked(directory)
-    time.sleep(0.5)
-    kill_marked(directory)
+    for pause in (0.3, 1, 2):
+        time.sleep(pause)
+        kill_marked(directory)
     if remove:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of the lab that need no server."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from lab import (
+    LabError,
+    cassandra_config,
+    cassandra_install,
+    ports,
+    processes,
+)
+from lab.cassandra import (
+    CONTACT_POINTS,
+    Cluster,
+    parse_contact_points,
+    spread,
+)
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    path = tmp_path / 'state'
+    monkeypatch.setenv('KEYSTONE_CASSANDRA_STATE_DIR', str(path))
+    return path
+
+
+def settings(text):
+    return {
+        name: json.loads(value)
+        for name, value in (line.split(': ', 1) for line in text.splitlines())
+    }
+
+
+class TestYaml:
+    def render(self, **options):
+        return settings(
+            cassandra_config.cassandra_yaml(
+                cluster_name='lab',
+                address='127.1.2.3',
+                seed='127.1.2.1',
+                **options,
+            )
+        )
+
+    def test_listens_on_its_own_address_only(self):
+        found = self.render()
+        assert found['listen_address'] == '127.1.2.3'
+        assert found['rpc_address'] == '127.1.2.3'
+        seeds = found['seed_provider'][0]['parameters'][0]['seeds']
+        assert seeds == '127.1.2.1:7000'
+
+    def test_shift_moves_all_ports_but_the_given_one(self):
+        found = self.render(shift=10_000, cql_port=1234)
+        assert found['storage_port'] == 17000
+        assert found['ssl_storage_port'] == 17001
+        assert found['native_transport_port'] == 1234
+
+    def test_commit_log(self):
+        assert 'commitlog_sync_period' in self.render()
+        batch = self.render(commitlog_sync='batch')
+        assert batch['commitlog_sync'] == 'batch'
+        # Cassandra refuses to start with both.
+        assert 'commitlog_sync_period' not in batch
+        with pytest.raises(ValueError, match="not 'never'"):
+            self.render(commitlog_sync='never')
+
+    def test_overrides_replace_add_and_take_away(self):
+        found = self.render(
+            overrides={
+                'num_tokens': 16,
+                'authenticator': {'class_name': 'PasswordAuthenticator'},
+                'auto_snapshot': None,
+            }
+        )
+        assert found['num_tokens'] == 16
+        assert found['authenticator']['class_name'] == 'PasswordAuthenticator'
+        assert 'auto_snapshot' not in found
+
+    def test_only_the_owner_can_read_the_files(self, tmp_path):
+        cassandra_config.write_conf(
+            str(tmp_path / 'conf'),
+            yaml='a: 1\n',
+            datacenter='dc2',
+            log_level='INFO',
+        )
+        for path in (tmp_path / 'conf').iterdir():
+            assert path.stat().st_mode & 0o077 == 0
+        rack = (tmp_path / 'conf/cassandra-rackdc.properties').read_text()
+        assert 'dc=dc2\n' in rack
+
+
+class TestAddresses:
+    def test_two_clusters_get_two_blocks(self, state):
+        with ports.block('same', 1, (9042,)) as (first, _):
+            ports.claim(first, str(state))
+        with ports.block('same', 1, (9042,)) as (second, _):
+            assert second != first
+
+    def test_a_name_keeps_its_block(self, state):
+        with ports.block('mine', 3, (9042,)) as (first, _):
+            assert first.startswith('127.')
+        with ports.block('mine', 3, (9042,)) as (again, _):
+            assert again == first
+
+    def test_a_dead_claim_is_given_away(self, state):
+        with ports.block('mine', 1, (9042,)) as (first, _):
+            ports.claim(first, str(state / 'gone'))
+        with ports.block('mine', 1, (9042,)) as (again, _):
+            assert again == first
+
+    def test_released_by_its_holder_only(self, state):
+        with ports.block('mine', 1, (9042,)) as (first, _):
+            ports.claim(first, str(state))
+        ports.release(first, '/another')
+        assert (state / 'addresses' / first).exists()
+        ports.release(first, str(state))
+        assert not (state / 'addresses' / first).exists()
+
+    def test_a_port_taken_everywhere_is_moved(self, state):
+        with socket.socket() as taken:
+            # Below the ports that the system gives to clients.
+            for port in range(20_000, 30_000):
+                with contextlib.suppress(OSError):
+                    taken.bind(('0.0.0.0', port))
+                    break
+            taken.listen()
+            with ports.block(None, 1, (port,)) as (_, shift):
+                assert shift > 0
+            with (
+                pytest.raises(LabError, match=str(port)),
+                ports.block(None, 1, (), fixed=(port,)),
+            ):
+                pytest.fail('a taken port was handed out')
+
+    def test_a_folder_that_others_can_write_is_refused(self, state):
+        state.mkdir()
+        state.chmod(0o777)
+        with pytest.raises(LabError, match='writable for you alone'):
+            ports.state_directory()
+
+
+class TestContactPoints:
+    @pytest.mark.parametrize(
+        ('text', 'expected'),
+        [
+            ('a', (['a'], 9042)),
+            ('a, b', (['a', 'b'], 9042)),
+            ('a:19042,b', (['a', 'b'], 19042)),
+            ('::1', (['::1'], 9042)),
+            ('[::1]:19042', (['::1'], 19042)),
+        ],
+    )
+    def test_parsed(self, text, expected):
+        assert parse_contact_points(text) == expected
+
+    @pytest.mark.parametrize('text', ['', ' , ', 'a:1,b:2', 'a:x'])
+    def test_refused(self, text):
+        with pytest.raises(LabError, match=CONTACT_POINTS):
+            parse_contact_points(text)
+
+    def test_an_existing_cluster_is_left_alone(self, monkeypatch):
+        monkeypatch.setenv(CONTACT_POINTS, '127.0.0.9:1')
+        with Cluster.start() as cluster:
+            assert cluster.contact_points_text == '127.0.0.9:1'
+            for refused in ('stop', 'kill', 'start', 'pause', 'resume'):
+                with pytest.raises(LabError, match=CONTACT_POINTS):
+                    getattr(cluster.nodes[0], refused)()
+            with pytest.raises(LabError, match=CONTACT_POINTS):
+                cluster.nodes[0].nodetool('flush')
+
+
+def test_nodes_are_spread_over_datacenters():
+    assert spread(1, 1) == ['dc1']
+    assert spread(3, 2) == ['dc1', 'dc1', 'dc2']
+    with pytest.raises(LabError, match='1 nodes in 2 datacenters'):
+        spread(1, 2)
+
+
+class TestJava:
+    def program(self, folder, name, text):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / name
+        path.write_text(f'#!/bin/sh\n{text}\n')
+        path.chmod(0o755)
+
+    @pytest.fixture(autouse=True)
+    def alone(self, tmp_path, monkeypatch):
+        """No Java but what the test makes."""
+        self.bin = tmp_path / 'bin'
+        monkeypatch.setenv('PATH', f'{self.bin}')
+        monkeypatch.delenv('JAVA_HOME', raising=False)
+        monkeypatch.setattr(cassandra_install.glob, 'glob', lambda pattern: [])
+
+    def test_missing(self):
+        with pytest.raises(LabError, match='no java was found') as caught:
+            cassandra_install.find_java()
+        assert 'openjdk-17-jre-headless' in str(caught.value)
+
+    def test_too_new(self):
+        self.program(
+            self.bin, 'java', """echo 'openjdk version "21.0.2"' >&2"""
+        )
+        with pytest.raises(LabError, match='java is Java 21'):
+            cassandra_install.find_java()
+
+    @pytest.mark.parametrize(
+        ('text', 'version'),
+        [('11.0.22', 11), ('17', 17), ('1.8.0_402', 8)],
+    )
+    def test_version(self, text, version):
+        self.program(
+            self.bin, 'java', f"""echo 'openjdk version "{text}"' >&2"""
+        )
+        java = str(self.bin / 'java')
+        assert cassandra_install.java_version(java) == version
+
+    def test_java_home_comes_first(self, tmp_path, monkeypatch):
+        self.program(
+            self.bin, 'java', """echo 'openjdk version "17.0.1"' >&2"""
+        )
+        home = tmp_path / 'home'
+        self.program(
+            home / 'bin', 'java', """echo 'openjdk version "11.0.1"' >&2"""
+        )
+        monkeypatch.setenv('JAVA_HOME', str(home))
+        assert cassandra_install.find_java().version == 11
+
+    def test_maven_missing(self, tmp_path, monkeypatch):
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+        with pytest.raises(LabError, match='apt-get install maven'):
+            cassandra_install.find_jars()
+
+
+OWNER = """
+import os, sys, time
+from lab.processes import Group
+group = Group(sys.argv[1], remove=True)
+child = group.spawn([sys.executable, '-c', 'import time; time.sleep(600)'])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_group_dies_with_its_owner(tmp_path):
+    directory = tmp_path / 'group'
+    directory.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, '-c', OWNER, str(directory)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    )
+    with owner, owner.stdout:
+        child = processes.identity(int(owner.stdout.readline()))
+        try:
+            assert child
+            assert processes.alive(child)
+            # It cannot be seen while it is being set up.
+            while child not in processes.marked(str(directory)):
+                assert processes.alive(child)
+                time.sleep(0.02)
+        finally:
+            owner.send_signal(signal.SIGKILL)
+    assert processes.wait_gone(child, 60)
+    deadline = time.monotonic() + 60
+    while directory.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not directory.exists()
+
+
+def test_a_released_group_stays(tmp_path):
+    group = processes.Group(str(tmp_path), remove=True)
+    child = group.spawn([sys.executable, '-c', 'import time; time.sleep(600)'])
+    try:
+        group.release()
+        assert child.poll() is None
+        assert tmp_path.exists()
+    finally:
+        processes.kill_marked(str(tmp_path))
+        child.wait()
+    assert processes.marked(str(tmp_path)) == []
