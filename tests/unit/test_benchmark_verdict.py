@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judgement on the figures that the project promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lab.benchmark import verdict
+from lab.benchmark.verdict import Verdict
+
+
+def row(
+    system: str,
+    operation: str,
+    size: int,
+    p50: float,
+    *,
+    age: int = 1800,
+    clients: int = 1,
+    p99: float = 0.0,
+) -> dict[str, Any]:
+    return {
+        'system': system,
+        'operation': operation,
+        'size': size,
+        'token_age_s': age,
+        'clients': clients,
+        'p50_ms': p50,
+        'p99_ms': p99 or p50,
+    }
+
+
+def revocation_rows(**changed: float) -> list[dict[str, Any]]:
+    """Rows that meet each target exactly, but for what is changed."""
+    value = {
+        'few': 2.0,
+        'many': 3.0,
+        'few99': 4.0,
+        'many99': 12.0,
+        'sql': 300.0,
+        'bare': 1.0,
+        'revoke': 2.0,
+        'batch': 2.0,
+        'sql_revoke': 2.0,
+    } | changed
+    few, many = value['few'], value['many']
+    return [
+        row('cassandra', 'check', 10, few, p99=value['few99']),
+        row('cassandra', 'check', 1_000_000, many, p99=value['many99']),
+        row('bare', 'read token row', 10, value['bare'], age=0),
+        row('bare', 'read token row', 1_000_000, value['bare'], age=0),
+        row('sql', 'check', 100_000, value['sql']),
+        row('sql', 'revoke', 10_000, value['sql_revoke'], age=0),
+        row('cassandra', 'revoke', 10_000, value['revoke'], age=0),
+        row(
+            'cassandra',
+            'revoke (commitlog batch)',
+            10_000,
+            value['batch'],
+            age=0,
+        ),
+        # None of these may be taken for the ones above.
+        row('cassandra', 'check', 1_000_000, 99.0, clients=8),
+        row('cassandra', 'check', 1_000_000, 99.0, age=300),
+        row('sql', 'check', 100_000, 0.001, age=300),
+        row('sql', 'revoke', 1_000_000, 0.001, age=0),
+    ]
+
+
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    return [v.target for v in verdict.revocation(rows) if v.met is False]
+
+
+def judged(rows: list[dict[str, Any]]) -> int:
+    return sum(v.met is not None for v in verdict.revocation(rows))
+
+
+def test_a_limit_that_is_just_reached_is_met() -> None:
+    rows = revocation_rows()
+    assert missed(rows) == []
+    assert judged(rows) == 7
+    assert not verdict.missed(verdict.revocation(rows))
+
+
+@pytest.mark.parametrize(
+    ('changed', 'target'),
+    [
+        ({'few': 1.99}, 'p50 against its own'),
+        ({'many99': 12.1}, 'p99 against its own'),
+        ({'sql': 299.0}, 'against the SQL driver with 100000'),
+        ({'bare': 0.99}, 'against a bare read'),
+        ({'revoke': 2.1}, 'revoke against the SQL driver'),
+        ({'batch': 2.1}, 'revoke (commitlog batch) against'),
+    ],
+)
+def test_each_target_can_be_missed(
+    changed: dict[str, float], target: str
+) -> None:
+    rows = revocation_rows(**changed)
+    found = missed(rows)
+    assert len(found) == 1
+    assert target in found[0]
+    assert verdict.missed(verdict.revocation(rows))
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    rows = [row('cassandra', 'check', 10, 1.0)]
+    found = list(verdict.revocation(rows))
+    assert found
+    assert {v.met for v in found} == {None}
+    assert {v.word for v in found} == {'not measured'}
+    assert not verdict.missed(found)
+
+
+@pytest.mark.parametrize(('ours', 'met'), [(1.5, True), (1.51, False)])
+def test_validation_is_held_against_a_bare_read(
+    ours: float, met: bool
+) -> None:
+    rows = [
+        row('cassandra', 'validate', 500, ours, age=0),
+        row('bare', 'read token row', 500, 1.0, age=0),
+        row('fernet', 'validate', 500, 0.1, age=0),
+    ]
+    assert verdict.validation(rows, 500).met is met
+    assert verdict.validation(rows, 501).met is None
+
+
+@pytest.mark.parametrize(
+    ('value', 'met'), [(40.0, True), (40.01, False), (None, None)]
+)
+def test_at_most(value: float | None, met: bool | None) -> None:
+    assert verdict.at_most('memory', value, 40, 'MB').met is met
+
+
+def test_a_verdict_in_words() -> None:
+    found = Verdict('memory', '40 MB', '41.00 MB', False)
+    assert str(found) == 'MISSED        memory: 41.00 MB (limit 40 MB)'

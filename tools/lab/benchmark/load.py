@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filling the systems before they are measured.
+
+SQL takes the events from a file.  For Cassandra each event goes through the
+driver's own ``revoke``; only what it then asks of the store is gathered into
+requests of many rows, since a million round trips would take half an hour.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cassandra.query
+import sqlalchemy
+from keystone.models import revoke_model
+from keystone.revoke.backends import sql as sql_revoke
+
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.cql import Statement
+from keystone_cassandra_token.drivers import revoke
+from keystone_cassandra_token.store import Store
+from lab import LabError
+from lab.benchmark import events
+from lab.benchmark.systems import Systems, subjects
+from lab.mariadb import MariaDB
+
+_ROWS_A_REQUEST = 50
+_REQUESTS_UNDER_WAY = 24
+
+
+class _Gathering:
+    """A store whose batches are sent together with others'."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: dict[Statement, list[Any]] = {}
+        self._sent: collections.deque[Any] = collections.deque()
+
+    def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
+        connection = self._store._sessions.get()
+        for statement, binds in steps:
+            rows = self._waiting.setdefault(statement, [])
+            rows.append(self._store._bind(connection, statement, binds))
+            if len(rows) == _ROWS_A_REQUEST:
+                self._send(rows)
+
+    def _send(self, rows: list[Any]) -> None:
+        batch = cassandra.query.BatchStatement(
+            batch_type=cassandra.query.BatchType.UNLOGGED
+        )
+        for row in rows:
+            batch.add(row)
+        rows.clear()
+        if len(self._sent) == _REQUESTS_UNDER_WAY:
+            self._sent.popleft().result()
+        session = self._store._sessions.get().session
+        self._sent.append(session.execute_async(batch))
+
+    def finish(self) -> None:
+        """Send what is left and wait until all is acknowledged."""
+        for rows in self._waiting.values():
+            if rows:
+                self._send(rows)
+        while self._sent:
+            self._sent.popleft().result()
+
+
+class _SettledTTL:
+    """The revocation TTL, read once instead of for each event."""
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
+
+    def ensure(self, _: int) -> None:
+        """It was made sure before the load."""
+
+    def ask(self) -> tuple[int, Callable[[], int]]:
+        return self._seconds, lambda: self._seconds
+
+
+def load_cassandra(
+    systems: Systems,
+    size: int,
+    reference: datetime.datetime,
+    first: int,
+    step: int,
+) -> None:
+    """Write every ``step``-th of ``size`` events; what a client does."""
+    systems.revoke._ensure_ttl()
+    loader = revoke.Revoke()
+    gathering = _Gathering(systems.revoke.db)
+    loader.db = gathering
+    loader._ttl = _SettledTTL(
+        revocation_ttl.RevocationTTL(systems.revoke.db).current()
+    )
+    for event in events.events(size, reference, first, step):
+        loader.revoke(event)
+    gathering.finish()
+
+
+def create_sql(systems: Systems) -> None:
+    """Make Keystone's table of revocation events, with its indexes."""
+    engine = sqlalchemy.create_engine(systems.place.database)
+    sql_revoke.RevocationEvent.__table__.create(engine)
+    engine.dispose()
+
+
+def load_sql(
+    server: MariaDB, database: str, size: int, reference: datetime.datetime
+) -> None:
+    """Fill ``revocation_event`` with the same events."""
+    columns = tuple(revoke_model.REVOKE_KEYS)
+    path = os.path.join(server.directory, f'{database}.tsv')
+    with open(path, 'w') as file:
+        for event in events.events(size, reference):
+            values = (getattr(event, name) for name in columns)
+            file.write(
+                '\t'.join(r'\N' if v is None else str(v) for v in values)
+                + '\n'
+            )
+    count = server.load(path, f'{database}.revocation_event', columns)
+    os.unlink(path)
+    if count != size:
+        raise LabError(f'MariaDB took {count} of {size} events')
+
+
+def verify(
+    systems: Systems, system: str, size: int, reference: datetime.datetime
+) -> None:
+    """Check that a token is found revoked that one of the events is for.
+
+    :raises LabError: if not; then the figures would be of something else.
+    """
+    values = events.token_values(1800, reference)
+    values['audit_id'] = events.revoked_audit_id(size)
+    found = systems.revoke_driver(system).list_events(token=values)
+    if not revoke_model.is_revoked(found, values):
+        raise LabError(f'{system}: a revoked token counts as live')
+
+
+def subject_rows(systems: Systems, reference: datetime.datetime) -> int:
+    """Return the rows in the subjects of a token that is checked."""
+    keys = subjects(events.token_values(1800, reference))
+    statement = systems.bare.prepare(revoke.CHECK.text(systems.place.name))
+    return len(systems.bare.execute(statement, (keys,)).all())

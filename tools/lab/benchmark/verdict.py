@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that the project promises, held against what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+#: Age of the token that the promises are about: the middle of its hour.
+MIDDLE = 1800
+#: How an operation is named where the node syncs its log for each write.
+BATCH = ' (commitlog batch)'
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One target and what became of it.
+
+    :ivar met: None if this run did not measure what it takes.
+    """
+
+    target: str
+    limit: str
+    measured: str
+    met: bool | None
+
+    @property
+    def word(self) -> str:
+        return {True: 'met', False: 'MISSED', None: 'not measured'}[self.met]
+
+    def __str__(self) -> str:
+        return f'{self.word:<12}  {self.target}: {self.measured}' + (
+            f' (limit {self.limit})' if self.met is not None else ''
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """Which figure of which row.
+
+    :ivar key: ``p50_ms`` or ``p99_ms``.
+    """
+
+    system: str
+    operation: str
+    size: int
+    token_age: int = MIDDLE
+    key: str = 'p50_ms'
+
+    def find(self, rows: Rows) -> float | None:
+        """Return the figure with one client, or None."""
+        for row in rows:
+            if (
+                row['system'] == self.system
+                and row['operation'] == self.operation
+                and row['size'] == self.size
+                and row['token_age_s'] == self.token_age
+                and row['clients'] == 1
+            ):
+                return float(row[self.key])
+        return None
+
+
+def ratio(
+    target: str, rows: Rows, figure: Figure, other: Figure, limit: float
+) -> Verdict:
+    """Judge that a figure is at most ``limit`` times another one."""
+    ours, theirs = figure.find(rows), other.find(rows)
+    words = f'{limit:.4g} x'
+    if ours is None or theirs is None:
+        return Verdict(target, words, 'not measured in this run', None)
+    measured = f'{ours:.3f} ms / {theirs:.3f} ms = {ours / theirs:.4f} x'
+    return Verdict(target, words, measured, ours <= limit * theirs)
+
+
+def at_most(
+    target: str, value: float | None, limit: float, unit: str
+) -> Verdict:
+    """Judge that a value is at most ``limit``."""
+    words = f'{limit:g} {unit}'
+    if value is None:
+        return Verdict(target, words, 'not measured in this run', None)
+    return Verdict(target, words, f'{value:.2f} {unit}', value <= limit)
+
+
+def revocation(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
+    """Judge the targets of the revocation check and of ``revoke``."""
+
+    def check(size: int, key: str = 'p50_ms') -> Figure:
+        return Figure('cassandra', 'check', size, key=key)
+
+    few, many = 10, 1_000_000
+    for key, limit in (('p50_ms', 1.5), ('p99_ms', 3)):
+        yield ratio(
+            f'check with {many} live revocations, {key[:3]} against its own'
+            f' with {few}',
+            rows,
+            check(many, key),
+            check(few, key),
+            limit,
+        )
+    yield ratio(
+        f'check with {many} against the SQL driver with 100000, p50, token'
+        ' in the middle of its hour',
+        rows,
+        check(many),
+        Figure('sql', 'check', 100_000),
+        1 / 100,
+    )
+    for size in sorted({row['size'] for row in rows}):
+        yield ratio(
+            f'check with {size} against a bare read of a token row, p50',
+            rows,
+            check(size),
+            Figure('bare', 'read token row', size, 0),
+            3,
+        )
+    for operation in ('revoke', 'revoke' + BATCH):
+        yield ratio(
+            f'{operation} against the SQL driver, p50, 10000 live events',
+            rows,
+            Figure('cassandra', operation, 10_000, 0),
+            Figure('sql', 'revoke', 10_000, 0),
+            1,
+        )
+
+
+def validation(rows: list[dict[str, Any]], size: int) -> Verdict:
+    """Judge ``validate_token``."""
+    return ratio(
+        'validate_token against a bare read of the same row, p50',
+        rows,
+        Figure('cassandra', 'validate', size, 0),
+        Figure('bare', 'read token row', size, 0),
+        1.5,
+    )
+
+
+def missed(verdicts: Iterable[Verdict]) -> bool:
+    """Return whether a target was missed."""
+    return any(verdict.met is False for verdict in verdicts)
