@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable
 
 import cassandra
 import cassandra.cluster
@@ -102,10 +101,24 @@ def absent_region(error: BaseException) -> str | None:
     An empty string means one that the error does not name; None, that the
     error has another cause.
     """
+    if isinstance(error, cassandra.cluster.NoHostAvailable):
+        # What is sent again to another node ends so once all have said it.
+        regions = [absent_region(said) for said in _said_by_hosts(error)]
+        return max(
+            (name for name in regions if name is not None), default=None
+        )
     if isinstance(error, (cassandra.Unavailable, cassandra.WriteTimeout)):
         found = _DATACENTER.search(str(error) + ' ')
         return found[1] if found else ''
     return None
+
+
+def _said_by_hosts(
+    error: cassandra.cluster.NoHostAvailable,
+) -> list[BaseException]:
+    errors = error.errors
+    values = errors.values() if isinstance(errors, dict) else errors
+    return [said for said in values if isinstance(said, BaseException)]
 
 
 def _is_unknown_outcome(error: BaseException) -> bool:
@@ -128,9 +141,16 @@ def _is_unknown_outcome(error: BaseException) -> bool:
 def explain(error: BaseException) -> str:
     """Return one line that says what happened, naming what to look at."""
     if isinstance(error, cassandra.cluster.NoHostAvailable):
-        errors = error.errors
-        values = errors.values() if isinstance(errors, dict) else errors
-        return _explain_hosts(list(values), str(error.args[0]))
+        reasons = sorted(
+            {
+                # While connecting it is not the request that timed out.
+                _explain_connection(said)
+                if isinstance(said, cassandra.OperationTimedOut)
+                else explain(said)
+                for said in _said_by_hosts(error)
+            }
+        )
+        return '; '.join(reasons) or f'{error.args[0]}: no node can be reached'
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer within [cassandra] request_timeout'
     if isinstance(error, cassandra.Unavailable):
@@ -154,17 +174,6 @@ def explain(error: BaseException) -> str:
             ' required replicas answered'
         )
     return _explain_connection(error)
-
-
-def _explain_hosts(errors: Iterable[BaseException], otherwise: str) -> str:
-    reasons = sorted(
-        {
-            _explain_connection(error)
-            for error in errors
-            if isinstance(error, BaseException)
-        }
-    )
-    return '; '.join(reasons) or f'{otherwise}: no node can be reached'
 
 
 def _explain_connection(error: BaseException) -> str:

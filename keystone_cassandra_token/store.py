@@ -172,16 +172,18 @@ class Store:
         """Write at the fallback level, where the class has one; then 503."""
         operation = steps[0][0].operation
         region = errors.absent_region(failure.__cause__)
-        level = self._sessions.get().policy.fallback(operation)
+        connection = self._sessions.get()
+        level = connection.policy.fallback(operation)
         if region is None or level is None:
             self._outage.began(operation.value, failure.reason)
             raise failure
         with self._translated(steps[0][0]):
             self._start_batch(steps, level).result()
-        where = f'datacenter {region}' if region else 'another datacenter'
+        # A time-out does not say which it was.
+        others = sorted(connection.replication.keys() - {connection.local_dc})
         reason = (
-            f'The change is durable in this region, but {where} could not be'
-            ' told.'
+            'The change is durable in this region, but datacenter'
+            f' {region or " or ".join(others)} could not be told.'
         )
         self._outage.began(operation.value, reason)
         raise errors.RegionUnavailable(reason) from failure
