@@ -136,7 +136,7 @@ class TestAddresses:
             with ports.block(None, 1, (port,)) as (_, shift):
                 assert shift > 0
             with (
-                pytest.raises(LabError, match=str(port)),
+                pytest.raises(LabError, match=f'port {port} is taken'),
                 ports.block(None, 1, (), fixed=(port,)),
             ):
                 pytest.fail('a taken port was handed out')

@@ -74,7 +74,7 @@ class Cluster:
         port: int | None = None,
         name: str | None = None,
         own: bool = False,
-        timeout: float = 180,
+        timeout: float = 300,
         progress: Callable[[str], None] | None = None,
     ) -> 'Cluster':
         """Start a cluster and wait until it answers.
@@ -193,7 +193,7 @@ class Cluster:
         finally:
             driver.shutdown()
 
-    def start_stopped(self, timeout: float = 180) -> list[Node]:
+    def start_stopped(self, timeout: float = 300) -> list[Node]:
         """Start the nodes that do not run; returns them."""
         stopped = [node for node in self.nodes if not node.running]
         if not stopped:
@@ -337,7 +337,7 @@ class External(Cluster):
             ExternalNode(i, host, port) for i, host in enumerate(hosts, 1)
         ]
 
-    def start_stopped(self, timeout: float = 180) -> list[Node]:
+    def start_stopped(self, timeout: float = 300) -> list[Node]:
         return []
 
     def detach(self) -> None:

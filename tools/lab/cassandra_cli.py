@@ -21,7 +21,11 @@ DEFAULT = 'default'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and options.run is not shell:
+        parser.error(f'unknown arguments: {" ".join(others)}')
+    options.arguments = others
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return int(options.run(options))
@@ -121,6 +125,8 @@ def shell(options: argparse.Namespace) -> int:
     if cqlsh is None:
         raise LabError('cqlsh is not installed (pip install cqlsh)')
     node = answering[0]
+    # The driver tries event loops whose libraries tell of their end.
+    os.environ['PYTHONWARNINGS'] = 'ignore'
     os.execv(cqlsh, [cqlsh, *options.arguments, node.address, str(node.port)])
 
 
@@ -293,11 +299,10 @@ def _parser() -> argparse.ArgumentParser:
     it = command(status, 'show the clusters and their nodes')
     it.add_argument('--name', help='which cluster (default: all)', **name)
 
-    it = command(shell, 'open cqlsh on a cluster')
-    it.add_argument('--name', default=DEFAULT, help=text, **name)
-    it.add_argument(
-        'arguments', nargs=argparse.REMAINDER, help='arguments for cqlsh'
+    it = command(
+        shell, 'open cqlsh on a cluster; further arguments are given to it'
     )
+    it.add_argument('--name', default=DEFAULT, help=text, **name)
     return parser
 
 

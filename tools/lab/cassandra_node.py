@@ -76,7 +76,7 @@ class Node:
     def running(self) -> bool:
         return self.process is not None
 
-    def start(self, timeout: float = 180) -> None:
+    def start(self, timeout: float = 300) -> None:
         """Start the node on the data that it has, and wait for it.
 
         It answers CQL then, and the other running nodes see it.

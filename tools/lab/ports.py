@@ -120,6 +120,12 @@ def block(
                 ):
                     yield prefix, shift
                     return
+    busy = [port for port in fixed if not is_free(f'{prefix}.1', port)]
+    if busy:
+        raise LabError(
+            f'port {busy[0]} is taken on all addresses: another program'
+            ' listens on it. Choose another port'
+        )
     raise LabError(
         f'no free loopback address for {nodes} nodes: on every one that was'
         f' tried something listens on one of the ports'
