@@ -9,8 +9,9 @@ An event is written to two tables in one logged batch, so both or none:
     them goes to the partition ``other``.  The rest of its attributes is the
     clustering key ``scope``.  The value is ``issued_before``, and also the
     write timestamp: the later of two events for the same wins in whatever
-    order they arrive, and a user revoked a thousand times is one row.  A
-    check reads a token's subjects in one round trip.
+    order they arrive, and a user revoked a thousand times is one row (one
+    for each TTL setting: a row that lasts longer is never replaced by one
+    that ends sooner).  A check reads a token's subjects in one round trip.
 ``revocation_log``
     by hour, for :meth:`Revoke.list_events` without a token.
 
@@ -55,6 +56,10 @@ _ATTRIBUTES = (
     'expires_at',
 )
 _OTHER = 'other'
+
+#: Beside an event's attributes, the TTL setting that its row was written
+#: with is part of the key.
+_KEPT = 'kept'
 
 #: Subjects whose ids are never used again: an event for one revokes whatever
 #: the clocks of the servers say.
@@ -127,16 +132,27 @@ class Revoke(Driver, base.RevokeDriverBase):
         # that it stops can be fetched.
         until = max(event.issued_before, event.revoked_at, clock.utcnow())
         seen, current = self._ttl.ask()
-        self._write(stored, logged, clock.ttl_until(until, seen))
+        self._write(stored, logged, until, seen)
         if (longer := current()) > seen:
-            # Of two equal writes Cassandra keeps the one that lasts longer.
-            self._write(stored, logged, clock.ttl_until(until, longer))
+            self._write(stored, logged, until, longer)
 
     def _write(
-        self, stored: Mapping[str, Any], logged: Mapping[str, Any], ttl: int
+        self,
+        stored: Mapping[str, Any],
+        logged: Mapping[str, Any],
+        until: datetime.datetime,
+        kept: int,
     ) -> None:
+        ttl = clock.ttl_until(until, kept)
+        # Written before the present TTL is known, and perhaps with too short
+        # a one: under a key of its own it cannot take the place of a row
+        # that lasts longer, should the process die before it writes again.
+        scope = {**stored['scope'], _KEPT: kept}
         self.db.batch(
-            (REVOKE, {'ttl': ttl} | REVOCATION.dump(stored)),
+            (
+                REVOKE,
+                {'ttl': ttl} | REVOCATION.dump({**stored, 'scope': scope}),
+            ),
             (LOG_EVENT, {'ttl': ttl} | LOGGED.dump(logged)),
         )
 
@@ -207,11 +223,14 @@ def _address(event: revoke_model.RevokeEvent) -> tuple[str, dict[str, Any]]:
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a stored event."""
+    scope = {
+        name: row['scope'][name] for name in row['scope'] if name != _KEPT
+    }
     kind, _, value = row['subject'].partition(':')
     for attribute, name in _SUBJECTS.items():
         if name == kind:
-            return {attribute: value, **row['scope']}
-    return dict(row['scope'])
+            return {attribute: value, **scope}
+    return scope
 
 
 def _event(row: Mapping[str, Any]) -> revoke_model.RevokeEvent:

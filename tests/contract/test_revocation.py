@@ -179,15 +179,20 @@ class TestTTL:
             stores._shared.pop(id(db.conf))
 
     def ttl(self, session, keyspace, user_id):
-        (row,) = stored(
+        """Return for how long the latest event on a user lasts, in s."""
+        rows = stored(
             session,
             keyspace,
             user_id,
             'issued_before, TTL(issued_before) AS ttl,'
             ' TTL(revoked_at) AS other',
         )
-        assert abs(row['ttl'] - row['other']) <= 1
-        return row['ttl']
+        for row in rows:
+            assert abs(row['ttl'] - row['other']) <= 1
+        latest = max(row['issued_before'] for row in rows)
+        return max(
+            row['ttl'] for row in rows if row['issued_before'] == latest
+        )
 
     @pytest.mark.parametrize('first', ['short', 'long'])
     @pytest.mark.parametrize('later', ['short', 'long'])
@@ -203,8 +208,9 @@ class TestTTL:
         for each in order:
             offset = SECOND if each is newest else 0 * SECOND
             each.revoke(event(user_id=user_id, issued_before=NOW + offset))
-        (row,) = stored(session, keyspace, user_id)
-        assert row['issued_before'] == clock.to_micros(NOW + SECOND)
+        rows = stored(session, keyspace, user_id)
+        latest = max(row['issued_before'] for row in rows)
+        assert latest == clock.to_micros(NOW + SECOND)
         assert self.ttl(session, keyspace, user_id) >= long.needs - 30
 
     def test_raised_once_and_never_lowered(self, server, store):
@@ -352,7 +358,7 @@ def test_no_attribute_revokes_all_before(driver, session, keyspace):
         later = values(user_id='any', issued_at=NOW + SECOND)
         assert not is_revoked(driver, later)
     finally:
-        session.execute(f'TRUNCATE {keyspace}.revocation')
+        session.execute(f'TRUNCATE {keyspace}.revocation', timeout=60)
 
 
 class TestListSince:
@@ -360,7 +366,7 @@ class TestListSince:
 
     @pytest.fixture(autouse=True)
     def _empty(self, session, keyspace):
-        session.execute(f'TRUNCATE {keyspace}.revocation_log')
+        session.execute(f'TRUNCATE {keyspace}.revocation_log', timeout=60)
 
     def test_in_order_and_only_newer(self, driver):
         moments = [NOW - offset * SECOND for offset in (5, 1, 4, 2, 3)]
