@@ -183,7 +183,9 @@ def empty_table(store, keyspace):
 
     def truncate():
         connection = store._sessions.get()
-        connection.session.execute(f'TRUNCATE {keyspace}.revocation')
+        connection.session.execute(
+            f'TRUNCATE {keyspace}.revocation', timeout=60
+        )
 
     truncate()
     yield truncate

@@ -58,11 +58,17 @@ def intercepted(store: Store, action: Action) -> Iterator[None]:
         statements = tuple(statement for statement, _ in steps)
         return action(statements, lambda: start_batch(steps, level))
 
+    outer = {
+        name: value
+        for name, value in vars(store).items()
+        if name in ('_start', '_start_batch')
+    }
     store._start, store._start_batch = one, batch
     try:
         yield
     finally:
         del store._start, store._start_batch
+        vars(store).update(outer)  # where faults are nested
 
 
 class Fault:
