@@ -402,6 +402,8 @@ FORK = """
     if child == 0:
         import faulthandler
         faulthandler.dump_traceback_later(20, exit=True)
+        if sessions._current is not None:
+            os._exit(2)
         try:
             sessions.get()
         except errors.StoreUnavailable as failure:
