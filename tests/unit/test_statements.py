@@ -244,7 +244,6 @@ def test_no_column_is_written_both_conditionally_and_plainly() -> None:
         for column in PARSED[name].written:
             ways[statement.table, column][conditional] = name
     mixed = {where: names for where, names in ways.items() if len(names) > 1}
-    # Keys are written by every insert.
     assert not mixed
 
 
