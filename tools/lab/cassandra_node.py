@@ -211,9 +211,11 @@ class Node:
         """The last lines of the node's log."""
         try:
             with open(self.log, errors='replace') as file:
-                return ''.join(file.readlines()[-lines:]).rstrip()
+                tail = file.readlines()[-lines:]
         except FileNotFoundError:
             return '(no log was written)'
+        # Some lines hold the whole class path.
+        return '\n'.join(line.rstrip()[:300] for line in tail)
 
     def _signal(self, number: int) -> None:
         process = self.process
