@@ -22,7 +22,6 @@ import datetime
 import random
 import time
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeGuard
 
@@ -42,15 +41,16 @@ from keystone_cassandra_token.cql import (
     scan,
     write,
 )
+from keystone_cassandra_token.index import (
+    ALL_SHARDS,
+    Index,
+    shard_of,
+)
 from keystone_cassandra_token.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.uniqueness import Claims, Taken
 
 LOG = log.getLogger(__name__)
-
-#: One service user can be the trustee of millions.
-SHARDS = 16
-_ALL_SHARDS = list(range(SHARDS))
 
 #: A deletion mark outlives its trust by this many seconds, whatever the
 #: clocks of the servers that wrote the two.
@@ -141,26 +141,9 @@ CONSUME_EXPIRING = claim(
 DELETE_USE = claim('DELETE FROM trust_use WHERE id = :id IF EXISTS')
 
 
-class _Index:
-    """Ids of trusts by one of their columns."""
-
-    def __init__(self, table: str, column: str) -> None:
-        self.column = column
-        key = f'{column} = :{column} AND shard'
-        self.list = read(f'SELECT id FROM {table} WHERE {key} IN :shards')
-        self.insert = write(
-            f'INSERT INTO {table} ({column}, shard, id)'
-            f' VALUES (:{column}, :shard, :id)'
-        )
-        self.insert_expiring = self.insert.expiring()
-        self.delete = write(
-            f'DELETE FROM {table} WHERE {key} = :shard AND id = :id'
-        )
-
-
-BY_TRUSTOR = _Index('trust_by_trustor', 'trustor_user_id')
-BY_TRUSTEE = _Index('trust_by_trustee', 'trustee_user_id')
-BY_PROJECT = _Index('trust_by_project', 'project_id')
+BY_TRUSTOR = Index('trust_by_trustor', 'trustor_user_id')
+BY_TRUSTEE = Index('trust_by_trustee', 'trustee_user_id')
+BY_PROJECT = Index('trust_by_project', 'project_id')
 _INDEXES = (BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
 
 
@@ -294,10 +277,10 @@ class Trust(Driver, base.TrustDriverBase):
     def _visible_anywhere(self, trust_id: str) -> bool:
         return _exists(self.db.one(GET_EVERYWHERE, TRUST, id=trust_id))
 
-    def _indexed(self, index: _Index, value: str) -> Iterator[dict[str, Any]]:
+    def _indexed(self, index: Index, value: str) -> Iterator[dict[str, Any]]:
         """Yield the trusts of an index, deleted ones too."""
         ids = self.db.rows(
-            index.list, ID, shards=_ALL_SHARDS, **{index.column: value}
+            index.list, ID, shards=ALL_SHARDS, **{index.column: value}
         )
         for found in self.db.many(GET, TRUST, ids):
             yield from filter(_exists, found)
@@ -351,7 +334,7 @@ class Trust(Driver, base.TrustDriverBase):
             self._write_use(stored, life)
         # One logged batch: nobody finds a trust that later vanishes from
         # its indexes.
-        shard = _shard(stored['id'])
+        shard = shard_of(stored['id'])
         steps = [
             (
                 index.insert_expiring if life else index.insert,
@@ -429,7 +412,7 @@ class Trust(Driver, base.TrustDriverBase):
         key = _claim_key(stored)
         if key is not None:
             CLAIMS.release(self.db, trust_id, **key)
-        shard = _shard(trust_id)
+        shard = shard_of(trust_id)
         self.db.batch(
             *(
                 (
@@ -471,10 +454,6 @@ class Trust(Driver, base.TrustDriverBase):
 def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     # A deletion mark can outlive its trust: a row without its birth column.
     return stored is not None and stored['trustor_user_id'] is not None
-
-
-def _shard(trust_id: str) -> int:
-    return zlib.crc32(trust_id.encode()) % SHARDS
 
 
 def _claim_key(stored: dict[str, Any]) -> dict[str, Any] | None:

@@ -141,7 +141,7 @@ class TestCreate:
         ids = store.rows(
             trust.BY_TRUSTOR.list,
             trust.ID,
-            shards=list(range(trust.SHARDS)),
+            shards=trust.ALL_SHARDS,
             trustor_user_id=values['trustor_user_id'],
         )
         assert ids == [{'id': trust_id}]
@@ -184,7 +184,7 @@ class TestFlush:
                 found = store.rows(
                     index.list,
                     trust.ID,
-                    shards=list(range(trust.SHARDS)),
+                    shards=trust.ALL_SHARDS,
                     **{index.column: values[index.column]},
                 )
                 rows[index.column] = found or None
