@@ -123,7 +123,7 @@ false, any certificate of the authority is accepted for any node.
         max=5,
         help="""
 Version of Cassandra's native protocol; all supported versions of Cassandra
-know 5. The driver goes down by itself where a node does not.
+know 5. A node that does not is refused.
 """,
     ),
     cfg.FloatOpt(

@@ -157,6 +157,9 @@ class Trust(Driver, base.TrustDriverBase):
         roles: Iterable[dict[str, Any]],
     ) -> dict[str, Any]:
         stored = _stored(trust_id, trust, roles)
+        if _exists(self.db.one(GET, TRUST, id=trust_id)):
+            # Before anything is written that would have to be undone.
+            raise _duplicate_id()
         ttl = self._ttl(stored)
         key = _claim_key(stored)
         if key is None:
@@ -371,9 +374,7 @@ class Trust(Driver, base.TrustDriverBase):
                 raise
         else:
             if not outcome:
-                raise exception.Conflict(
-                    type='trust', details=_('Duplicate trust ID')
-                )
+                raise _duplicate_id()
 
     def _mark_deleted(self, stored: dict[str, Any]) -> None:
         mark = {
@@ -449,6 +450,10 @@ class Trust(Driver, base.TrustDriverBase):
             max(stored['expires_at'], clock.utcnow()),
             self.conf.cassandra.trust_retention,
         )
+
+
+def _duplicate_id() -> exception.Conflict:
+    return exception.Conflict(type='trust', details=_('Duplicate trust ID'))
 
 
 def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:

@@ -176,3 +176,19 @@ def empty(store, keyspace):
     ):
         if session.execute(f'SELECT * FROM {keyspace}.{table} LIMIT 1').one():
             session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
+
+
+def test_a_trust_id_is_used_once(ours):
+    trust_id = uuid.uuid4().hex
+    values = {
+        'trustor_user_id': 'u1',
+        'trustee_user_id': 'u2',
+        'project_id': 'p',
+        'impersonation': False,
+        'expires_at': timeutils.utcnow() + datetime.timedelta(hours=1),
+    }
+    ours.create_trust(trust_id, values, [])
+    other = values | {'trustee_user_id': 'u3', 'remaining_uses': 1}
+    with pytest.raises(exception.Conflict):
+        ours.create_trust(trust_id, other, [])
+    assert ours.get_trust(trust_id)['trustee_user_id'] == 'u2'
