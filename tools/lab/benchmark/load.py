@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import datetime
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ import sqlalchemy
 from keystone.models import revoke_model
 from keystone.revoke.backends import sql as sql_revoke
 
-from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token import errors, revocation_ttl
 from keystone_cassandra_token.cql import Statement
 from keystone_cassandra_token.drivers import revoke
 from keystone_cassandra_token.store import Store
@@ -30,6 +31,7 @@ from lab.mariadb import MariaDB
 
 _ROWS_A_REQUEST = 50
 _REQUESTS_UNDER_WAY = 24
+_ATTEMPTS = 30
 
 
 class _Gathering:
@@ -56,9 +58,27 @@ class _Gathering:
             batch.add(row)
         rows.clear()
         if len(self._sent) == _REQUESTS_UNDER_WAY:
-            self._sent.popleft().result()
-        session = self._store._sessions.get().session
-        self._sent.append(session.execute_async(batch))
+            self._settle()
+        self._sent.append((batch, self._start(batch)))
+
+    def _start(self, batch: cassandra.query.BatchStatement) -> Any:
+        return self._store._sessions.get().session.execute_async(batch)
+
+    def _settle(self) -> None:
+        """Wait until the oldest request is acknowledged."""
+        batch, answer = self._sent.popleft()
+        for _ in range(_ATTEMPTS):
+            try:
+                answer.result()
+            except errors.DRIVER_ERRORS as error:
+                # The same write again does no harm, and a node that is
+                # flooded needs a moment.
+                failure = error
+                time.sleep(1)
+                answer = self._start(batch)
+            else:
+                return
+        raise failure
 
     def finish(self) -> None:
         """Send what is left and wait until all is acknowledged."""
@@ -66,7 +86,7 @@ class _Gathering:
             if rows:
                 self._send(rows)
         while self._sent:
-            self._sent.popleft().result()
+            self._settle()
 
 
 class _SettledTTL:
@@ -75,11 +95,15 @@ class _SettledTTL:
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
 
-    def ensure(self, _: int) -> None:
-        """It was made sure before the load."""
-
     def ask(self) -> tuple[int, Callable[[], int]]:
         return self._seconds, lambda: self._seconds
+
+
+class _Loader(revoke.Revoke):
+    """The driver without what it makes sure of before each event."""
+
+    def _ensure_ttl(self) -> None:
+        pass
 
 
 def load_cassandra(
@@ -91,7 +115,7 @@ def load_cassandra(
 ) -> None:
     """Write every ``step``-th of ``size`` events; what a client does."""
     systems.revoke._ensure_ttl()
-    loader = revoke.Revoke()
+    loader = _Loader()
     gathering = _Gathering(systems.revoke.db)
     loader.db = gathering
     loader._ttl = _SettledTTL(
