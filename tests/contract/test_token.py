@@ -259,7 +259,7 @@ VALID = tokens.PREFIX + 'A' * 43
         VALID[:-1] + '=',
         VALID.upper(),
         'kc2_' + 'A' * 43,
-        uuid.uuid4().hex,
+        '0f1e2d3c4b5a69788796a5b4c3d2e1f0',
         'gAAAAAB' + 'x' * 180,  # a Fernet token
     ],
 )
