@@ -175,7 +175,7 @@ make_environment() {
         tee "$log" | awk '
             /^Collecting / && ++count % 25 == 0 {
                 print "  " count " packages found so far"; fflush() }
-            /^Building wheel/ { print "  compiling one"; fflush() }
+            /^Building wheel/ { print "  building packages"; fflush() }
             /^Installing collected/ { print "  installing them"; fflush() }
         ' >&2; then
         tail -n 20 "$log" >&2
