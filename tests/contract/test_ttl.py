@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every column of every row has the right TTL, and nothing is left behind.
+
+The columns come from the node's own schema, so that a new one is not
+forgotten.
+"""
+
+import datetime
+import time
+import uuid
+
+import pytest
+from keystone import exception
+from keystone.models import revoke_model
+from keystone.models.token_model import TokenModel
+
+from keystone_cassandra_token import clock, revocation_ttl
+from keystone_cassandra_token.drivers import revoke, token, trust
+
+SECOND = datetime.timedelta(seconds=1)
+#: Seconds by which a TTL may be below the exact one when it is read: a slow
+#: machine reads late.
+LATE = 60
+
+TRUST_TABLES = (
+    'trust',
+    'trust_use',
+    'trust_by_trustor',
+    'trust_by_trustee',
+    'trust_by_project',
+    'trust_claim',
+)
+
+
+@pytest.fixture
+def session(store):
+    return store._sessions.get().session
+
+
+@pytest.fixture
+def empty(session, keyspace):
+    """Empty the tables of trusts."""
+    for table in TRUST_TABLES:
+        session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
+
+
+def columns(session, keyspace, table):
+    """Return the columns that are not of the primary key."""
+    return sorted(
+        row['column_name']
+        for row in session.execute(
+            'SELECT column_name, kind FROM system_schema.columns'
+            ' WHERE keyspace_name = %s AND table_name = %s',
+            (keyspace, table),
+        )
+        if row['kind'] == 'regular'
+    )
+
+
+def ttls(session, keyspace, table, key):
+    """Return column -> TTL of the one row with a key; null ones are out.
+
+    :param key: column -> value of a part of the primary key that names it.
+    """
+    names = columns(session, keyspace, table)
+    asked = ', '.join(
+        f'"{name}", TTL("{name}") AS "ttl of {name}"' for name in names
+    )
+    where = ' AND '.join(f'"{name}" = %s' for name in key)
+    (row,) = session.execute(
+        f'SELECT {asked} FROM {keyspace}."{table}" WHERE {where}'
+        ' ALLOW FILTERING',
+        list(key.values()),
+    )
+    return {
+        name: row[f'ttl of {name}'] for name in names if row[name] is not None
+    }
+
+
+def tombstones(session, keyspace, table):
+    """Return how many tombstones a read of a whole table meets."""
+    future = session.execute_async(
+        f'SELECT * FROM {keyspace}."{table}"', trace=True
+    )
+    rows = list(future.result())
+    assert rows
+    events = future.get_query_trace(max_wait=30).events
+    # As Cassandra's tracing says for each partition range that it reads.
+    said = [
+        event.description.split()
+        for event in events
+        if event.description.startswith('Read ')
+        and 'tombstone cells' in event.description
+    ]
+    assert said, [event.description for event in events]
+    return sum(int(words[words.index('tombstone') - 1]) for words in said)
+
+
+def check(found, expected):
+    """Each column's TTL, read a moment after it was written."""
+    assert found
+    for name, ttl in found.items():
+        assert ttl is not None, f'{name} lives for ever'
+        assert expected - LATE <= ttl <= expected + 1, name
+
+
+def make_token(seconds, **values):
+    model = TokenModel()
+    model.user_id = uuid.uuid4().hex
+    model.methods = ['password']
+    model.audit_id = uuid.uuid4().hex[:22]
+    expires_at = clock.utcnow() + seconds * SECOND
+    model.expires_at = expires_at.isoformat() + 'Z'
+    for name, value in values.items():
+        setattr(model, name, value)
+    return model
+
+
+FULL_TOKEN = {
+    'parent_audit_id': 'parent',
+    'system': 'all',
+    'domain_id': 'domain',
+    'project_id': 'project',
+    'trust_id': 'trust',
+    'federated_groups': [{'id': 'group'}],
+    'identity_provider_id': 'idp',
+    'protocol_id': 'protocol',
+    'access_token_id': 'access',
+    'application_credential_id': 'credential',
+    'oauth2_thumbprint': 'thumbprint',
+}
+
+
+class TestToken:
+    @pytest.mark.parametrize('seconds', [3600, 1, -3600])
+    @pytest.mark.parametrize('values', [FULL_TOKEN, {}], ids=['full', 'bare'])
+    def test_every_column(self, conf, session, keyspace, seconds, values):
+        provider = token.Provider()
+        token_id, _ = provider.generate_id_and_issued_at(
+            make_token(seconds, **values)
+        )
+        found = ttls(
+            session, keyspace, 'token', {'id_hash': provider._hash(token_id)}
+        )
+        if values:
+            assert sorted(found) == columns(session, keyspace, 'token')
+        check(found, seconds + conf.token.allow_expired_window)
+
+    def test_nothing_null_is_written(self, session, keyspace):
+        session.execute(f'TRUNCATE {keyspace}."token"', timeout=60)
+        provider = token.Provider()
+        for _ in range(3):
+            provider.generate_id_and_issued_at(make_token(3600))
+        assert tombstones(session, keyspace, 'token') == 0
+
+
+class TestRevocation:
+    def test_every_column(self, conf, session, keyspace):
+        user_id = uuid.uuid4().hex
+        driver = revoke.Revoke()
+        driver.revoke(revoke_model.RevokeEvent(user_id='it has heard of'))
+        driver.revoke(revoke_model.RevokeEvent(user_id=user_id))
+        expected = max(
+            revocation_ttl.needed(conf),
+            revocation_ttl.RevocationTTL(driver.db).current(),
+        )
+        for table in ('revocation', 'revocation_log'):
+            found = ttls(
+                session, keyspace, table, {'subject': f'user:{user_id}'}
+            )
+            assert sorted(found) == columns(session, keyspace, table)
+            check(found, expected)
+
+    @pytest.mark.parametrize('table', ['revocation', 'revocation_log'])
+    def test_nothing_null_is_written(self, session, keyspace, table):
+        session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
+        for number in range(3):
+            revoke.Revoke().revoke(
+                revoke_model.RevokeEvent(user_id=f'user-{number}')
+            )
+        assert tombstones(session, keyspace, table) == 0
+
+
+def new_trust(seconds, **values):
+    expires_at = clock.utcnow() + seconds * SECOND if seconds else None
+    return {
+        'trustor_user_id': uuid.uuid4().hex,
+        'trustee_user_id': uuid.uuid4().hex,
+        'project_id': uuid.uuid4().hex,
+        'impersonation': True,
+        'expires_at': expires_at,
+        'remaining_uses': 5,
+        'redelegated_trust_id': 'other',
+        'redelegation_count': 1,
+        'note': 'x',
+        **values,
+    }
+
+
+def make_trust(driver, values):
+    trust_id = uuid.uuid4().hex
+    driver.create_trust(trust_id, values, [{'id': 'role'}])
+    return trust_id
+
+
+@pytest.mark.usefixtures('empty')
+class TestTrust:
+    @pytest.fixture
+    def driver(self, store):
+        return trust.Trust()
+
+    def every(self, session, keyspace, trust_id):
+        return {
+            table: ttls(
+                session,
+                keyspace,
+                table,
+                {'owner' if table == 'trust_claim' else 'id': trust_id},
+            )
+            for table in ('trust', 'trust_use', 'trust_claim')
+        }
+
+    @pytest.mark.parametrize('seconds', [3600, -600])
+    @pytest.mark.parametrize('used', [0, 1, 4])
+    def test_every_column(
+        self, driver, conf, session, keyspace, seconds, used
+    ):
+        trust_id = make_trust(driver, new_trust(seconds))
+        for _ in range(used):
+            driver.consume_use(trust_id)
+        expected = max(seconds, 0) + conf.cassandra.trust_retention
+        for table, found in self.every(session, keyspace, trust_id).items():
+            names = set(columns(session, keyspace, table))
+            names -= {'deleted_at'}  # of a trust that is not deleted
+            if not used:
+                names -= {'attempt'}  # nobody has used it yet
+            assert set(found) == names
+            check(found, expected)
+
+    def test_the_index_rows(self, driver, conf, session, keyspace):
+        # They have no cells; a row that is gone after its TTL is tested
+        # below.  Here: they are written with it.
+        values = new_trust(3600)
+        trust_id = make_trust(driver, values)
+        for index in trust._INDEXES:
+            assert index.insert_expiring.cql.endswith('USING TTL :ttl')
+            assert driver.db.rows(
+                index.list,
+                trust.ID,
+                shards=trust.ALL_SHARDS,
+                **{index.column: values[index.column]},
+            ) == [{'id': trust_id}]
+
+    @pytest.mark.parametrize('by', ['delete_trust', 'project'])
+    def test_no_trust_outlives_its_deletion_mark(
+        self, driver, session, keyspace, by
+    ):
+        values = new_trust(3600)
+        trust_id = make_trust(driver, values)
+        if by == 'project':
+            driver.delete_trusts_for_project(values['project_id'])
+        else:
+            driver.delete_trust(trust_id)
+        found = ttls(session, keyspace, 'trust', {'id': trust_id})
+        mark = found.pop('deleted_at')
+        assert mark > max(found.values()) + LATE
+
+    def test_without_an_expiry_no_column_expires(
+        self, driver, session, keyspace
+    ):
+        trust_id = make_trust(driver, new_trust(None))
+        driver.consume_use(trust_id)
+        driver.delete_trust(trust_id)
+        for table in ('trust', 'trust_use'):
+            found = ttls(session, keyspace, table, {'id': trust_id})
+            assert set(found.values()) == {None}
+
+    def test_nothing_null_is_written(self, driver, session, keyspace):
+        for seconds in (3600, None):
+            make_trust(
+                driver,
+                new_trust(
+                    seconds,
+                    remaining_uses=None,
+                    redelegated_trust_id=None,
+                    redelegation_count=None,
+                ),
+            )
+            make_trust(driver, new_trust(seconds))
+        for table in TRUST_TABLES:
+            assert tombstones(session, keyspace, table) == 0, table
+
+    @pytest.mark.parametrize('deleted', [False, True])
+    def test_no_ghost_after_the_end(
+        self, driver, session, keyspace, monkeypatch, deleted
+    ):
+        """A use counted just before the end brings nothing back to life."""
+        real = clock.ttl_until
+        life = 8
+        # The retention is a minute at least: too long to wait for.
+        monkeypatch.setattr(
+            clock, 'ttl_until', lambda end, extra=0: real(end, 0)
+        )
+        monkeypatch.setattr(trust, '_MARGIN', 1)
+        values = new_trust(life)
+        trust_id = make_trust(driver, values)
+        end = time.monotonic() + life
+        driver.consume_use(trust_id)
+        while time.monotonic() < end - 3:
+            time.sleep(0.1)
+        driver.consume_use(trust_id)
+        if deleted:
+            driver.delete_trust(trust_id)
+        for table in TRUST_TABLES:
+            self.wait_until_empty(session, keyspace, table)
+        with pytest.raises(exception.TrustNotFound):
+            driver.consume_use(trust_id)
+        # A conditional write finds nothing to change either.
+        left = driver.db.cas(
+            trust.CONSUME_EXPIRING,
+            id=trust_id,
+            seen=3,
+            left=2,
+            attempt=uuid.uuid4(),
+            ttl=60,
+        )
+        assert not left
+        for table in TRUST_TABLES:
+            assert not list(
+                session.execute(f'SELECT * FROM {keyspace}.{table}')
+            )
+        assert make_trust(
+            driver, values | {'expires_at': clock.utcnow() + 5 * SECOND}
+        )
+
+    def wait_until_empty(self, session, keyspace, table):
+        for _ in range(600):
+            rows = list(session.execute(f'SELECT * FROM {keyspace}.{table}'))
+            if not rows:
+                return
+            time.sleep(0.1)
+        pytest.fail(f'left in {table}: {rows}')

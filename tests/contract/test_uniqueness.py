@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims of unique names, at both of their serial levels."""
+
+import datetime
+import uuid
+
+import pytest
+
+from keystone_cassandra_token import clock, errors, uniqueness
+from keystone_cassandra_token.consistency import Operation
+from keystone_cassandra_token.drivers import trust
+from keystone_cassandra_token.uniqueness import Claims, Taken
+from tests.fault import faults
+
+
+# Of the same table, but never of the same row: the levels do not mix.
+@pytest.fixture(params=[Operation.CLAIM, Operation.MUTATE])
+def claims(request):
+    return Claims('trust_claim', *trust.CLAIMS.key, operation=request.param)
+
+
+@pytest.fixture
+def key():
+    return {
+        'trustor_user_id': uuid.uuid4().hex,
+        'trustee_user_id': 'trustee',
+        'project_id': 'project',
+        'impersonation': True,
+        'expires_at': 1,
+    }
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Let all claims made so far be old enough to be taken over."""
+    real = clock.utcnow
+
+    def go_on():
+        ahead = uniqueness.STALE_AFTER + datetime.timedelta(seconds=1)
+        monkeypatch.setattr(clock, 'utcnow', lambda: real() + ahead)
+
+    return go_on
+
+
+def absent(owner):
+    return False
+
+
+def state(store, claims, key):
+    row = store.one(claims.settle, claims._row, **key)
+    return row and (row['owner'], row['state'])
+
+
+def claim(store, claims, key, owner, exists=absent, ttl=600):
+    claims.claim(store, owner, exists=exists, ttl=ttl, **key)
+
+
+@pytest.mark.parametrize('ttl', [None, 600])
+def test_claim_hold_release(store, claims, key, ttl):
+    claim(store, claims, key, 'a', ttl=ttl)
+    assert state(store, claims, key) == ('a', 'pending')
+    claim(store, claims, key, 'a', ttl=ttl)  # mine already
+    claims.hold(store, 'a', ttl=ttl, **key)
+    assert state(store, claims, key) == ('a', 'held')
+    assert claims.owner(store, **key) == 'a'
+    claim(store, claims, key, 'a', ttl=ttl)
+    with pytest.raises(Taken) as raised:
+        claim(store, claims, key, 'b', ttl=ttl)
+    assert raised.value.owner == 'a'
+    claims.release(store, 'b', **key)  # not b's to free
+    assert state(store, claims, key) == ('a', 'held')
+    claims.release(store, 'a', **key)
+    assert state(store, claims, key) is None
+    assert claims.owner(store, **key) is None
+    claims.release(store, 'a', **key)  # again
+    claim(store, claims, key, 'b', ttl=ttl)
+    assert state(store, claims, key) == ('b', 'pending')
+
+
+@pytest.mark.parametrize('ttl', [None, 600])
+def test_take_over_of_an_old_pending_claim(store, claims, key, later, ttl):
+    claim(store, claims, key, 'a', ttl=ttl)
+    with pytest.raises(Taken):
+        claim(store, claims, key, 'b', ttl=ttl)  # too young
+    later()
+    asked = []
+    with pytest.raises(Taken):
+        claim(
+            store,
+            claims,
+            key,
+            'b',
+            exists=lambda owner: asked.append(owner) or True,
+            ttl=ttl,
+        )
+    assert asked == ['a']
+    claim(store, claims, key, 'b', ttl=ttl)
+    assert state(store, claims, key) == ('b', 'pending')
+    with pytest.raises(Taken):
+        claims.hold(store, 'a', ttl=ttl, **key)
+    claims.release(store, 'a', **key)
+    assert state(store, claims, key) == ('b', 'pending')
+
+
+def test_a_held_claim_is_never_taken_over(store, claims, key, later):
+    claim(store, claims, key, 'a')
+    claims.hold(store, 'a', **key, ttl=600)
+    later()
+    with pytest.raises(Taken):
+        claim(store, claims, key, 'b')
+    assert state(store, claims, key) == ('a', 'held')
+
+
+def test_not_while_nobody_knows_of_the_owner(store, claims, key, later):
+    claim(store, claims, key, 'a')
+    later()
+
+    def away(owner):
+        raise errors.StoreUnavailable('a region is away')
+
+    with pytest.raises(errors.StoreUnavailable):
+        claim(store, claims, key, 'b', exists=away)
+    assert state(store, claims, key) == ('a', 'pending')
+
+
+class TestLostReply:
+    """Cassandra did it and nobody heard: a serial read settles it."""
+
+    def test_claim(self, store, claims, key):
+        with faults.lose_reply(store, claims.insert_expiring):
+            claim(store, claims, key, 'a')
+        assert state(store, claims, key) == ('a', 'pending')
+
+    def test_claim_that_somebody_else_has(self, store, claims, key):
+        claim(store, claims, key, 'a')
+        with (
+            faults.lose_reply(store, claims.insert_expiring),
+            pytest.raises(Taken) as raised,
+        ):
+            claim(store, claims, key, 'b')
+        assert raised.value.owner == 'a'
+
+    def test_claim_that_never_arrived(self, store, claims, key):
+        with (
+            faults.fail(store, claims.insert_expiring),
+            pytest.raises(errors.OutcomeUnknown),
+        ):
+            claim(store, claims, key, 'a')
+        assert state(store, claims, key) is None
+
+    def test_take_over(self, store, claims, key, later):
+        claim(store, claims, key, 'a')
+        later()
+        with faults.lose_reply(store, claims.take_over_expiring):
+            claim(store, claims, key, 'b')
+        assert state(store, claims, key) == ('b', 'pending')
+
+    def test_hold(self, store, claims, key):
+        claim(store, claims, key, 'a')
+        with faults.lose_reply(store, claims.set_held_expiring):
+            claims.hold(store, 'a', ttl=600, **key)
+        assert state(store, claims, key) == ('a', 'held')
+
+    def test_hold_that_never_arrived(self, store, claims, key):
+        claim(store, claims, key, 'a')
+        with (
+            faults.fail(store, claims.set_held_expiring),
+            pytest.raises(errors.OutcomeUnknown),
+        ):
+            claims.hold(store, 'a', ttl=600, **key)
+        assert state(store, claims, key) == ('a', 'pending')
+
+    def test_release(self, store, claims, key):
+        claim(store, claims, key, 'a')
+        with faults.lose_reply(store, claims.free):
+            claims.release(store, 'a', **key)
+        assert state(store, claims, key) is None
+
+    def test_release_that_never_arrived(self, store, claims, key):
+        claim(store, claims, key, 'a')
+        with (
+            faults.fail(store, claims.free),
+            pytest.raises(errors.OutcomeUnknown),
+        ):
+            claims.release(store, 'a', **key)
+        assert state(store, claims, key) == ('a', 'pending')
+
+
+class TestClaimed:
+    """The whole of it around a body that writes the truth."""
+
+    class Truth:
+        def __init__(self):
+            self.there = set()
+
+        def exists(self, owner):
+            return owner in self.there
+
+    def run(self, store, claims, key, truth, owner, then=None):
+        with claims.claimed(
+            store,
+            owner,
+            exists=truth.exists,
+            undo=lambda: truth.there.discard(owner),
+            ttl=600,
+            **key,
+        ):
+            truth.there.add(owner)
+            if then:
+                then()
+
+    def test_crash_after_each_request(self, store, claims, key, later):
+
+        def prepare():
+            truth = self.Truth()
+            return truth, key | {'trustor_user_id': uuid.uuid4().hex}
+
+        def run(prepared):
+            truth, fresh = prepared
+            self.run(store, claims, fresh, truth, 'a')
+
+        made = []
+        for _, (truth, fresh) in faults.each_crash(store, prepare, run):
+            made.append((truth, fresh))
+        later()
+        for truth, fresh in made:
+            before = set(truth.there)
+            try:
+                self.run(store, claims, fresh, truth, 'b')
+            except Taken:
+                assert truth.there == before == {'a'}
+            else:
+                assert before == set()
+                assert truth.there == {'b'}
+
+    def test_the_body_fails(self, store, claims, key):
+        truth = self.Truth()
+
+        def fail():
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            self.run(store, claims, key, truth, 'a', then=fail)
+        assert truth.there == set()
+        assert state(store, claims, key) is None
+
+    def test_lost_between_body_and_hold(self, store, claims, key, later):
+        truth = self.Truth()
+
+        def stall():
+            later()
+            truth.there.discard('a')  # not yet written
+            self.run(store, claims, key, truth, 'b')
+            truth.there.add('a')
+
+        with pytest.raises(Taken) as raised:
+            self.run(store, claims, key, truth, 'a', then=stall)
+        assert raised.value.owner == 'b'
+        assert truth.there == {'b'}
+        assert state(store, claims, key) == ('b', 'held')
