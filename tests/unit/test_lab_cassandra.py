@@ -283,7 +283,10 @@ def test_a_released_group_stays(tmp_path):
         group.release()
         assert child.poll() is None
         assert tmp_path.exists()
-    finally:
+        while not processes.marked(str(tmp_path)):
+            time.sleep(0.02)
         processes.kill_marked(str(tmp_path))
+        assert processes.marked(str(tmp_path)) == []
+    finally:
+        child.kill()
         child.wait()
-    assert processes.marked(str(tmp_path)) == []

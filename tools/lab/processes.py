@@ -194,7 +194,8 @@ def _watch(owner_pid: int, directory: str, remove: bool) -> None:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             while alive(owner):
-                poll.poll(60_000)
+                # It has been seen to miss the end, on a busy machine.
+                poll.poll(1_000)
     kill_marked(directory)
     for pause in (0.3, 1, 2):
         time.sleep(pause)
