@@ -194,7 +194,7 @@ def _watch(owner_pid: int, directory: str, remove: bool) -> None:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             while alive(owner):
-                # It has been seen to miss the end, on a busy machine.
+                # Not for ever: an event that got lost must not keep it all.
                 poll.poll(1_000)
     kill_marked(directory)
     for pause in (0.3, 1, 2):
