@@ -30,6 +30,7 @@ DRIVER_LAYERS = {
     'consistency',
     'cql',
     'errors',
+    'index',
     'lengths',
     'listing',
     'revocation_ttl',
