@@ -14,12 +14,13 @@ from typing import Any
 
 import keystone.conf
 import pytest
+from lab.cassandra import Cluster
+from oslo_config import cfg
+
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
 from keystone_cassandra_token.schema import keyspace as keyspaces
 from keystone_cassandra_token.schema import migrate
-from lab.cassandra import Cluster
-from oslo_config import cfg
 
 _CLUSTER = pytest.StashKey[Cluster]()
 

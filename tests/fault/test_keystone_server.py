@@ -107,7 +107,7 @@ def test_killed_cassandra_gives_503_and_loses_no_revocation(
 def test_frozen_cassandra_gives_503_and_recovers(
     servers: Servers, node: Cluster
 ) -> None:
-    short = {'cassandra': {'request_timeout': 1, 'connect_timeout': 1}}
+    short = {'cassandra': {'request_timeout': 3, 'connect_timeout': 3}}
     keystone = servers.make(node, short)
     keystone.start()
     client = _client(keystone)

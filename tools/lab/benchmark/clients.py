@@ -96,7 +96,7 @@ class Client:
         for other in _open:
             other._pipe.close()
         made = make()
-        with contextlib.suppress(EOFError, BrokenPipeError):
+        with contextlib.suppress(EOFError, OSError):
             while True:
                 function, arguments = pipe.recv()
                 try:
