@@ -242,8 +242,7 @@ class Cluster:
     def destroy(self) -> None:
         """Kill all nodes and remove their data, temporary or not."""
         if self._group:
-            self._group.kill()
-            self._group = None
+            self._group.kill_members()
         else:
             kill_marked(self.directory)
         for node in self.nodes:
@@ -251,6 +250,10 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.shape.prefix:
             ports.release(self.shape.prefix, self.directory)
+        if self._group:
+            # Last: killed before this, we leave the rest to the watcher.
+            self._group.release()
+            self._group = None
 
     def __enter__(self) -> 'Cluster':
         return self

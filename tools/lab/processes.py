@@ -161,12 +161,16 @@ class Group:
 
     def kill(self) -> None:
         """Kill all members at once and end the watch."""
+        self.kill_members()
+        self.release()
+
+    def kill_members(self) -> None:
+        """Kill all members at once; the watch goes on."""
         for child in self._children:
             child.kill()
         for child in self._children:
             child.wait()
         kill_marked(self.directory)
-        self.release()
 
     def release(self) -> None:
         """End the watch: the members then live on without the owner."""
