@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
+import time
 from collections.abc import Iterable, Iterator
 
 from oslo_config import cfg
@@ -230,7 +232,21 @@ def _apply_first(connection: Connection, report: ddl.Report) -> None:
     if first.level not in applied:
         report(f'Applying {_title(first)}.')
         for text in first.statements(connection.keyspace):
-            ddl.alter(connection, text)
+            _alter_beside_others(connection, text)
+
+
+def _alter_beside_others(connection: Connection, text: str) -> None:
+    """Run an idempotent statement that another migrator may be running.
+
+    Two changes of the schema that meet on a node can make one of them end
+    in a server error; it is right to try again.
+    """
+    for _ in range(2):
+        try:
+            return ddl.alter(connection, text)
+        except errors.StoreUnavailable:
+            time.sleep(random.uniform(0.5, 2.0))
+    ddl.alter(connection, text)
 
 
 def _applied(connection: Connection) -> dict[int, str]:
