@@ -96,7 +96,8 @@ class RevocationTTL:
         """
         if seconds <= self._sure:
             return
-        if self._read(GET, EVERYWHERE) < seconds:
+        everywhere = self._read(GET, EVERYWHERE)
+        if everywhere < seconds:
             self._raise(TTL, seconds)
             seen = self._read(GET_EVERYWHERE, TTL)
             if seen < seconds:
@@ -105,7 +106,10 @@ class RevocationTTL:
                     ' every region; trying again may help.'
                 )
             self._raise(EVERYWHERE, seconds)
+            everywhere = seconds
         self._sure = seconds
+        # What a revocation gets is never less than what tokens count on.
+        self._seen = max(self._seen, everywhere)
 
     def _read(self, statement: Statement, name: str) -> int:
         return _seconds(self._db.one(statement, SETTING, name=name))

@@ -236,6 +236,24 @@ class TestTTL:
         idle.revoke(event(user_id=user_id, issued_before=NOW + SECOND))
         assert self.ttl(session, keyspace, user_id) >= raised.needs - 30
 
+    def test_a_token_waits_until_its_revocations_last(self, fresh, store):
+        made = TokenModel()
+        made.user_id, made.methods, made.audit_id = 'u', ['password'], 'a'
+        days = datetime.timedelta(days=30)
+        made.expires_at = (clock.utcnow() + days).isoformat() + 'Z'
+        token.Provider().generate_id_and_issued_at(made)
+        setting = revocation_ttl.RevocationTTL(store)
+        for name in (revocation_ttl.TTL, revocation_ttl.EVERYWHERE):
+            lasts = setting._read(revocation_ttl.SETTLE, name)
+            assert lasts >= days.total_seconds()
+
+    def test_a_new_server_writes_its_first_one_once(
+        self, server, session, keyspace, user_id
+    ):
+        server(7200).revoke(event(user_id='warm-up'))
+        server(60).revoke(event(user_id=user_id))
+        assert len(stored(session, keyspace, user_id)) == 1
+
     def test_issued_before_in_the_future_lasts_longer(
         self, driver, conf, session, keyspace, user_id
     ):

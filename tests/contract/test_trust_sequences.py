@@ -37,6 +37,9 @@ roles = st.lists(
     st.sampled_from(['member', 'reader', 'admin']), unique=True, max_size=3
 ).map(lambda names: [{'id': name} for name in names])
 calls = st.one_of(
+    # Often: the others need something to work on.
+    st.tuples(st.just('create'), made, roles),
+    st.tuples(st.just('create'), made, roles),
     st.tuples(st.just('create'), made, roles),
     st.tuples(st.just('get'), NUMBERS, st.booleans()),
     st.tuples(st.just('consume'), NUMBERS),
