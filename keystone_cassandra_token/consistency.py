@@ -130,11 +130,14 @@ class Policy:
             serial = f', agreed on at {level.serial}' if level.serial else ''
             yield operation.value, f'{level.consistency}{serial}'
 
-    def proofs(self, replication: Mapping[str, int]) -> Iterator[Finding]:
+    def proofs(
+        self, replication: Mapping[str, int], local_dc: str | None = None
+    ) -> Iterator[Finding]:
         """Check the levels against the keyspace's replication.
 
         :param replication: replicas by datacenter, e.g.
             ``{'dc1': 3, 'dc2': 3}``.
+        :param local_dc: the datacenter of this server, if known.
         """
         yield from self._refusals()
         if not replication:
@@ -145,6 +148,13 @@ class Policy:
                 ' replication.',
             )
             return
+        if local_dc is not None and local_dc not in replication:
+            yield Finding(
+                True,
+                f'The keyspace has no replica in datacenter {local_dc}, which'
+                " is this server's ([cassandra] local_dc): add it by ALTER"
+                ' KEYSPACE, then `nodetool rebuild` on its nodes.',
+            )
         for reader, writer in _READ_YOUR_WRITES:
             yield from self._overlap(reader, writer, replication)
         for datacenter, replicas in sorted(replication.items()):

@@ -277,7 +277,7 @@ def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
         replication = replicas_by_datacenter(cluster, section.keyspace)
         policy = Policy(section)
         if check_policy:
-            _check_policy(policy, replication)
+            _check_policy(policy, replication, local_dc)
         return Connection(
             pid=os.getpid(),
             cluster=cluster,
@@ -417,9 +417,11 @@ def replicas_by_datacenter(
     }
 
 
-def _check_policy(policy: Policy, replication: dict[str, int] | None) -> None:
+def _check_policy(
+    policy: Policy, replication: dict[str, int] | None, local_dc: str
+) -> None:
     if replication is None:
         return  # the check of the schema says what to do
-    fatal = [f.text for f in policy.proofs(replication) if f.fatal]
+    fatal = [f.text for f in policy.proofs(replication, local_dc) if f.fatal]
     if fatal:
         raise options.ConfigurationError(' '.join(fatal))

@@ -115,9 +115,16 @@ def replication(
             ' run `keystone-cassandra keyspace create`.',
         )
         return
-    findings = list(connection.policy.proofs(found))
+    findings = list(connection.policy.proofs(found, connection.local_dc))
     for finding in findings:
         yield (fail if finding.fatal else warn)(name, finding.text)
+    others = {node.datacenter for node in nodes.nodes(connection)}
+    for datacenter in sorted(others - found.keys() - {connection.local_dc}):
+        yield warn(
+            name,
+            f'Datacenter {datacenter} has nodes and no replica of the'
+            ' keyspace: servers in that region answer 503.',
+        )
     if not findings:
         yield ok(
             name,

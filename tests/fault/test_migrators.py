@@ -7,7 +7,9 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import cassandra.cluster
 import command
 import pytest
 from lab.cassandra import Cluster
@@ -20,6 +22,7 @@ from keystone_cassandra_token.schema import (
     lease,
     migrate,
 )
+from keystone_cassandra_token.session import Connection
 
 #: Seconds after which something has gone wrong.
 PATIENCE = 240
@@ -124,19 +127,33 @@ def test_nodes_that_disagree_stop_the_migrator(
     with ddl.connected(conf) as connection:
         # The control connection's node says that its schema is another.
         node = connection.cluster.get_control_connection_host()
-        own = connection.session.execute(
-            'SELECT schema_version FROM system.local', host=node
+        own = on_host(
+            connection, node, 'SELECT schema_version FROM system.local'
         ).one()['schema_version']
         setting = (
             "UPDATE system.local SET schema_version = {} WHERE key = 'local'"
         )
-        connection.session.execute(setting.format(uuid.uuid4()), host=node)
+        on_host(connection, node, setting.format(uuid.uuid4()))
         try:
             with pytest.raises(migrate.MigrationError, match='do not agree'):
                 ddl.alter(connection, text)
         finally:
-            connection.session.execute(setting.format(own), host=node)
+            on_host(connection, node, setting.format(own))
         ddl.alter(connection, text)
+
+
+def on_host(connection: Connection, host: Any, text: str) -> Any:
+    """Run a statement on one node, once the driver is connected to it.
+
+    On a busy machine nodes take each other for dead, and the driver hears.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return connection.session.execute(text, host=host)
+        except cassandra.cluster.NoHostAvailable:
+            assert time.monotonic() < deadline
+            time.sleep(1)
 
 
 def test_a_node_that_hangs_stops_the_migrator_or_not_at_all(

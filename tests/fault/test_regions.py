@@ -16,9 +16,10 @@ from oslo_utils import timeutils
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import errors
 from keystone_cassandra_token import store as stores
+from keystone_cassandra_token.cmd import cluster_checks
 from keystone_cassandra_token.drivers import revoke, token, trust
+from keystone_cassandra_token.schema import ddl, migrate
 from keystone_cassandra_token.schema import keyspace as keyspaces
-from keystone_cassandra_token.schema import migrate
 
 
 @pytest.fixture(scope='module')
@@ -124,6 +125,28 @@ def test_a_region_goes_on_alone(conf, regions):
     assert trusts.get_trust(used)['remaining_uses'] == 1
     _until(
         lambda: revocations.revoke(revoke_model.RevokeEvent(user_id='again'))
+    )
+
+
+def test_a_keyspace_that_leaves_a_region_out(conf, regions):
+    """A server there says so at once, and the doctor does in the other."""
+    here, there = regions.nodes
+    conf.set_override(
+        'keyspace', f'partial_{uuid.uuid4().hex[:8]}', group=options.GROUP
+    )
+    keyspaces.create_keyspace(
+        conf, {here.datacenter: 1}, report=lambda line: None
+    )
+    migrate.apply(conf, report=lambda line: None)
+    with ddl.connected(conf) as connection:
+        results = cluster_checks.replication(connection, conf)
+        told = [str(result) for result in results]
+    assert any(f'Datacenter {there.datacenter} has nodes' in t for t in told)
+    conf.set_override('local_dc', there.datacenter, group=options.GROUP)
+    with pytest.raises(errors.StoreUnavailable) as refused:
+        token.Provider().validate_token('kc1_' + 43 * 'A')
+    assert f'no replica in datacenter {there.datacenter}' in (
+        refused.value.reason
     )
 
 

@@ -267,3 +267,12 @@ def test_overlap_is_what_all_sets_of_replicas_say(
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match='TWO'):
         overlaps('TWO', 'ALL', 'a', {'a': 3})
+
+
+def test_a_region_without_replicas_is_told_so() -> None:
+    replication = {'dc1': 3}
+    assert not list(policy().proofs(replication, 'dc1'))
+    (found,) = policy().proofs(replication, 'dc2')
+    assert found.fatal
+    assert 'no replica in datacenter dc2' in found.text
+    assert 'local_dc' in found.text

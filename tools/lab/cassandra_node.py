@@ -113,6 +113,13 @@ class Node:
         for peer, mark in marks:
             seen = f'{self.address}:{storage} is now UP'
             self._await_log(peer, mark, seen, deadline)
+            # Up is not yet a member that is given data, and a keyspace that
+            # is made before would leave its datacenter out.
+            while new and f'UN  {self.address} ' not in peer.nodetool(
+                'status'
+            ):
+                self._check(deadline)
+                time.sleep(0.2)
 
     def _launch(self) -> None:
         if self.group is None:
