@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import datetime
 import math
+import secrets
+import uuid
 
 from oslo_utils import timeutils
 
@@ -37,6 +39,16 @@ def to_micros(value: datetime.datetime) -> int:
 def from_micros(value: int) -> datetime.datetime:
     """Return the naive UTC time of microseconds since 1970."""
     return EPOCH + datetime.timedelta(microseconds=value)
+
+
+def incarnation() -> uuid.UUID:
+    """Return a time-based UUID that marks one life of an entity.
+
+    An id can come back after its entity was deleted; this does not.  Its
+    node is random, so that it tells nothing of this machine.
+    """
+    multicast = 1 << 40  # no network card has such an address (RFC 9562)
+    return uuid.uuid1(secrets.randbits(48) | multicast, secrets.randbits(14))
 
 
 def ttl_until(end: datetime.datetime, extra: int = 0) -> int:

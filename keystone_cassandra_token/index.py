@@ -1,18 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Index tables: the ids of entities by one of their columns; no I/O.
+"""Index tables: the ids of entities by one of their columns.
 
-A partition is a value of the column and a shard, a hash of the id, since one
-service user can be the trustee of millions.
+The entity is the truth, an index holds ids only.  On creation index rows go
+first and the entity last, on deletion the entity first: a crash leaves at
+most an index row without an entity, which readers skip, as they skip one
+whose entity has another value by now.
+
+Where an id can come back after its entity was deleted, or an entity can move
+from one value to another, index rows carry its ``incarnation``: another one
+in each life and at each place.  So nobody deletes a row that another has
+written since, whatever their clocks say.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from keystone_cassandra_token.cql import read, write
+from keystone_cassandra_token.cql import Statement, read, write
+from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.store import Store
 
 SHARDS = 16
 ALL_SHARDS = list(range(SHARDS))
+_ID = Row('id')
 
 
 def shard_of(entity_id: str) -> int:
@@ -23,19 +37,144 @@ def shard_of(entity_id: str) -> int:
 class Index:
     """Statements of one index table.
 
-    :param table: its name; beside ``column`` it has ``shard`` and ``id``.
+    :param table: its name.
     :param column: the column by which it lists.
+    :param sharded: whether a partition is a value and a shard, a hash of the
+        id; for values that millions of entities can have.
+    :param incarnate: whether its rows carry the incarnation.
     """
 
-    def __init__(self, table: str, column: str) -> None:
+    def __init__(
+        self,
+        table: str,
+        column: str,
+        *,
+        sharded: bool = True,
+        incarnate: bool = False,
+    ) -> None:
         self.column = column
-        key = f'{column} = :{column} AND shard'
-        self.list = read(f'SELECT id FROM {table} WHERE {key} IN :shards')
+        self._sharded = sharded
+        self._incarnate = incarnate
+        partition = [column, 'shard'] if sharded else [column]
+        names = [*partition, 'id', *(['incarnation'] if incarnate else [])]
+        where = ' AND '.join(f'{name} = :{name}' for name in names)
+        self.list = read(
+            f'SELECT id FROM {table} WHERE {column} = :{column}'
+            + (' AND shard IN :shards' if sharded else '')
+        )
+        at = ' AND '.join(f'{name} = :{name}' for name in partition)
+        self.page = read(
+            f'SELECT id FROM {table} WHERE {at} AND id > :after LIMIT :most'
+        )
         self.insert = write(
-            f'INSERT INTO {table} ({column}, shard, id)'
-            f' VALUES (:{column}, :shard, :id)'
+            f'INSERT INTO {table} ({", ".join(names)}) VALUES'
+            f' ({", ".join(f":{name}" for name in names)})'
         )
         self.insert_expiring = self.insert.expiring()
-        self.delete = write(
-            f'DELETE FROM {table} WHERE {key} = :shard AND id = :id'
+        self.delete = write(f'DELETE FROM {table} WHERE {where}')
+
+    def ids(self, db: Store, value: str) -> list[str]:
+        """Return the ids of a value, each once; some may be out of date."""
+        shards = {'shards': ALL_SHARDS} if self._sharded else {}
+        found = db.rows(self.list, _ID, **{self.column: value}, **shards)
+        return list(dict.fromkeys(row['id'] for row in found))
+
+    def ids_behind(
+        self, db: Store, value: str, marker: str | None, most: int
+    ) -> Iterator[str]:
+        """Yield the ids of a value in order, each once.
+
+        What it reads grows with what is taken, not with what there is.
+
+        :param marker: the id behind which to begin; None for the first.
+        :param most: how many will be taken, about.
+        """
+        chunk = max(8, 2 * most // SHARDS)
+        first = db.many(
+            self.page,
+            _ID,
+            (
+                {self.column: value, 'shard': shard}
+                | {'after': marker or '', 'most': chunk}
+                for shard in ALL_SHARDS
+            ),
         )
+        merged = heapq.merge(
+            *(
+                self._stream(
+                    db, {self.column: value, 'shard': shard}, page, chunk
+                )
+                for shard, page in zip(ALL_SHARDS, first, strict=True)
+            )
+        )
+        for entity_id, _ in itertools.groupby(merged):
+            yield entity_id
+
+    def _stream(
+        self,
+        db: Store,
+        partition: dict[str, Any],
+        page: list[dict[str, Any]],
+        chunk: int,
+    ) -> Iterator[str]:
+        """Yield the ids of a partition, whose first page is read."""
+        while True:
+            yield from (row['id'] for row in page)
+            if len(page) < chunk:
+                return
+            page = db.rows(
+                self.page,
+                _ID,
+                after=page[-1]['id'],
+                most=chunk,
+                **partition,
+            )
+
+    def key(self, entity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the key of an entity's row."""
+        key = {name: entity[name] for name in (self.column, 'id')}
+        if self._sharded:
+            key['shard'] = shard_of(entity['id'])
+        if self._incarnate:
+            key['incarnation'] = entity['incarnation']
+        return key
+
+
+class Indexes:
+    """The index tables of one kind of entity.
+
+    An entity is in the index of each of its columns that has a value.
+    """
+
+    def __init__(self, *indexes: Index) -> None:
+        self._indexes = indexes
+
+    def inserts(
+        self, entity: Mapping[str, Any], ttl: int | None = None
+    ) -> list[tuple[Statement, Mapping[str, Any]]]:
+        """Return the statements that add an entity's rows."""
+        life = {} if ttl is None else {'ttl': ttl}
+        return [
+            (
+                index.insert if ttl is None else index.insert_expiring,
+                key | life,
+            )
+            for index, key in self._keys(entity)
+        ]
+
+    def deletes(
+        self, entity: Mapping[str, Any]
+    ) -> list[tuple[Statement, Mapping[str, Any]]]:
+        """Return the statements that remove an entity's rows."""
+        return [(index.delete, key) for index, key in self._keys(entity)]
+
+    def place(self, entity: Mapping[str, Any]) -> list[Any]:
+        """Return what decides where an entity's rows are."""
+        return [entity[index.column] for index in self._indexes]
+
+    def _keys(
+        self, entity: Mapping[str, Any]
+    ) -> Iterator[tuple[Index, dict[str, Any]]]:
+        for index in self._indexes:
+            if entity[index.column] is not None:
+                yield index, index.key(entity)

@@ -48,17 +48,27 @@ def satisfy(
     :param attributes: what can be filtered by; other filters stay in the
         hints.
     """
-    found = list(entities)
-    if hints is None:
-        return found
-    for entry in list(hints.filters):
-        if entry['name'] not in attributes:
-            continue
-        test = _test(entry, comparison)
-        if test is not None:
-            found = [entity for entity in found if test(entity)]
-            hints.filters.remove(entry)
-    return found
+    passes = sieve(hints, attributes, comparison)
+    return [entity for entity in entities if passes(entity)]
+
+
+def sieve(
+    hints: Hints | None, attributes: Collection[str], comparison: str
+) -> Callable[[Entity], bool]:
+    """Return whether an entity passes the filters that are known here.
+
+    Those are removed from the hints; parameters as for :func:`satisfy`.
+    """
+    tests = []
+    if hints is not None:
+        for entry in list(hints.filters):
+            if entry['name'] not in attributes:
+                continue
+            test = _test(entry, comparison)
+            if test is not None:
+                tests.append(test)
+                hints.filters.remove(entry)
+    return lambda entity: all(test(entity) for test in tests)
 
 
 def _test(

@@ -12,6 +12,7 @@ interpolate it, and a test compares it with the schema::
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,10 +42,18 @@ def _dump_json(value: Any) -> str:
 plain = Codec(_same, _same)
 #: Naive UTC ``datetime`` <-> ``bigint`` microseconds since 1970.
 micros = Codec(clock.to_micros, clock.from_micros)
+#: ``date`` <-> ``text``, as ISO 8601 writes it.
+iso_date = Codec(datetime.date.isoformat, datetime.date.fromisoformat)
 #: Anything JSON knows <-> ``text``.
 json_text = Codec(_dump_json, json.loads)
 #: List of strings <-> ``frozen<list<text>>``.
 text_list = Codec(list, list)
+#: Attributes of any kind <-> ``map<text, text>`` of JSON values, so that two
+#: changes of different ones both survive.  Without any it is not stored.
+json_map = Codec(
+    lambda value: {name: _dump_json(value[name]) for name in value} or None,
+    lambda value: {name: json.loads(value[name]) for name in value},
+)
 
 
 class Row:
@@ -78,14 +87,19 @@ class Row:
 
         :raises KeyError: for a name that is no column.
         """
+        return dict.fromkeys(self._codecs) | self.encode(values)
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return these values, of some columns, as they are stored.
+
+        :raises KeyError: for a name that is no column.
+        """
         unknown = values.keys() - self._codecs.keys()
         if unknown:
             raise KeyError(f'no such columns: {", ".join(sorted(unknown))}')
         return {
-            name: None
-            if values.get(name) is None
-            else codec.encode(values[name])
-            for name, codec in self._codecs.items()
+            name: None if value is None else self._codecs[name].encode(value)
+            for name, value in values.items()
         }
 
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,9 @@ LOG = log.getLogger(__name__)
 
 UNSET = cassandra.query.UNSET_VALUE
 
+#: In an UPDATE: leave this column as it is.
+KEEP = UNSET
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:

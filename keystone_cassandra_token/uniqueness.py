@@ -13,7 +13,10 @@ A creator may die between the steps.  Its pending claim may be taken over
 once it is older than :data:`STALE_AFTER` and an EACH_QUORUM read of the
 owner's truth succeeded and found nothing.  A creator that was merely slow
 then finds at ``hold`` that it lost, and removes its truth.  A held claim is
-freed by its owner's delete or rename, or by repair, alone.
+freed by its owner's delete or rename, or by repair, alone; who deletes makes
+it pending first, so that a name does not stay taken if it dies on the way::
+
+    pending again --> truth removed --> free
 
 A compare-and-set whose reply is lost is settled by a serial read.
 """
@@ -67,9 +70,9 @@ class Claims:
         }[operation]
         where = ' AND '.join(f'{name} = :{name}' for name in key)
         self.key = key
-        self._row = Row('owner', 'state', claimed_at=micros)
-        self.get = cql.read(f'SELECT {self._row} FROM {table} WHERE {where}')
-        self.settle = read(f'SELECT {self._row} FROM {table} WHERE {where}')
+        self.row = Row('owner', 'state', claimed_at=micros)
+        self.get = cql.read(f'SELECT {self.row} FROM {table} WHERE {where}')
+        self.settle = read(f'SELECT {self.row} FROM {table} WHERE {where}')
         self.insert = write(
             f'INSERT INTO {table}'
             f' ({", ".join(key)}, owner, state, claimed_at) VALUES'
@@ -91,13 +94,26 @@ class Claims:
         self.set_held_expiring = write(
             self.set_held.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
         )
+        self.set_pending = write(
+            f"UPDATE {table} SET state = 'pending', claimed_at = :claimed_at"
+            f' WHERE {where} IF owner = :owner'
+        )
+        self.set_pending_expiring = write(
+            self.set_pending.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        )
         self.free = write(
             f'DELETE FROM {table} WHERE {where} IF owner = :owner'
         )
+        self._leads_to = {
+            self.set_held: HELD,
+            self.set_held_expiring: HELD,
+            self.set_pending: PENDING,
+            self.set_pending_expiring: PENDING,
+        }
 
     def owner(self, db: Store, **key: Any) -> str | None:
         """Return who has the name, or None."""
-        row = db.one(self.get, self._row, **key)
+        row = db.one(self.get, self.row, **key)
         return row['owner'] if row else None
 
     @contextlib.contextmanager
@@ -107,7 +123,7 @@ class Claims:
         owner: str,
         *,
         exists: Callable[[str], bool],
-        undo: Callable[[], None],
+        undo: Callable[[], object],
         ttl: int | None = None,
         **key: Any,
     ) -> Iterator[None]:
@@ -119,7 +135,7 @@ class Claims:
         :param ttl: seconds after which the claim expires with its owner.
         :raises Taken: if somebody else has it, before or after the body.
         """
-        self.claim(db, owner, exists=exists, ttl=ttl, **key)
+        fresh = self.claim(db, owner, exists=exists, ttl=ttl, **key)
         try:
             yield
             self.hold(db, owner, ttl=ttl, **key)
@@ -129,7 +145,10 @@ class Claims:
             # removed, and the pending claim of a visible truth stays.
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
-                self.release(db, owner, **key)
+                # What was the owner's before is not ours to free: where ids
+                # are computed, two that create one owner share its claim.
+                if fresh:
+                    self.release(db, owner, **key)
             raise
 
     def claim(
@@ -140,9 +159,10 @@ class Claims:
         exists: Callable[[str], bool],
         ttl: int | None = None,
         **key: Any,
-    ) -> None:
+    ) -> bool:
         """Make the name ``owner``'s, pending.  Mine already is success.
 
+        :returns: whether it was not the owner's before.
         :raises Taken: if somebody else has it.
         """
         life, insert = _living(self.insert, self.insert_expiring, ttl)
@@ -156,9 +176,9 @@ class Claims:
             **life,
         )
         if outcome or outcome.row['owner'] == owner:
-            return
-        seen = self._row.load(
-            {name: outcome.row[name] for name in self._row.columns}
+            return bool(outcome)
+        seen = self.row.load(
+            {name: outcome.row[name] for name in self.row.columns}
         )
         if (
             seen['state'] != PENDING
@@ -178,6 +198,7 @@ class Claims:
         )
         if not outcome and outcome.row.get('owner') != owner:
             raise Taken(outcome.row.get('owner', seen['owner']))
+        return True
 
     def hold(
         self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
@@ -191,12 +212,38 @@ class Claims:
         if not outcome and outcome.row.get('owner') != owner:
             raise Taken(outcome.row.get('owner', 'nobody'))
 
+    @contextlib.contextmanager
+    def released(
+        self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
+    ) -> Iterator[None]:
+        """Free the name once the body has removed the owner's truth.
+
+        Until then the claim is pending: if this process dies after the body,
+        the name can be taken over as from a creator that died.
+
+        :param ttl: as for :meth:`claimed`.
+        """
+        life, loosen = _living(
+            self.set_pending, self.set_pending_expiring, ttl
+        )
+        now = clock.to_micros(clock.utcnow())
+        mine = self._cas(db, loosen, key, owner=owner, claimed_at=now, **life)
+        try:
+            yield
+        except BaseException:
+            if mine:
+                with contextlib.suppress(Taken, errors.StoreUnavailable):
+                    self.hold(db, owner, ttl=ttl, **key)
+            raise
+        if mine:
+            self.release(db, owner, **key)
+
     def release(self, db: Store, owner: str, **key: Any) -> None:
         """Free the name if it is ``owner``'s; else leave it."""
         try:
             outcome = db.cas(self.free, owner=owner, **key)
         except errors.OutcomeUnknown:
-            row = db.one(self.settle, self._row, **key)
+            row = db.one(self.settle, self.row, **key)
             if row and row['owner'] == owner:
                 raise
             return
@@ -214,18 +261,16 @@ class Claims:
         try:
             return db.cas(statement, **key, **binds)
         except errors.OutcomeUnknown:
-            row = db.one(self.settle, self._row, **key)
+            row = db.one(self.settle, self.row, **key)
             owner = binds['owner']
             if row is None:
                 raise  # neither applied nor refused: nobody can tell why
-            if row['owner'] == owner and (
-                statement not in (self.set_held, self.set_held_expiring)
-                or row['state'] == HELD
-            ):
+            wanted = self._leads_to.get(statement, row['state'])
+            if row['owner'] == owner and row['state'] == wanted:
                 return Outcome(True, {})
             if row['owner'] == owner:
                 raise
-            stored = self._row.dump(row)
+            stored = self.row.dump(row)
             return Outcome(False, stored)
 
 

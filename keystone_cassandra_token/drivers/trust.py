@@ -41,11 +41,7 @@ from keystone_cassandra_token.cql import (
     scan,
     write,
 )
-from keystone_cassandra_token.index import (
-    ALL_SHARDS,
-    Index,
-    shard_of,
-)
+from keystone_cassandra_token.index import Index, Indexes
 from keystone_cassandra_token.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.uniqueness import Claims, Taken
@@ -75,7 +71,6 @@ TRUST = Row(
     deleted_at=micros,
 )
 USE = Row('id', 'remaining', 'attempt')
-ID = Row('id')
 
 #: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
 _ATTRIBUTES = (
@@ -144,7 +139,7 @@ DELETE_USE = claim('DELETE FROM trust_use WHERE id = :id IF EXISTS')
 BY_TRUSTOR = Index('trust_by_trustor', 'trustor_user_id')
 BY_TRUSTEE = Index('trust_by_trustee', 'trustee_user_id')
 BY_PROJECT = Index('trust_by_project', 'project_id')
-_INDEXES = (BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
+INDEXES = Indexes(BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
 
 
 class Trust(Driver, base.TrustDriverBase):
@@ -282,9 +277,7 @@ class Trust(Driver, base.TrustDriverBase):
 
     def _indexed(self, index: Index, value: str) -> Iterator[dict[str, Any]]:
         """Yield the trusts of an index, deleted ones too."""
-        ids = self.db.rows(
-            index.list, ID, shards=ALL_SHARDS, **{index.column: value}
-        )
+        ids = ({'id': trust_id} for trust_id in index.ids(self.db, value))
         for found in self.db.many(GET, TRUST, ids):
             yield from filter(_exists, found)
 
@@ -337,27 +330,11 @@ class Trust(Driver, base.TrustDriverBase):
             self._write_use(stored, life)
         # One logged batch: nobody finds a trust that later vanishes from
         # its indexes.
-        shard = shard_of(stored['id'])
-        steps = [
-            (
-                index.insert_expiring if life else index.insert,
-                {
-                    'id': stored['id'],
-                    'shard': shard,
-                    index.column: stored[index.column],
-                    **life,
-                },
-            )
-            for index in _INDEXES
-            if stored[index.column] is not None
-        ]
-        steps.append(
-            (
-                INSERT_EXPIRING if life else INSERT,
-                TRUST.dump(stored) | life,
-            )
+        insert = INSERT_EXPIRING if life else INSERT
+        self.db.batch(
+            *INDEXES.inserts(stored, ttl),
+            (insert, TRUST.dump(stored) | life),
         )
-        self.db.batch(*steps)
 
     def _write_use(self, stored: dict[str, Any], life: dict[str, int]) -> None:
         key = {'id': stored['id']}
@@ -392,7 +369,7 @@ class Trust(Driver, base.TrustDriverBase):
         self, wanted: dict[str, str | None]
     ) -> Iterable[dict[str, Any]]:
         """Return the trusts among which a flush looks."""
-        for index in _INDEXES:
+        for index in (BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT):
             value = wanted[index.column]
             if value:
                 return self._indexed(index, value)
@@ -413,22 +390,7 @@ class Trust(Driver, base.TrustDriverBase):
         key = _claim_key(stored)
         if key is not None:
             CLAIMS.release(self.db, trust_id, **key)
-        shard = shard_of(trust_id)
-        self.db.batch(
-            *(
-                (
-                    index.delete,
-                    {
-                        'id': trust_id,
-                        'shard': shard,
-                        index.column: stored[index.column],
-                    },
-                )
-                for index in _INDEXES
-                if stored[index.column] is not None
-            ),
-            (DELETE, {'id': trust_id}),
-        )
+        self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
 
     def _present_all(
         self, stored: Iterable[dict[str, Any]]

@@ -242,14 +242,9 @@ class TestTrust:
         # below.  Here: they are written with it.
         values = new_trust(3600)
         trust_id = make_trust(driver, values)
-        for index in trust._INDEXES:
+        for index in (trust.BY_TRUSTOR, trust.BY_TRUSTEE, trust.BY_PROJECT):
             assert index.insert_expiring.cql.endswith('USING TTL :ttl')
-            assert driver.db.rows(
-                index.list,
-                trust.ID,
-                shards=trust.ALL_SHARDS,
-                **{index.column: values[index.column]},
-            ) == [{'id': trust_id}]
+            assert index.ids(driver.db, values[index.column]) == [trust_id]
 
     @pytest.mark.parametrize('by', ['delete_trust', 'project'])
     def test_no_trust_outlives_its_deletion_mark(

@@ -47,7 +47,7 @@ def absent(owner):
 
 
 def state(store, claims, key):
-    row = store.one(claims.settle, claims._row, **key)
+    row = store.one(claims.settle, claims.row, **key)
     return row and (row['owner'], row['state'])
 
 

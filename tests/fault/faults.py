@@ -249,3 +249,15 @@ def counted(store: Store) -> Iterator[list[tuple[Statement, ...]]]:
 
     with intercepted(store, action):
         yield sent
+
+
+@contextlib.contextmanager
+def clock_off_by(store: Store, seconds: int) -> Iterator[None]:
+    """Give what a store writes the timestamps of another clock."""
+    cluster = store._sessions.get().cluster
+    generate = cluster.timestamp_generator
+    cluster.timestamp_generator = lambda: generate() + seconds * 10**6
+    try:
+        yield
+    finally:
+        cluster.timestamp_generator = generate

@@ -138,13 +138,8 @@ class TestCreate:
         ):
             create(driver, values, trust_id)
         # The batch was applied, and the trust alone removed again.
-        ids = store.rows(
-            trust.BY_TRUSTOR.list,
-            trust.ID,
-            shards=trust.ALL_SHARDS,
-            trustor_user_id=values['trustor_user_id'],
-        )
-        assert ids == [{'id': trust_id}]
+        ids = trust.BY_TRUSTOR.ids(store, values['trustor_user_id'])
+        assert ids == [trust_id]
         assert lookups(driver, trust_id, values) == (None, [False] * 3)
 
 
@@ -181,13 +176,7 @@ class TestFlush:
                 trust.BY_TRUSTEE,
                 trust.BY_PROJECT,
             ):
-                found = store.rows(
-                    index.list,
-                    trust.ID,
-                    shards=trust.ALL_SHARDS,
-                    **{index.column: values[index.column]},
-                )
-                rows[index.column] = found or None
+                rows[index.column] = index.ids(store, values[index.column])
             return {name for name, row in rows.items() if row}
 
         for done, (trust_id, values) in faults.each_crash(

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entities: rows that are changed conditionally alone, with their indexes.
+
+A plain write after a deletion would make a ghost row, and one from a server
+whose clock is ahead would beat the changes of the next seconds.  So an entity
+is created, changed and deleted by compare-and-set, on its ``incarnation``:
+another value in each life of its id, and each time that it moves in an index.
+
+::
+
+    create:  index rows -> entity
+    change:  new index rows -> entity -> index rows that it left
+    delete:  entity -> index rows
+
+A crash leaves at most index rows that do not fit their entity; readers skip
+them.  A compare-and-set whose reply is lost is settled by a serial read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from keystone_cassandra_token import clock, cql, errors
+from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.store import KEEP, Store
+
+#: Each attempt but the last lost against somebody else's change.
+_ATTEMPTS = 16
+
+Changes = Mapping[str, Any]
+
+
+class Entity:
+    """One table of entities.
+
+    :param table: its name.
+    :param row: its columns, ``id`` and ``incarnation`` among them.
+    :param indexes: its index tables.
+    :param maps: columns of type ``map``, to which a change adds.
+    :param guarded: columns whose new value is made from the one that was
+        read: a change of one is a new incarnation, so that of two at once
+        the later one is made again.
+    :param apart: columns that other statements write, plainly.
+    :param expiring: whether it can be created with a TTL.  Then it cannot be
+        changed: cells that are written later would outlive their row.
+    """
+
+    update: cql.Statement
+    insert_expiring: cql.Statement
+    revive: cql.Statement
+
+    def __init__(
+        self,
+        table: str,
+        row: Row,
+        indexes: Indexes,
+        *,
+        maps: Collection[str] = (),
+        guarded: Collection[str] = (),
+        apart: Collection[str] = (),
+        expiring: bool = False,
+    ) -> None:
+        self._row = row
+        self._indexes = indexes
+        self._maps = frozenset(maps)
+        self.guarded = frozenset(guarded)
+        self._written = [name for name in row.columns if name not in apart]
+        self._changing = [name for name in self._written if name != 'id']
+        self.get = cql.read(f'SELECT {row} FROM {table} WHERE id = :id')
+        self.settle = cql.mutate_read(
+            f'SELECT {row} FROM {table} WHERE id = :id'
+        )
+        self.insert = cql.mutate(
+            f'INSERT INTO {table} ({", ".join(self._written)}) VALUES'
+            f' ({", ".join(f":{name}" for name in self._written)})'
+            ' IF NOT EXISTS'
+        )
+        if expiring:
+            self.insert_expiring = self.insert.expiring()
+        else:
+            assignments = ', '.join(
+                f'{name} = {name} + :{name}'
+                if name in self._maps
+                else f'{name} = :{name}'
+                for name in self._changing
+            )
+            self.update = cql.mutate(
+                f'UPDATE {table} SET {assignments} WHERE id = :id'
+                ' IF incarnation = :seen'
+            )
+        if apart:
+            # What is written apart can come after its row was deleted, and
+            # then keeps IF NOT EXISTS from seeing that there is none.
+            self.revive = cql.mutate(
+                f'UPDATE {table} SET '
+                + ', '.join(f'{name} = :{name}' for name in self._changing)
+                + ' WHERE id = :id IF incarnation = null'
+            )
+        self.delete = cql.mutate(
+            f'DELETE FROM {table} WHERE id = :id IF incarnation = :seen'
+        )
+
+    def find(
+        self, db: Store, entity_id: str, read: cql.Statement | None = None
+    ) -> dict[str, Any] | None:
+        """Return an entity, or None.
+
+        :param read: another read of its columns by id.
+        """
+        return _born(db.one(read or self.get, self._row, id=entity_id))
+
+    def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return those of the entities that exist, in the order of ids."""
+        keys = ({'id': entity_id} for entity_id in ids)
+        return [
+            entity
+            for found in db.many(self.get, self._row, keys)
+            for entity in found
+            if _born(entity)
+        ]
+
+    def find_by(
+        self, db: Store, index: Index, value: str
+    ) -> list[dict[str, Any]]:
+        """Return the entities that have a value now."""
+        return [
+            entity
+            for entity in self.find_all(db, index.ids(db, value))
+            if entity[index.column] == value
+        ]
+
+    def new(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an entity that is yet to be created.
+
+        :param values: by column; one that is missing is None.
+        """
+        return {
+            **dict.fromkeys(self._row.columns),
+            **values,
+            'incarnation': clock.incarnation(),
+        }
+
+    def create(
+        self, db: Store, new: dict[str, Any], ttl: int | None = None
+    ) -> bool:
+        """Create an entity; return whether its id was free.
+
+        :param new: from :meth:`new`.
+        :param ttl: seconds after which it expires; None is never.
+        :raises OutcomeUnknown: if that cannot be found out; doing it again
+            does no harm.
+        """
+        self._write(db, self._indexes.inserts(new, ttl))
+        stored = self._row.encode({name: new[name] for name in self._written})
+        insert = self.insert
+        if ttl is not None:
+            stored['ttl'] = ttl
+            insert = self.insert_expiring
+        try:
+            outcome = db.cas(insert, **stored)
+            if not outcome and outcome.row['incarnation'] is None:
+                outcome = db.cas(self.revive, **stored)
+            created = bool(outcome)
+        except errors.OutcomeUnknown:
+            found = self._settled(db, new['id'])
+            if found is None:
+                raise
+            created = found['incarnation'] == new['incarnation']
+        if not created:
+            self._write(db, self._indexes.deletes(new))
+        return created
+
+    def change(
+        self,
+        db: Store,
+        entity_id: str,
+        changes: Changes | Callable[[dict[str, Any]], Changes],
+    ) -> dict[str, Any] | None:
+        """Change an entity; return what it has become, None if it is gone.
+
+        :param changes: values by column, of a map the entries to set; or a
+            function that returns them for what the entity is now.
+        :raises OutcomeUnknown: if it cannot be found out whether it was
+            changed; doing it again does no harm.
+        :raises StoreUnavailable: if others change it all the time.
+        """
+        for _ in range(_ATTEMPTS):
+            old = self.find(db, entity_id)
+            if old is None:
+                return None
+            wanted = changes(old) if callable(changes) else changes
+            new = self._changed(old, wanted)
+            if self._moved(old, new):
+                new['incarnation'] = clock.incarnation()
+                self._write(db, self._indexes.inserts(new))
+            if self._replace(db, old, new, wanted):
+                if self._moved(old, new):
+                    self._write(db, self._indexes.deletes(old))
+                return new
+            if self._moved(old, new):
+                self._write(db, self._indexes.deletes(new))
+        raise _contended()
+
+    def remove(self, db: Store, entity_id: str) -> bool:
+        """Delete an entity; return whether it was there.
+
+        :raises OutcomeUnknown: if that cannot be found out; doing it again
+            does no harm.
+        :raises StoreUnavailable: if others change it all the time.
+        """
+        for _ in range(_ATTEMPTS):
+            old = self.find(db, entity_id)
+            if old is None:
+                return False
+            if self.discard(db, old):
+                return True
+        raise _contended()
+
+    def discard(self, db: Store, entity: Mapping[str, Any]) -> bool:
+        """Delete this incarnation of an entity alone.
+
+        Return whether it was there.
+
+        :raises OutcomeUnknown: as :meth:`remove`.
+        """
+        seen = entity['incarnation']
+        try:
+            gone = bool(db.cas(self.delete, id=entity['id'], seen=seen))
+        except errors.OutcomeUnknown:
+            found = self._settled(db, entity['id'])
+            if found is not None and found['incarnation'] == seen:
+                raise
+            gone = True
+        self._write(db, self._indexes.deletes(entity))
+        return gone
+
+    def _changed(
+        self, old: dict[str, Any], changes: Changes
+    ) -> dict[str, Any]:
+        return old | {
+            name: (old[name] or {}) | value if name in self._maps else value
+            for name, value in changes.items()
+        }
+
+    def _moved(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        return self._indexes.place(old) != self._indexes.place(new) or any(
+            old[name] != new[name] for name in self.guarded
+        )
+
+    def _replace(
+        self,
+        db: Store,
+        old: dict[str, Any],
+        new: dict[str, Any],
+        changes: Changes,
+    ) -> bool:
+        """Write the changes; return whether nobody else did before."""
+        seen = old['incarnation']
+        binds = dict.fromkeys(self._changing, KEEP) | {
+            name: value
+            for name, value in self._row.encode(changes).items()
+            if value is not None or name not in self._maps
+        }
+        if new['incarnation'] != seen:
+            binds['incarnation'] = new['incarnation']
+        try:
+            return bool(db.cas(self.update, id=old['id'], seen=seen, **binds))
+        except errors.OutcomeUnknown:
+            found = self._settled(db, old['id'])
+            if found is None:
+                return False
+            if all(
+                found[name] == new[name] for name in (*changes, 'incarnation')
+            ):
+                return True
+            if found['incarnation'] == seen:
+                raise  # not made, or overwritten since: nobody can tell
+            return False
+
+    def _settled(self, db: Store, entity_id: str) -> dict[str, Any] | None:
+        return self.find(db, entity_id, self.settle)
+
+    @staticmethod
+    def _write(db: Store, steps: list[Any]) -> None:
+        if steps:
+            db.batch(*steps)
+
+
+def _born(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    # A column that is written apart can outlive its row.
+    return stored if stored and stored['incarnation'] is not None else None
+
+
+def _contended() -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(
+        'Others change the same entry all the time; try again.'
+    )

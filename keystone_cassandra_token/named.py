@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entities with a unique name: the entity, and the claim that it holds.
+
+::
+
+    create:  claim pending -> entity -> claim held
+    rename:  old claim pending -> new claim pending -> entity
+             -> new claim held -> old claim freed
+    delete:  claim pending -> entity -> claim freed
+
+Whatever step a process dies after, a reader sees the old state or the new
+one; a claim that is left pending can be taken over after a minute, unless
+its owner still has the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keystone_cassandra_token import cql, errors
+from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.store import Store
+from keystone_cassandra_token.uniqueness import Claims, Taken
+
+Key = Mapping[str, Any]
+
+_ATTEMPTS = 16
+
+
+class _Renamed(Exception):
+    """Somebody else has changed the name since it was read."""
+
+
+class Named:
+    """Entities of one table with their claims.
+
+    :param entity: the table; the columns of the name are guarded in it.
+    :param claims: the table of claims.
+    :param key: returns the key of an entity's claim, None if it needs none.
+    """
+
+    def __init__(
+        self,
+        entity: Entity,
+        claims: Claims,
+        key: Callable[[Store, Mapping[str, Any]], Key | None],
+    ) -> None:
+        self.entity = entity
+        self.claims = claims
+        self._key = key
+        self.get_everywhere = cql.escalated_read(entity.get.cql)
+
+    def find(self, db: Store, key: Key) -> dict[str, Any] | None:
+        """Return the entity that has a name, or None."""
+        owner = self.claims.owner(db, **key)
+        found = None if owner is None else self.entity.find(db, owner)
+        # A claim can be there before its entity, and after.
+        return found if found and self._key(db, found) == key else None
+
+    def create(
+        self, db: Store, new: dict[str, Any], ttl: int | None = None
+    ) -> None:
+        """Create an entity.
+
+        :param new: from ``entity.new``.
+        :param ttl: as for the entity.
+        :raises Taken: if its name or its id is in use.
+        """
+        if self.entity.find(db, new['id']):
+            # Before anything is written that would have to be undone.
+            raise Taken(new['id'])
+        with self._claimed(
+            db,
+            new['id'],
+            self._key(db, new),
+            undo=lambda: self.entity.discard(db, new),
+            ttl=ttl,
+        ):
+            if not self.entity.create(db, new, ttl):
+                raise Taken(new['id'])
+
+    def change(
+        self,
+        db: Store,
+        entity_id: str,
+        changes: Callable[[dict[str, Any]], Mapping[str, Any]],
+    ) -> dict[str, Any] | None:
+        """Change an entity, its name too; return what it has become.
+
+        :param changes: returns the changes for what it is now.
+        :returns: None if there is none.
+        :raises Taken: if somebody else has the new name.
+        """
+        for _ in range(_ATTEMPTS):
+            old = self.entity.find(db, entity_id)
+            if old is None:
+                return None
+            wanted = changes(old)
+            with contextlib.suppress(_Renamed):
+                return self._change(db, old, {**old, **wanted}, changes)
+        raise _contended()
+
+    def _change(
+        self,
+        db: Store,
+        old: dict[str, Any],
+        new: dict[str, Any],
+        changes: Callable[[dict[str, Any]], Mapping[str, Any]],
+    ) -> dict[str, Any] | None:
+        entity_id = old['id']
+        old_key, new_key = self._key(db, old), self._key(db, new)
+
+        def unless_renamed(now: dict[str, Any]) -> Mapping[str, Any]:
+            if self._key(db, now) != old_key:
+                raise _Renamed
+            return changes(now)
+
+        def rename_back() -> None:
+            names = {
+                name: value
+                for name, value in old.items()
+                if name in self.entity.guarded
+            }
+            self.entity.change(
+                db,
+                entity_id,
+                lambda now: names if self._key(db, now) == new_key else {},
+            )
+
+        if new_key == old_key:
+            return self.entity.change(db, entity_id, unless_renamed)
+        with (
+            self._released(db, entity_id, old_key),
+            self._claimed(db, entity_id, new_key, undo=rename_back),
+        ):
+            return self.entity.change(db, entity_id, unless_renamed)
+
+    def remove(
+        self, db: Store, entity_id: str, ttl: int | None = None
+    ) -> dict[str, Any] | None:
+        """Delete an entity; return what it was, None if there was none.
+
+        :param ttl: seconds that are left of what expires.
+        """
+        for _ in range(_ATTEMPTS):
+            old = self.entity.find(db, entity_id)
+            if old is None:
+                return None
+            with contextlib.suppress(_Renamed):
+                with self._released(db, entity_id, self._key(db, old), ttl):
+                    if not self.entity.discard(db, old):
+                        raise _Renamed  # or deleted: looked at again
+                return old
+        raise _contended()
+
+    @contextlib.contextmanager
+    def _claimed(
+        self,
+        db: Store,
+        owner: str,
+        key: Key | None,
+        undo: Callable[[], object],
+        ttl: int | None = None,
+    ) -> Iterator[None]:
+        if key is None:
+            yield
+            return
+        with self.claims.claimed(
+            db,
+            owner,
+            exists=lambda other: self._has(db, other, key),
+            undo=undo,
+            ttl=ttl,
+            **key,
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def _released(
+        self, db: Store, owner: str, key: Key | None, ttl: int | None = None
+    ) -> Iterator[None]:
+        if key is None:
+            yield
+            return
+        with self.claims.released(db, owner, ttl=ttl, **key):
+            yield
+
+    def _has(self, db: Store, owner: str, key: Key) -> bool:
+        """Return whether any region knows this owner by this name."""
+        found = self.entity.find(db, owner, self.get_everywhere)
+        return found is not None and self._key(db, found) == key
+
+
+def _contended() -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(
+        'Others change the same entry all the time; try again.'
+    )
