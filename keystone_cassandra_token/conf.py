@@ -208,6 +208,16 @@ Seconds for which an expired trust stays readable (``deleted=True``) and
 flushable before Cassandra drops it by itself.
 """,
     ),
+    cfg.IntOpt(
+        'application_credential_retention',
+        default=86400,
+        min=60,
+        max=31536000,
+        help="""
+Seconds for which an expired application credential stays in its user's list,
+and its name taken, before Cassandra drops it by itself.
+""",
+    ),
 ]
 
 consistency_opts: list[cfg.Opt] = [

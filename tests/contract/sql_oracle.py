@@ -23,6 +23,9 @@ def sqlite(*models: Any) -> Iterator[Any]:
     try:
         with sql.session_for_write() as session:
             engine = session.get_bind()
+        # As the databases that Keystone supports; not in a transaction.
+        with contextlib.closing(engine.raw_connection()) as connection:
+            connection.cursor().execute('PRAGMA foreign_keys = ON')
         sql.ModelBase.metadata.create_all(
             engine, tables=[model.__table__ for model in models]
         )

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.application_credential`` on Cassandra.
+
+``application_credential`` is the truth and never changes; it has the roles
+and the access rules in it, so that one read authenticates.  One that expires
+has a TTL, and so has all that belongs to it.  ``access_rule`` holds the rules
+that a user's application credentials share.  ``*_by_user`` hold ids,
+``application_credential_claim`` keeps a user's names apart and
+``access_rule_claim`` a user's rules.
+
+:mod:`~keystone_cassandra_token.named` says in which order they are written,
+and what a crash leaves.
+
+Unlike with the SQL driver an id is used once, and an expired application
+credential goes by itself.  A rule that is deleted while an application
+credential is made with it stays in that one, which so is no less restricted.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.application_credential.backends import base
+from keystone.common import password_hashing
+from keystone.common.driver_hints import Hints
+from keystone.i18n import _
+from oslo_utils import timeutils
+
+from keystone_cassandra_token import clock, lengths, listing
+from keystone_cassandra_token.consistency import Operation
+from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.named import Named
+from keystone_cassandra_token.rows import Row, json_text, micros, text_list
+from keystone_cassandra_token.store import Driver, Store
+from keystone_cassandra_token.uniqueness import Claims, Taken
+
+Credential = dict[str, Any]
+
+#: The columns of Keystone's SQL model, which its driver returns.
+_ATTRIBUTES = (
+    'id',
+    'name',
+    'secret_hash',
+    'description',
+    'user_id',
+    'project_id',
+    'system',
+    'expires_at',
+    'unrestricted',
+)
+_LENGTHS = {
+    'id': 64,
+    'name': 255,
+    'user_id': 64,
+    'project_id': 64,
+    'system': 64,
+}
+_RULE_LENGTHS = {'id': 64, 'service': 64, 'path': 128, 'method': 16}
+#: What makes two rules of a user the same.
+_RULE = ('service', 'path', 'method')
+
+CREDENTIAL = Row(
+    *(name for name in _ATTRIBUTES if name != 'expires_at'),
+    'incarnation',
+    expires_at=micros,
+    roles=text_list,
+    access_rules=json_text,
+)
+CREDENTIALS_BY_USER = Index(
+    'application_credential_by_user',
+    'user_id',
+    sharded=False,
+    incarnate=True,
+)
+
+
+def _name(db: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
+    comparison = db.conf.cassandra.name_comparison
+    return {
+        'user_id': stored['user_id'],
+        'folded_name': listing.fold(stored['name'], comparison),
+    }
+
+
+CREDENTIALS = Named(
+    Entity(
+        'application_credential',
+        CREDENTIAL,
+        Indexes(CREDENTIALS_BY_USER),
+        expiring=True,
+    ),
+    Claims('application_credential_claim', 'user_id', 'folded_name'),
+    _name,
+)
+
+ACCESS_RULE = Row('id', 'user_id', *_RULE, 'incarnation')
+RULES_BY_USER = Index(
+    'access_rule_by_user', 'user_id', sharded=False, incarnate=True
+)
+ACCESS_RULES = Named(
+    Entity('access_rule', ACCESS_RULE, Indexes(RULES_BY_USER)),
+    # A rule that exists twice does no harm: one region agrees.
+    Claims('access_rule_claim', 'user_id', *_RULE, operation=Operation.MUTATE),
+    lambda _db, rule: {name: rule[name] for name in ('user_id', *_RULE)},
+)
+
+
+class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
+    """Application credentials in Cassandra."""
+
+    def authenticate(
+        self, application_credential_id: str, secret: str
+    ) -> None:
+        stored = CREDENTIALS.entity.find(self.db, application_credential_id)
+        if (
+            stored is None
+            or not password_hashing.check_password(
+                secret, stored['secret_hash']
+            )
+            or (
+                stored['expires_at'] is not None
+                and clock.utcnow() >= stored['expires_at']
+            )
+        ):
+            raise AssertionError(
+                _('Invalid application credential ID or secret')
+            )
+
+    def create_application_credential(
+        self,
+        application_credential: Mapping[str, Any],
+        roles: Iterable[Mapping[str, Any]],
+        access_rules: Collection[Mapping[str, Any]] | None = None,
+    ) -> Credential:
+        stored = CREDENTIALS.entity.new(_stored(application_credential, roles))
+        lengths.check(stored, _LENGTHS)
+        # First whatever can be refused, so that no rule is made for nothing.
+        rules = [
+            self._known_rule(stored['user_id'], rule)
+            for rule in access_rules or ()
+        ]
+        if CREDENTIALS.find(self.db, _name(self.db, stored)):
+            raise _duplicate(stored)
+        stored['access_rules'] = [
+            self._rule(stored['user_id'], rule) for rule in rules
+        ] or None
+        if _repeats(stored['access_rules'] or ()):
+            raise _duplicate(stored)
+        stored['secret_hash'] = password_hashing.hash_password(
+            application_credential['secret']
+        )
+        try:
+            CREDENTIALS.create(self.db, stored, self._ttl(stored))
+        except Taken:
+            raise _duplicate(stored) from None
+        return _presented(stored)
+
+    def get_application_credential(
+        self, application_credential_id: str
+    ) -> Credential:
+        stored = CREDENTIALS.entity.find(self.db, application_credential_id)
+        if stored is None:
+            raise exception.ApplicationCredentialNotFound(
+                application_credential_id=application_credential_id
+            )
+        return _presented(stored)
+
+    def list_application_credentials_for_user(
+        self, user_id: str, hints: Hints
+    ) -> list[Credential]:
+        found = listing.satisfy(
+            map(_presented, self._of_user(user_id)),
+            hints,
+            _ATTRIBUTES,
+            self.conf.cassandra.name_comparison,
+        )
+        return listing.limit(found, hints)
+
+    def delete_application_credential(
+        self, application_credential_id: str
+    ) -> None:
+        stored = CREDENTIALS.entity.find(self.db, application_credential_id)
+        if stored is None or not self._delete(stored):
+            raise exception.ApplicationCredentialNotFound(
+                application_credential_id=application_credential_id
+            )
+
+    def delete_application_credentials_for_user(self, user_id: str) -> None:
+        for stored in self._of_user(user_id):
+            self._delete(stored)
+
+    def delete_application_credentials_for_user_on_project(
+        self, user_id: str, project_id: str
+    ) -> None:
+        for stored in self._of_user(user_id):
+            if stored['project_id'] == project_id:
+                self._delete(stored)
+
+    def get_access_rule(
+        self, access_rule_id: str, user_id: str | None = None
+    ) -> dict[str, Any]:
+        return _presented_rule(self._get_rule(access_rule_id, user_id))
+
+    def list_access_rules_for_user(
+        self, user_id: str, hints: Hints
+    ) -> list[dict[str, Any]]:
+        found = listing.satisfy(
+            ACCESS_RULES.entity.find_by(self.db, RULES_BY_USER, user_id),
+            hints,
+            ('user_id', *_RULE),
+            'sensitive',  # none of them is a name
+        )
+        return [_presented_rule(rule) for rule in listing.limit(found, hints)]
+
+    def delete_access_rule(
+        self, access_rule_id: str, user_id: str | None = None
+    ) -> None:
+        stored = self._get_rule(access_rule_id, user_id)
+        if any(
+            rule['id'] == access_rule_id
+            for user in self._of_user(stored['user_id'])
+            for rule in user['access_rules'] or ()
+        ):
+            raise exception.ForbiddenNotSecurity(
+                'May not delete access rule in use'
+            )
+        ACCESS_RULES.remove(self.db, stored['id'])
+
+    def delete_access_rules_for_user(self, user_id: str) -> None:
+        for stored in ACCESS_RULES.entity.find_by(
+            self.db, RULES_BY_USER, user_id
+        ):
+            ACCESS_RULES.remove(self.db, stored['id'])
+
+    def _of_user(self, user_id: str) -> list[Credential]:
+        return CREDENTIALS.entity.find_by(
+            self.db, CREDENTIALS_BY_USER, user_id
+        )
+
+    def _ttl(self, stored: Mapping[str, Any]) -> int | None:
+        """Return the seconds for which it stays; None is for ever."""
+        if stored['expires_at'] is None:
+            return None
+        return clock.ttl_until(
+            max(stored['expires_at'], clock.utcnow()),
+            self.conf.cassandra.application_credential_retention,
+        )
+
+    def _delete(self, stored: Mapping[str, Any]) -> bool:
+        """Delete one; return whether it was still there."""
+        gone = CREDENTIALS.remove(self.db, stored['id'], self._ttl(stored))
+        return gone is not None
+
+    def _get_rule(self, rule_id: str, user_id: str | None) -> dict[str, Any]:
+        stored = ACCESS_RULES.entity.find(self.db, rule_id)
+        if stored is None or user_id not in (None, stored['user_id']):
+            raise exception.AccessRuleNotFound(access_rule_id=rule_id)
+        return stored
+
+    def _known_rule(
+        self, user_id: str, rule: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return the rule that has this id, or what is yet to be made.
+
+        :raises keystone.exception.AccessRuleNotFound: if it is another's.
+        """
+        known = ACCESS_RULES.entity.find(self.db, rule['id'])
+        if known is None:
+            lengths.check(rule, _RULE_LENGTHS)
+            return rule
+        if known['user_id'] != user_id:
+            raise exception.AccessRuleNotFound(access_rule_id=rule['id'])
+        return known
+
+    def _rule(self, user_id: str, rule: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a user's rule; made if the user has none that is equal."""
+        if 'incarnation' in rule:
+            return _presented_rule(rule)
+        made = ACCESS_RULES.entity.new(
+            {name: rule[name] for name in ('id', *_RULE)}
+            | {'user_id': user_id}
+        )
+        try:
+            ACCESS_RULES.create(self.db, made)
+        except Taken as taken:
+            # The user has it already, by another id.
+            return _presented_rule(made | {'id': taken.owner})
+        return _presented_rule(made)
+
+
+def _repeats(rules: Collection[Mapping[str, Any]]) -> bool:
+    return len({rule['id'] for rule in rules}) < len(rules)
+
+
+def _duplicate(stored: Mapping[str, Any]) -> exception.Conflict:
+    return exception.Conflict(
+        type='application_credential',
+        details=_('Duplicate entry found with name %s') % stored['name'],
+    )
+
+
+def _stored(
+    given: Mapping[str, Any], roles: Iterable[Mapping[str, Any]]
+) -> Credential:
+    """Return the values of the columns, but for secret and rules."""
+    expires_at: datetime.datetime | None = given.get('expires_at')
+    return {name: given.get(name) for name in _ATTRIBUTES} | {
+        'expires_at': expires_at and timeutils.normalize_time(expires_at),
+        'roles': [role['id'] for role in roles],
+    }
+
+
+def _presented(stored: Mapping[str, Any]) -> Credential:
+    """Return an application credential as the SQL driver shows it."""
+    shown: Credential = {name: stored[name] for name in _ATTRIBUTES}
+    shown['roles'] = [{'id': role} for role in stored['roles'] or ()]
+    if stored['access_rules']:
+        shown['access_rules'] = stored['access_rules']
+    return shown
+
+
+def _presented_rule(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: stored[name] for name in ('id', *_RULE)}

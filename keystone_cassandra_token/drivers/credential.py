@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.credential`` on Cassandra.
+
+``credential`` is the truth; the ``credential_by_*`` tables hold ids.  Both are
+written as :mod:`~keystone_cassandra_token.entity` says: conditionally, since
+an id can come back (that of an EC2 credential is a hash of its access key),
+and so that a crash leaves at most index rows that readers skip.
+
+Blobs are encrypted by Keystone before they come here, and stay so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common.driver_hints import Hints
+from keystone.credential.backends import base
+from keystone.i18n import _
+
+from keystone_cassandra_token import lengths, listing
+from keystone_cassandra_token.cql import scan
+from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.rows import Row, json_map
+from keystone_cassandra_token.store import Driver
+
+#: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
+_ATTRIBUTES = (
+    'id',
+    'user_id',
+    'project_id',
+    'encrypted_blob',
+    'type',
+    'key_hash',
+)
+_LENGTHS = {
+    'id': 64,
+    'user_id': 64,
+    'project_id': 64,
+    'type': 255,
+    'key_hash': 64,
+}
+
+CREDENTIAL = Row(*_ATTRIBUTES, 'incarnation', extra=json_map)
+# A user's are few, and read by log-ins with a second factor.
+BY_USER = Index('credential_by_user', 'user_id', sharded=False, incarnate=True)
+BY_PROJECT = Index('credential_by_project', 'project_id', incarnate=True)
+BY_TYPE = Index('credential_by_type', 'type', incarnate=True)
+CREDENTIALS = Entity(
+    'credential',
+    CREDENTIAL,
+    Indexes(BY_USER, BY_PROJECT, BY_TYPE),
+    maps=['extra'],
+)
+# Keystone lists all credentials for an administrator, and to rotate keys.
+LIST = scan(f'SELECT {CREDENTIAL} FROM credential')
+
+
+class Credential(Driver, base.CredentialDriverBase):
+    """Credentials in Cassandra."""
+
+    def create_credential(
+        self, credential_id: str, credential: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        stored = CREDENTIALS.new(_stored(credential))
+        if not CREDENTIALS.create(self.db, stored):
+            raise exception.Conflict(
+                type='credential',
+                details=_('Duplicate entry found with ID %s')
+                % credential['id'],
+            )
+        return _presented(stored)
+
+    def list_credentials(self, hints: Hints) -> list[dict[str, Any]]:
+        found = listing.satisfy(
+            map(_presented, self._candidates(hints)),
+            hints,
+            _ATTRIBUTES,
+            'sensitive',  # none of them is a name
+        )
+        return listing.limit(found, hints)
+
+    def list_credentials_for_user(
+        self, user_id: str, type: str | None = None
+    ) -> list[dict[str, Any]]:
+        return [
+            _presented(stored)
+            for stored in self._indexed(BY_USER, user_id)
+            if not type or stored['type'] == type
+        ]
+
+    def get_credential(self, credential_id: str) -> dict[str, Any]:
+        stored = CREDENTIALS.find(self.db, credential_id)
+        if stored is None:
+            raise _not_found(credential_id)
+        return _presented(stored)
+
+    def update_credential(
+        self, credential_id: str, credential: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        changes = _stored(credential)
+        changes.pop('id', None)
+        stored = CREDENTIALS.change(self.db, credential_id, changes)
+        if stored is None:
+            raise _not_found(credential_id)
+        return _presented(stored)
+
+    def delete_credential(self, credential_id: str) -> None:
+        if not CREDENTIALS.remove(self.db, credential_id):
+            raise _not_found(credential_id)
+
+    def delete_credentials_for_project(self, project_id: str) -> None:
+        for stored in self._indexed(BY_PROJECT, project_id):
+            CREDENTIALS.remove(self.db, stored['id'])
+
+    def delete_credentials_for_user(self, user_id: str) -> None:
+        for stored in self._indexed(BY_USER, user_id):
+            CREDENTIALS.remove(self.db, stored['id'])
+
+    def _indexed(self, index: Index, value: str) -> list[dict[str, Any]]:
+        """Return the credentials that have this value by now."""
+        found = CREDENTIALS.find_all(self.db, index.ids(self.db, value))
+        return [stored for stored in found if stored[index.column] == value]
+
+    def _candidates(self, hints: Hints | None) -> Iterable[dict[str, Any]]:
+        """Return the credentials among which a list looks."""
+        for index in (BY_USER, BY_PROJECT, BY_TYPE):
+            wanted = hints and hints.get_exact_filter_by_name(index.column)
+            if wanted and isinstance(wanted['value'], str):
+                return self._indexed(index, wanted['value'])
+        found = self.db.iterate(LIST, CREDENTIAL)
+        if hints is None or hints.limit is None or hints.filters:
+            return found
+        # One more than the limit tells that the list was cut.
+        return itertools.islice(found, hints.limit['limit'] + 1)
+
+
+def _not_found(credential_id: str) -> exception.CredentialNotFound:
+    return exception.CredentialNotFound(credential_id=credential_id)
+
+
+def _stored(credential: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns that a credential names."""
+    stored = {
+        name: credential[name] for name in _ATTRIBUTES if name in credential
+    }
+    lengths.check(stored, _LENGTHS)
+    blob = stored.get('encrypted_blob')
+    if isinstance(blob, bytes):
+        stored['encrypted_blob'] = blob.decode()
+    return stored | {
+        'extra': {
+            name: credential[name]
+            for name in credential
+            # An attribute of that name is dropped, as with SQL.
+            if name not in (*_ATTRIBUTES, 'extra')
+        }
+    }
+
+
+def _presented(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a credential as the SQL driver shows it."""
+    return {
+        **(stored['extra'] or {}),
+        **{name: stored.get(name) for name in _ATTRIBUTES},
+    }

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ID mappings: what the driver promises, and equal answers as with SQL."""
+
+import dataclasses
+import threading
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from keystone import exception
+from keystone.identity import generator
+from keystone.identity.mapping_backends import sql as sql_mapping
+
+from keystone_cassandra_token.drivers import id_mapping
+from tests.contract import sql_oracle
+from tests.fault import faults
+
+DOMAINS = ['domain-1', 'domain-2']
+LOCAL_IDS = ['a', 'b', 'ä']
+TYPES = ['user', 'group']
+PUBLIC_IDS = ['public-1', 'public-2']
+
+entities = st.fixed_dictionaries(
+    {
+        'domain_id': st.sampled_from(DOMAINS),
+        'local_id': st.sampled_from(LOCAL_IDS),
+        'entity_type': st.sampled_from(TYPES),
+    }
+)
+calls = st.one_of(
+    st.tuples(st.just('create'), entities, st.none()),
+    st.tuples(st.just('create'), entities, st.sampled_from(PUBLIC_IDS)),
+    st.tuples(st.just('public'), entities),
+    st.tuples(st.just('get'), st.integers(0, 5)),
+    st.tuples(st.just('delete'), st.integers(0, 5)),
+    st.tuples(
+        st.just('domain'),
+        st.sampled_from(DOMAINS),
+        st.sampled_from([*TYPES, None]),
+    ),
+    st.tuples(
+        st.just('purge'),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                'domain_id': st.sampled_from(DOMAINS),
+                'local_id': st.sampled_from(LOCAL_IDS),
+                'entity_type': st.sampled_from(TYPES),
+                'public_id': st.sampled_from(PUBLIC_IDS),
+            },
+        ),
+    ),
+)
+
+
+@pytest.fixture(scope='module')
+def ids():
+    return generator.Manager()
+
+
+@pytest.fixture
+def ours(store, ids, monkeypatch):
+    monkeypatch.setattr(
+        id_mapping.IDMappings, 'id_generator_api', ids, raising=False
+    )
+    return id_mapping.IDMappings()
+
+
+@pytest.fixture
+def theirs(keyspace, ids, monkeypatch):
+    monkeypatch.setattr(
+        sql_mapping.Mapping, 'id_generator_api', ids, raising=False
+    )
+    with sql_oracle.sqlite(sql_mapping.IDMapping):
+        yield sql_mapping.Mapping()
+
+
+def play(driver, made, call):
+    name, *rest = call
+    if name == 'create':
+        return driver.create_id_mapping(*rest)
+    if name == 'public':
+        return driver.get_public_id(rest[0])
+    if name in ('get', 'delete'):
+        public_id = made[rest[0] % len(made)] if made else 'nobody'
+        if name == 'get':
+            return driver.get_id_mapping(public_id)
+        return driver.delete_id_mapping(public_id)
+    if name == 'domain':
+        found = driver.get_domain_mapping_list(*rest)
+        assert type(found) is list
+        return sorted(
+            tuple(
+                getattr(each, column) for column in id_mapping.MAPPING.columns
+            )
+            for each in found
+        )
+    return driver.purge_mappings(rest[0])
+
+
+def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(calls, min_size=8, max_size=20))
+    def compare(sequence):
+        ours.purge_mappings({})
+        theirs.purge_mappings({})
+        made = []
+        for call in sequence:
+            expected, answer = (
+                play(each, made, call) for each in (theirs, ours)
+            )
+            assert answer == expected, call
+            if call[0] == 'create' and answer:
+                made.append(answer)
+        left = (
+            sorted(
+                play(each, made, ('domain', domain, None))
+                for domain in DOMAINS
+            )
+            for each in (theirs, ours)
+        )
+        assert next(left) == next(left)
+
+    compare()
+
+
+def entity(**more):
+    return {
+        'domain_id': uuid.uuid4().hex,
+        'local_id': uuid.uuid4().hex,
+        'entity_type': 'user',
+        **more,
+    }
+
+
+def test_both_directions_are_one_read(ours, store):
+    local = entity()
+    public_id = ours.create_id_mapping(local)
+    with faults.counted(store) as sent:
+        assert ours.get_public_id(local) == public_id
+        assert ours.get_id_mapping(public_id) == local | {
+            'public_id': public_id
+        }
+    assert sent == [(id_mapping.GET_BY_LOCAL,), (id_mapping.GET,)]
+
+
+def test_created_from_two_sides_at_once(ours):
+    local = entity()
+    created = []
+    start = threading.Barrier(8)
+
+    def create():
+        start.wait(faults.PATIENCE)
+        created.append(ours.create_id_mapping(local))
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(faults.PATIENCE)
+    assert len(created) == 8
+    assert set(created) == {ours.get_public_id(local)}
+    (listed,) = ours.get_domain_mapping_list(local['domain_id'])
+    assert dataclasses.asdict(listed) == local | {'public_id': created[0]}
+
+
+def test_a_crash_leaves_all_of_a_mapping_or_nothing(ours, store):
+    def state(local):
+        public_id = ours.get_public_id(local)
+        listed = ours.get_domain_mapping_list(local['domain_id'])
+        assert [each.public_id for each in listed] == (
+            [public_id] if public_id else []
+        )
+        return public_id is not None
+
+    for _, local in faults.each_crash(store, entity, ours.create_id_mapping):
+        state(local)
+        assert ours.create_id_mapping(local)
+        assert state(local)
+
+    def prepare():
+        local = entity()
+        return ours.create_id_mapping(local), local
+
+    for _, (public_id, local) in faults.each_crash(
+        store, prepare, lambda made: ours.delete_id_mapping(made[0])
+    ):
+        assert state(local) == (ours.get_id_mapping(public_id) is not None)
+        ours.delete_id_mapping(public_id)
+        assert not state(local)
+
+
+@pytest.mark.parametrize('seconds', [-5, 5])
+def test_no_clock_decides_a_deletion(ours, store, seconds):
+    """Deleted by a server whose clock is off, then made again."""
+    local = entity()
+    public_id = ours.create_id_mapping(local)
+    with faults.clock_off_by(store, seconds):
+        ours.delete_id_mapping(public_id)
+    assert ours.get_public_id(local) is None
+    assert ours.get_id_mapping(public_id) is None
+    assert ours.get_domain_mapping_list(local['domain_id']) == []
+    assert ours.create_id_mapping(local) == public_id
+    assert ours.get_public_id(local) == public_id
+    assert ours.get_id_mapping(public_id)
+    assert len(ours.get_domain_mapping_list(local['domain_id'])) == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'longest'), [('domain_id', 64), ('local_id', 255)]
+)
+def test_what_is_too_long_for_sql_is_too_long_here(ours, name, longest):
+    with pytest.raises(exception.StringLengthExceeded):
+        ours.create_id_mapping(entity(**{name: 'x' * (longest + 1)}))
