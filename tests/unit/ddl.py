@@ -24,7 +24,9 @@ _CREATE = re.compile(
 _KEY = re.compile(
     r'PRIMARY KEY \((?:\((?P<partition>[^)]*)\))?(?P<rest>[^)]*)\)', re.DOTALL
 )
-_COLUMN = re.compile(r'^(?P<name>\w+) (?P<type>[\w<>]+)(?P<key> PRIMARY KEY)?')
+_COLUMN = re.compile(
+    r'^(?P<name>\w+) (?P<type>\w+(?:<.*>)?)(?P<key> PRIMARY KEY)?'
+)
 _MARKER = re.compile(r':(\w+)')
 
 _TYPES = {
@@ -34,8 +36,12 @@ _TYPES = {
     'boolean': cqltypes.BooleanType,
     'blob': cqltypes.BytesType,
     'uuid': cqltypes.UUIDType,
+    'timeuuid': cqltypes.TimeUUIDType,
     'frozen<list<text>>': cqltypes.ListType.apply_parameters(
         (cqltypes.UTF8Type,)
+    ),
+    'map<text, text>': cqltypes.MapType.apply_parameters(
+        (cqltypes.UTF8Type, cqltypes.UTF8Type)
     ),
 }
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import keystone.application_credential.backends.sql
 import pytest
 
 import keystone_cassandra_token
@@ -29,14 +30,19 @@ DRIVER_LAYERS = {
     'clock',
     'consistency',
     'cql',
+    'entity',
     'errors',
+    'groups',
     'index',
     'lengths',
     'listing',
+    'memberships',
+    'named',
     'revocation_ttl',
     'rows',
     'store',
     'uniqueness',
+    'users',
 }
 
 LEVELS = re.compile(
@@ -305,11 +311,32 @@ def test_every_abstract_method_is_implemented(cls: type) -> None:
         assert name in vars(cls)
 
 
+#: Where Keystone passes more than its base class says: the SQL driver tells.
+FULLER = {
+    (
+        'ApplicationCredential',
+        name,
+    ): keystone.application_credential.backends.sql.ApplicationCredential
+    for name in ('create_application_credential', 'list_access_rules_for_user')
+}
+
+
 @pytest.mark.parametrize(
     ('cls', 'name'), METHODS, ids=[f'{c.__name__}.{n}' for c, n in METHODS]
 )
 def test_signatures_are_the_base_classs(cls: type, name: str) -> None:
-    assert shape(getattr(cls, name)) == shape(getattr(base_of(cls), name))
+    contract = FULLER.get((cls.__name__, name), base_of(cls))
+    assert shape(getattr(cls, name)) == shape(getattr(contract, name))
+
+
+UNDECLARED = {
+    'ShadowUsers': {
+        'delete_user',
+        'add_user_to_group_expires',
+        'cleanup_stale_group_memberships',
+        'get_federated_users',
+    }
+}
 
 
 @pytest.mark.parametrize('cls', CLASSES)
@@ -319,7 +346,10 @@ def test_a_driver_adds_no_public_method(cls: type) -> None:
         for name, member in vars(cls).items()
         if inspect.isfunction(member) and not name.startswith('_')
     }
-    assert public <= set(dir(base_of(cls)))
+    # Keystone calls some methods that only its SQL driver has.
+    assert public <= set(dir(base_of(cls))) | UNDECLARED.get(
+        cls.__name__, set()
+    )
 
 
 @pytest.mark.parametrize('cls', CLASSES)

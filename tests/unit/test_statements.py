@@ -18,7 +18,7 @@ from keystone_cassandra_token.cql import Statement
 from . import ddl
 
 #: Markers that are no columns, but say their role.
-ROLES = {'seen', 'left', 'since', 'now'}
+ROLES = {'seen', 'left', 'since', 'now', 'after', 'gone'}
 
 #: Classes that agree on a table's rows in one way.
 AGREEMENTS = {
@@ -82,7 +82,7 @@ class Parsed:
         if statement.verb == 'SELECT':
             listed = head.removeprefix('SELECT ').split(' FROM ')[0]
             self.selected = [
-                re.sub(r'^TTL\((\w+)\) AS \w+$', r'\1', item)
+                re.sub(r'^(?:TTL|WRITETIME)\((\w+)\) AS \w+$', r'\1', item)
                 for item in listed.split(', ')
             ]
         elif statement.verb == 'INSERT':
@@ -94,9 +94,13 @@ class Parsed:
             )
         elif statement.verb == 'UPDATE':
             assigned = head.partition(' SET ')[2]
-            self.written = dict(
-                item.split(' = ', 1) for item in assigned.split(', ')
-            )
+            self.written = {
+                # What is added to a map: "name = name + :name".
+                name: re.sub(rf'^{name} [+-] ', '', value)
+                for name, value in (
+                    item.split(' = ', 1) for item in assigned.split(', ')
+                )
+            }
         elif statement.verb == 'DELETE':
             some = head.removeprefix('DELETE').split('FROM')[0].strip()
             self.written = dict.fromkeys(
@@ -231,8 +235,9 @@ def test_markers_have_the_names_of_their_columns(
         named.add(marker)
     # A timestamp or TTL comes from a column or is called what it is.
     rest = statement.binds - named
-    assert rest <= {'ttl'}
-    assert not {'ttl'} & parsed.table.columns.keys()
+    apart = {'ttl', 'written_at', 'most'}
+    assert rest <= apart
+    assert not apart & parsed.table.columns.keys()
 
 
 def test_no_column_is_written_both_conditionally_and_plainly() -> None:
@@ -243,8 +248,13 @@ def test_no_column_is_written_both_conditionally_and_plainly() -> None:
         conditional = statement.operation in CONDITIONAL
         for column in PARSED[name].written:
             ways[statement.table, column][conditional] = name
-    mixed = {where: names for where, names in ways.items() if len(names) > 1}
-    assert not mixed
+    mixed = {where for where, names in ways.items() if len(names) > 1}
+    assert mixed == {
+        # Entries are only added, each under a name of its own, and count
+        # only with a row; the one conditional write is the row's deletion.
+        ('user', 'failures')
+    }
+    assert ways['user', 'failures'][True].endswith('.delete')
 
 
 def test_one_table_is_agreed_on_in_one_way() -> None:
