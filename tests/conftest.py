@@ -64,17 +64,24 @@ def keyspace(cassandra_cluster: Cluster) -> Iterator[str]:
 
     Keystone's configuration points at it; with ``conf`` and ``store``.
     """
+    yield from made_keyspace(cassandra_cluster)
+
+
+def made_keyspace(
+    cluster: Cluster, name_comparison: str = 'insensitive'
+) -> Iterator[str]:
+    """Make a keyspace with the schema, and drop it at the end."""
     conf = keystone.conf.CONF
     keystone.conf.configure()
     options.register_opts(conf)
     conf([], project='keystone', default_config_files=[])
     name = f'test_{uuid.uuid4().hex[:12]}'
-    _point_at(conf, cassandra_cluster, name)
+    point_at(conf, cluster, name, name_comparison)
     keyspaces.create_keyspace(conf, report=lambda line: None)
     migrate.apply(conf, report=lambda line: None)
     yield name
     stores.shared(conf).close()
-    with cassandra_cluster.connect() as session:
+    with cluster.connect() as session:
         session.default_timeout = 60
         session.execute(f'DROP KEYSPACE IF EXISTS {name}')
 
@@ -83,7 +90,7 @@ def keyspace(cassandra_cluster: Cluster) -> Iterator[str]:
 def conf(cassandra_cluster: Cluster, keyspace: str) -> cfg.ConfigOpts:
     """Keystone's configuration, pointing at the keyspace."""
     conf = keystone.conf.CONF
-    _point_at(conf, cassandra_cluster, keyspace)
+    point_at(conf, cassandra_cluster, keyspace)
     return conf
 
 
@@ -93,9 +100,27 @@ def store(conf: cfg.ConfigOpts) -> stores.Store:
     return stores.shared(conf)
 
 
-def _point_at(conf: cfg.ConfigOpts, cluster: Cluster, keyspace: str) -> None:
-    conf.set_override(
-        'cassandra_node_ips', cluster.contact_points, group='database'
-    )
-    conf.set_override('port', cluster.port, group=options.GROUP)
-    conf.set_override('keyspace', keyspace, group=options.GROUP)
+def point_at(
+    conf: cfg.ConfigOpts,
+    cluster: Cluster,
+    keyspace: str,
+    name_comparison: str = 'insensitive',
+) -> None:
+    """Let Keystone's configuration and the process's store use a keyspace."""
+    for group, values in (
+        ('database', {'cassandra_node_ips': cluster.contact_points}),
+        (
+            options.GROUP,
+            {
+                'port': cluster.port,
+                'keyspace': keyspace,
+                'name_comparison': name_comparison,
+            },
+        ),
+    ):
+        for option, value in values.items():
+            conf.set_override(option, value, group=group)
+    store = stores.shared(conf)
+    current = store._sessions._current
+    if current is not None and current.keyspace != keyspace:
+        store.close()

@@ -4,9 +4,9 @@
 Each ``test_*.py`` of this folder takes the test classes of one module of
 ``keystone.tests`` as they are.  While they run
 
-- a driver that is asked for as ``sql`` (trust, revoke) or ``fernet`` (token
-  provider), by default or in so many words, is the one for Cassandra;
-- the SQL revoke class that a module names directly is ours;
+- a driver that is asked for as ``sql`` or ``fernet`` (the token provider), by
+  default or in so many words, is the one for Cassandra, where there is one;
+- a SQL class that a module names directly is ours;
 - before each test the tables that were written since are truncated.
 
 All other namespaces stay on SQL (SQLite in memory).  With the environment
@@ -31,18 +31,38 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import freezegun
+import keystone.application_credential.backends.sql
 import keystone.conf.identity
+import keystone.identity.backends.sql
+import keystone.identity.shadow_backends.sql
 import keystone.revoke.backends.sql
 import pytest
 from keystone.common import manager
+from keystone.tests.unit import (
+    identity_mapping,
+    test_backend_sql,
+    test_v3_identity,
+)
+from keystone.tests.unit.identity import test_backend_sql as identity_sql_tests
+from keystone.tests.unit.identity.shadow_users import (
+    test_backend as shadow_tests,
+)
 from lab.cassandra import Cluster
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import revoke
+from keystone_cassandra_token.drivers import (
+    application_credential,
+    id_mapping,
+    identity,
+    revoke,
+    shadow_users,
+)
 from keystone_cassandra_token.schema.level import SETTING
+from tests.conftest import made_keyspace, point_at
 from tests.contract import left_out
+from tests.contract.keystone_suite import through_driver
 
 HERE = pathlib.Path(__file__).parent
 STOCK = 'KEYSTONE_CASSANDRA_STOCK' in os.environ
@@ -52,7 +72,36 @@ EXCHANGED = {
     'keystone.token.provider': {'fernet': 'cassandra'},
     'keystone.revoke': {'sql': 'cassandra'},
     'keystone.trust': {'sql': 'cassandra'},
+    'keystone.credential': {'sql': 'cassandra'},
+    'keystone.identity': {'sql': 'cassandra'},
+    'keystone.identity.shadow_users': {'sql': 'cassandra'},
+    'keystone.identity.id_mapping': {'sql': 'cassandra'},
+    'keystone.application_credential': {'sql': 'cassandra'},
 }
+
+#: SQL classes that a module of tests takes from their module.
+NAMED = (
+    (keystone.revoke.backends.sql, 'Revoke', revoke.Revoke),
+    (
+        keystone.application_credential.backends.sql,
+        'ApplicationCredential',
+        application_credential.ApplicationCredential,
+    ),
+    (keystone.identity.backends.sql, 'Identity', identity.Identity),
+    (
+        keystone.identity.shadow_backends.sql,
+        'ShadowUsers',
+        shadow_users.ShadowUsers,
+    ),
+)
+
+#: Modules of tests that look at users as rows of the SQL model.
+READING_MODELS = (
+    test_backend_sql,
+    test_v3_identity,
+    identity_sql_tests,
+    shadow_tests,
+)
 
 # Each test builds a whole Keystone, and collecting what it leaves with the
 # thresholds of a small program takes a tenth of the time.
@@ -133,16 +182,9 @@ def _name(item: pytest.Item) -> str:
 
 
 @pytest.fixture(scope='session')
-def suite_keyspace(cassandra_cluster: Cluster, keyspace: str) -> str:
-    """The keyspace, found by defaults that outlive a reset of CONF."""
-    cfg.set_defaults(
-        options.database_opts,
-        cassandra_node_ips=cassandra_cluster.contact_points,
-    )
-    cfg.set_defaults(
-        options.connection_opts, port=cassandra_cluster.port, keyspace=keyspace
-    )
-    return keyspace
+def suite_keyspace(cassandra_cluster: Cluster) -> Iterator[str]:
+    """A keyspace of the suite's own: its names differ in case only."""
+    yield from made_keyspace(cassandra_cluster, 'sensitive')
 
 
 @pytest.fixture(scope='session')
@@ -173,6 +215,11 @@ def written(suite_keyspace: str) -> Iterator[set[str]]:
     patch.undo()
 
 
+def _list_id_mappings() -> list[dict[str, Any]]:
+    db = id_mapping.IDMappings().db
+    return list(db.iterate(id_mapping.LIST, id_mapping.MAPPING))
+
+
 @pytest.fixture(autouse=True)
 def on_cassandra(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +228,21 @@ def on_cassandra(
     if STOCK:
         return
     keyspace = request.getfixturevalue('suite_keyspace')
+    cluster = request.getfixturevalue('cassandra_cluster')
+    point_at(keystone.conf.CONF, cluster, keyspace, 'sensitive')
+    # Defaults outlive a reset of the configuration, by Keystone's fixtures.
+    for opts, values in (
+        (
+            options.database_opts,
+            {'cassandra_node_ips': cluster.contact_points},
+        ),
+        (
+            options.connection_opts,
+            {'port': cluster.port, 'keyspace': keyspace},
+        ),
+        (options.schema_opts, {'name_comparison': 'sensitive'}),
+    ):
+        cfg.set_defaults(opts, **values)
     written = request.getfixturevalue('written')
     load_driver = manager.load_driver
 
@@ -189,7 +251,23 @@ def on_cassandra(
         return load_driver(namespace, name, *args)
 
     monkeypatch.setattr(manager, 'load_driver', load_ours)
-    monkeypatch.setattr(keystone.revoke.backends.sql, 'Revoke', revoke.Revoke)
+    for module, name, ours in NAMED:
+        monkeypatch.setattr(module, name, ours)
+    for module in READING_MODELS:
+        monkeypatch.setattr(module, 'sql', through_driver.Sql())
+    for driver, name, ours in (
+        (identity.Identity, '_get_user', through_driver.get_user),
+        (
+            shadow_users.ShadowUsers,
+            '_get_federated_user',
+            through_driver.get_federated_user,
+        ),
+    ):
+        monkeypatch.setattr(driver, name, ours, raising=False)
+    # Keystone's tests count the mappings in the table.
+    monkeypatch.setattr(
+        identity_mapping, 'list_id_mappings', _list_id_mappings
+    )
     for table in sorted(written):
         for store in stores._shared.values():
             store._sessions.get().session.execute(

@@ -1,4 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keystone's own tests, see conftest."""
 
-from keystone.tests.unit.test_backend_sql import SqlTrust  # noqa: F401
+from keystone.tests.unit.test_backend_sql import (  # noqa: F401
+    SqlCredential,
+    SqlFilterTests,
+    SqlIdentity,
+    SqlLimitTests,
+    SqlTrust,
+)
