@@ -40,6 +40,9 @@ PENDING = 'pending'
 HELD = 'held'
 
 
+_OWNER = Row('owner')
+
+
 class Taken(Exception):
     """Somebody else has the name.
 
@@ -54,15 +57,25 @@ class Taken(Exception):
 class Claims:
     """The claims of one table.
 
+    :ivar by_part: reads the owners of a part of the key, where there is one.
+
     :param table: its name; beside the key it has the columns ``owner``,
         ``state`` and ``claimed_at``.
     :param key: the columns of its primary key.
     :param operation: ``CLAIM``, agreed on in the whole deployment, or
         ``MUTATE``, in one region.
+    :param part: the column of the key that is its partition alone, if it is
+        not all of them: then the owners of a part can be listed.
     """
 
+    by_part: cql.Statement
+
     def __init__(
-        self, table: str, *key: str, operation: Operation = Operation.CLAIM
+        self,
+        table: str,
+        *key: str,
+        operation: Operation = Operation.CLAIM,
+        part: str | None = None,
     ) -> None:
         write, read = {
             Operation.CLAIM: (cql.claim, cql.claim_read),
@@ -72,6 +85,10 @@ class Claims:
         self.key = key
         self.row = Row('owner', 'state', claimed_at=micros)
         self.get = cql.read(f'SELECT {self.row} FROM {table} WHERE {where}')
+        if part is not None:
+            self.by_part = cql.read(
+                f'SELECT owner FROM {table} WHERE {part} = :{part}'
+            )
         self.settle = read(f'SELECT {self.row} FROM {table} WHERE {where}')
         self.insert = write(
             f'INSERT INTO {table}'
@@ -104,6 +121,10 @@ class Claims:
         self.free = write(
             f'DELETE FROM {table} WHERE {where} IF owner = :owner'
         )
+        self.free_pending = write(
+            f'DELETE FROM {table} WHERE {where}'
+            " IF owner = :owner AND state = 'pending'"
+        )
         self._leads_to = {
             self.set_held: HELD,
             self.set_held_expiring: HELD,
@@ -115,6 +136,11 @@ class Claims:
         """Return who has the name, or None."""
         row = db.one(self.get, self.row, **key)
         return row['owner'] if row else None
+
+    def owners(self, db: Store, **part: Any) -> list[str]:
+        """Return who has names with this part; some may have none yet."""
+        rows = db.rows(self.by_part, _OWNER, **part)
+        return [row['owner'] for row in rows]
 
     @contextlib.contextmanager
     def claimed(
@@ -138,17 +164,23 @@ class Claims:
         fresh = self.claim(db, owner, exists=exists, ttl=ttl, **key)
         try:
             yield
-            self.hold(db, owner, ttl=ttl, **key)
         except BaseException:
             # Also when the body only seemed to fail: a truth without a held
             # claim must not stay.  While Cassandra is away nothing can be
             # removed, and the pending claim of a visible truth stays.
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
-                # What was the owner's before is not ours to free: where ids
-                # are computed, two that create one owner share its claim.
-                if fresh:
-                    self.release(db, owner, **key)
+                # Where ids are computed, two that create one owner share its
+                # claim: what the other one needs is not ours to free.
+                if fresh and not exists(owner):
+                    self._free(db, self.free_pending, owner, key)
+            raise
+        try:
+            self.hold(db, owner, ttl=ttl, **key)
+        except BaseException:
+            with contextlib.suppress(errors.StoreUnavailable):
+                undo()
+                self.release(db, owner, **key)
             raise
 
     def claim(
@@ -240,8 +272,17 @@ class Claims:
 
     def release(self, db: Store, owner: str, **key: Any) -> None:
         """Free the name if it is ``owner``'s; else leave it."""
+        self._free(db, self.free, owner, key)
+
+    def _free(
+        self,
+        db: Store,
+        statement: cql.Statement,
+        owner: str,
+        key: Mapping[str, Any],
+    ) -> None:
         try:
-            outcome = db.cas(self.free, owner=owner, **key)
+            outcome = db.cas(statement, owner=owner, **key)
         except errors.OutcomeUnknown:
             row = db.one(self.settle, self.row, **key)
             if row and row['owner'] == owner:
