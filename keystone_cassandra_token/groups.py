@@ -33,7 +33,7 @@ GROUPS = Named(
         maps=['extra'],
         guarded=['name', 'domain_id'],
     ),
-    Claims('group_claim', 'domain_id', 'folded_name'),
+    Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
 )
 

@@ -8,6 +8,8 @@ stays is left to Keystone.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -112,6 +114,25 @@ def limit(entities: list[Entity], hints: Hints | None) -> list[Entity]:
         hints.limit['truncated'] = True
         return entities[:longest]
     return entities
+
+
+def page(
+    hints: Hints, found: Iterable[Entity], in_order: bool
+) -> list[Entity]:
+    """Return what fits in a page, by id, and note that there may be more.
+
+    As the SQL drivers that page, also where Keystone has filters left.
+
+    :param in_order: whether ``found`` comes in the order of ids.
+    """
+    most = hints.get_limit_or_max()
+    if in_order:
+        chosen = list(itertools.islice(found, most))
+    else:
+        chosen = heapq.nsmallest(most, found, key=lambda entity: entity['id'])
+    if hints.limit and len(chosen) >= hints.limit['limit']:
+        hints.limit['truncated'] = True
+    return chosen
 
 
 def after(entities: list[Entity], marker: str | None) -> list[Entity]:

@@ -59,6 +59,15 @@ class Named:
         # A claim can be there before its entity, and after.
         return found if found and self._key(db, found) == key else None
 
+    def find_all(self, db: Store, **part: Any) -> list[dict[str, Any]]:
+        """Return the entities whose names have this part of a key."""
+        found = self.entity.find_all(db, self.claims.owners(db, **part))
+        return [
+            entity
+            for entity in found
+            if part.items() <= (self._key(db, entity) or {}).items()
+        ]
+
     def create(
         self, db: Store, new: dict[str, Any], ttl: int | None = None
     ) -> None:

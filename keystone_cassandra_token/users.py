@@ -105,7 +105,7 @@ USERS = Named(
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
         apart=['failures'],
     ),
-    Claims('user_claim', 'domain_id', 'folded_name'),
+    Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
     local_key,
 )
 # Ids of these users are computed from what they are called, so that two

@@ -100,7 +100,7 @@ class Identity(Driver, base.IdentityDriverBase):
             raise exception.UserDisabled(user_id=user_id)
         if users.password_is_expired(user):
             raise exception.PasswordExpired(user_id=user_id)
-        if failures:
+        if user['failures']:
             self._reset_failures(user)
         return users.presented(user)
 
@@ -126,21 +126,20 @@ class Identity(Driver, base.IdentityDriverBase):
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_users(self, hints: driver_hints.Hints) -> list[Entity]:
         by_expiry = users.by_password_expiry(hints)
-        candidates = self._candidates(
+        candidates, in_order = self._candidates(
             hints, USERS, users.BY_DOMAIN, LIST_USERS, USER
         )
         passes = self._sieve(hints, _USER_FILTERS)
-        return [
-            users.presented(user)
-            for user in _page(
-                hints,
-                (
-                    user
-                    for user in candidates
-                    if by_expiry(user) and passes(users.filterable(user))
-                ),
-            )
-        ]
+        page = listing.page(
+            hints,
+            (
+                user
+                for user in candidates
+                if by_expiry(user) and passes(users.filterable(user))
+            ),
+            in_order,
+        )
+        return [users.presented(user) for user in page]
 
     def unset_default_project_id(self, project_id: str) -> None:
         for user in USERS.entity.find_by(
@@ -263,11 +262,15 @@ class Identity(Driver, base.IdentityDriverBase):
 
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_groups(self, hints: driver_hints.Hints) -> list[Entity]:
-        candidates = self._candidates(
+        candidates, in_order = self._candidates(
             hints, GROUPS, groups.BY_DOMAIN, LIST_GROUPS, GROUP
         )
         passes = self._sieve(hints, _GROUP_FILTERS)
-        return _page(hints, filter(passes, map(groups.presented, candidates)))
+        return listing.page(
+            hints,
+            filter(passes, map(groups.presented, candidates)),
+            in_order,
+        )
 
     def list_groups_for_user(
         self, user_id: str, hints: driver_hints.Hints
@@ -336,35 +339,55 @@ class Identity(Driver, base.IdentityDriverBase):
         by_domain: Index,
         everything: Any,
         row: Row,
-    ) -> Iterator[Entity]:
-        """Yield what a list is chosen from, by id, behind the marker.
+    ) -> tuple[Iterable[Entity], bool]:
+        """Return what a list is chosen from, behind the marker.
+
+        And whether it comes in the order of ids.
 
         :raises keystone.exception.MarkerNotFound: if there is no such.
         """
         marker = hints.marker
         if marker is not None and not named.entity.find(self.db, marker):
             raise exception.MarkerNotFound(marker=marker)
-        domain = hints.get_exact_filter_by_name('domain_id')
-        if domain is None:
-            found = sorted(
-                (
-                    entity
-                    for entity in self.db.iterate(everything, row)
-                    if entity['incarnation'] is not None
-                ),
-                key=lambda entity: str(entity['id']),
+        domain_id, name = (
+            entry and entry['value']
+            for entry in map(
+                hints.get_exact_filter_by_name, ('domain_id', 'name')
             )
-            yield from (
+        )
+        found: Iterable[Entity]
+        if isinstance(name, str):
+            comparison = self.db.conf.cassandra.name_comparison
+            found = named.find_all(
+                self.db, folded_name=listing.fold(name, comparison)
+            )
+        elif isinstance(domain_id, str):
+            return self._of_domain(hints, named, by_domain, domain_id), True
+        else:
+            found = (
                 entity
-                for entity in found
-                if marker is None or entity['id'] > marker
+                for entity in self.db.iterate(everything, row)
+                if entity['incarnation'] is not None
             )
-            return
+        return (
+            entity
+            for entity in found
+            if marker is None or entity['id'] > marker
+        ), False
+
+    def _of_domain(
+        self,
+        hints: driver_hints.Hints,
+        named: Named,
+        by_domain: Index,
+        domain_id: str,
+    ) -> Iterator[Entity]:
+        """Yield the entities of a domain, in the order of their ids."""
         most = hints.get_limit_or_max()
-        ids = by_domain.ids_behind(self.db, domain['value'], marker, most)
+        ids = by_domain.ids_behind(self.db, domain_id, hints.marker, most)
         while some := list(itertools.islice(ids, max(16, most))):
             for entity in named.entity.find_all(self.db, some):
-                if entity['domain_id'] == domain['value']:
+                if entity['domain_id'] == domain_id:
                     yield entity
 
     def _is_locked(
@@ -450,17 +473,6 @@ def _check_change(user: Mapping[str, Any], new_password: str) -> None:
     for former in (user['passwords'] or [])[-count:] if count else ():
         if password_hashing.check_password(new_password, former['hash']):
             raise exception.PasswordHistoryValidationError(unique_count=count)
-
-
-def _page(hints: driver_hints.Hints, found: Iterable[Entity]) -> list[Entity]:
-    """Return what fits in a page, and note that there may be more.
-
-    As the SQL driver, also where Keystone has filters left to apply.
-    """
-    page = list(itertools.islice(found, hints.get_limit_or_max()))
-    if hints.limit and len(page) >= hints.limit['limit']:
-        hints.limit['truncated'] = True
-    return page
 
 
 @contextlib.contextmanager
