@@ -103,6 +103,20 @@ class Client:
         )
         return login.get_access(self.session(worker))
 
+    def log_in_by_credential(
+        self, credential_id: str, secret: str
+    ) -> AccessInfoV3:
+        """Log in with an application credential.
+
+        :raises keystoneauth1.exceptions.http.HttpError: if refused.
+        """
+        login = v3.ApplicationCredential(
+            self.url,
+            application_credential_id=credential_id,
+            application_credential_secret=secret,
+        )
+        return login.get_access(self.session())
+
     def request(
         self,
         method: str,

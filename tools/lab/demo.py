@@ -27,12 +27,13 @@ from lab.ports import state_directory
 from lab.processes import Group
 from lab.server import (
     CASSANDRA_DRIVERS,
+    IDENTITY_DRIVERS,
     Keystone,
     merge,
     stop_released,
     write_private,
 )
-from lab.story import Story
+from lab.story import LOCK_OUT, Story
 from lab.tables import Tables
 
 #: Of the folders below the state directory.
@@ -43,9 +44,9 @@ _KEPT = 'kept.json'
 _CLUSTER = 'cassandra'
 
 _DESCRIPTION = """\
-Start Cassandra and Keystone, and watch tokens, trusts and revocations live
-and end in Cassandra. Takes about two minutes; everything is stopped and
-removed at the end, also after Ctrl-C.
+Start Cassandra and Keystone, and watch tokens, trusts, revocations, users and
+credentials live and end in Cassandra. Takes about three minutes; everything
+is stopped and removed at the end, also after Ctrl-C.
 """
 _EPILOG = """\
 environment:
@@ -174,7 +175,8 @@ class Demo:
         for server in keystone, short:
             self._make_schema(server)
         with tell.task('Keystone makes its SQL tables (SQLite) and admin'):
-            keystone.bootstrap(self._password)
+            for server in keystone, short:
+                server.bootstrap(self._password)
         self._start(keystone)
         self._start(short)
 
@@ -190,14 +192,16 @@ class Demo:
             story.validate()
             story.show_row()
             people = People(client, admin)
-            ending = ShortLife(short, ending_tables, people, tell)
+            ending = ShortLife(short, ending_tables, self._password, tell)
             ending.fill()
             story.use_up_trust(people)
             story.revoke(people)
             story.disable_user(people)
+            story.lock_out(people)
             story.change_password(people)
             ending.wait()
             people.remove(admin)
+            ending.people.remove_project(client, admin)
         short.stop()
         if self._foreign:
             drop_keyspace(short.config_files)
@@ -217,9 +221,11 @@ class Demo:
     def _main_keystone(self, cluster: Cluster) -> Keystone:
         settings = merge(
             CASSANDRA_DRIVERS,
+            IDENTITY_DRIVERS,
             {
                 # What one worker revokes the others refuse at once.
                 'token': {'caching': False},
+                'security_compliance': LOCK_OUT,
                 'database': {'cassandra_node_ips': cluster.contact_points},
                 'cassandra': {
                     'port': cluster.port,
@@ -238,7 +244,7 @@ class Demo:
         )
 
     def _short_lived(self, main: Keystone) -> Keystone:
-        """Return the second Keystone: the same users, other tables."""
+        """Return the second Keystone: the same projects, other tables."""
         directory = self.directory / 'short'
         difference = write_configuration(
             self.directory / 'short.conf', f'{self._keyspace}_short'

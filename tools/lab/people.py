@@ -8,8 +8,6 @@ import secrets
 
 from lab.client import Client
 
-_PROJECT = 'demo'
-
 
 def soon(seconds: float) -> str:
     """Return the time in ``seconds`` as the trust API takes it."""
@@ -23,16 +21,22 @@ class People:
     """A project with two members, alice and bob, made through the API.
 
     :param admin: token of an administrator.
+    :param project: the project's name.
     """
 
-    def __init__(self, client: Client, admin: str) -> None:
+    def __init__(
+        self, client: Client, admin: str, project: str = 'demo'
+    ) -> None:
         self._client = client
+        self._project = project
         self.passwords = {
             name: secrets.token_urlsafe(12) for name in ('alice', 'bob')
         }
-        project = {'name': _PROJECT, 'domain_id': 'default'}
         self.project: str = client.call(
-            'POST', '/projects', admin, {'project': project}
+            'POST',
+            '/projects',
+            admin,
+            {'project': {'name': project, 'domain_id': 'default'}},
         )['id']
         roles = client.request('GET', '/roles', admin).json()['roles']
         member = next(r['id'] for r in roles if r['name'] == 'member')
@@ -65,7 +69,7 @@ class People:
                 name,
                 self.passwords[name],
                 worker,
-                project_name=_PROJECT,
+                project_name=self._project,
                 project_domain_id='default',
             )
             .auth_token
@@ -85,6 +89,25 @@ class People:
         made = client.call('POST', '/OS-TRUST/trusts', token, {'trust': trust})
         return str(made['id'])
 
+    def application_credential(
+        self, token: str, client: Client, expires: str
+    ) -> tuple[str, str]:
+        """Make an application credential of alice; return id and secret."""
+        secret = secrets.token_urlsafe(12)
+        made = client.call(
+            'POST',
+            f'/users/{self.ids["alice"]}/application_credentials',
+            token,
+            {
+                'application_credential': {
+                    'name': 'short',
+                    'secret': secret,
+                    'expires_at': expires,
+                }
+            },
+        )
+        return str(made['id']), secret
+
     def use_trust(
         self, trust: str, client: Client, worker: str | None = None
     ) -> str:
@@ -97,4 +120,8 @@ class People:
         """Delete the people and the project."""
         for user in self.ids.values():
             self._client.call('DELETE', f'/users/{user}', admin, None)
-        self._client.call('DELETE', f'/projects/{self.project}', admin, None)
+        self.remove_project(self._client, admin)
+
+    def remove_project(self, client: Client, admin: str) -> None:
+        """Delete the project alone."""
+        client.call('DELETE', f'/projects/{self.project}', admin, None)

@@ -38,6 +38,14 @@ CASSANDRA_DRIVERS: Settings = {
     'revoke': {'driver': 'cassandra'},
     'trust': {'driver': 'cassandra'},
 }
+#: What lets users and credentials be there too.
+IDENTITY_DRIVERS: Settings = {
+    'identity': {'driver': 'cassandra'},
+    'shadow_users': {'driver': 'cassandra'},
+    'identity_mapping': {'driver': 'cassandra'},
+    'credential': {'driver': 'cassandra'},
+    'application_credential': {'driver': 'cassandra'},
+}
 
 _GUNICORN = """\
 # Read by gunicorn from its working directory.  Keystone parses the command

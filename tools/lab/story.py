@@ -24,6 +24,9 @@ from lab.people import People, soon
 from lab.server import Keystone
 from lab.tables import Tables
 
+#: Wrong passwords that lock a user, and for how many seconds.
+LOCK_OUT = {'lockout_failure_attempts': 3, 'lockout_duration': 5}
+
 
 def shortened(token: str) -> str:
     """Return as much of a token as may be shown."""
@@ -216,6 +219,36 @@ class Story:
         tell.expect(
             after == {404}, 'bob is enabled again: the old tokens stay dead'
         )
+
+    def lock_out(self, people: People) -> None:
+        """Try wrong passwords until the user is locked, and wait."""
+        tell, client = self._narrator, self._client
+        tell.step('Guess a password')
+        first, second = self._two_workers()
+        allowed = LOCK_OUT['lockout_failure_attempts']
+        refused = [
+            self._status_of(client.log_in, 'bob', 'a guess', worker)
+            for worker in [first, second, first][:allowed]
+        ]
+        tell.expect(
+            refused == [401] * allowed,
+            f'{allowed} wrong passwords for bob, by both workers: HTTP'
+            f' {", ".join(map(str, refused))}',
+        )
+        status = self._status_of(people.log_in, 'bob', None, second)
+        tell.expect(
+            status == 401,
+            f'now the right one is refused too, by worker {second}: HTTP'
+            f' {status}',
+        )
+        tell.say(
+            f'bob is locked for {LOCK_OUT["lockout_duration"]} s'
+            ' ([security_compliance] lockout_duration); the wrong passwords'
+            ' are counted in his row, for all servers.'
+        )
+        time.sleep(LOCK_OUT['lockout_duration'] + 0.5)
+        status = self._status_of(people.log_in, 'bob')
+        tell.expect(status == 201, f'then the right one works: HTTP {status}')
 
     def change_password(self, people: People) -> None:
         """Change a password; the old tokens die, a new one lives."""

@@ -23,6 +23,9 @@ EXPIRING = (
     'trust_by_trustee',
     'trust_by_project',
     'trust_claim',
+    'application_credential',
+    'application_credential_by_user',
+    'application_credential_claim',
 )
 
 
