@@ -22,8 +22,11 @@ from oslo_config import cfg
 from keystone_cassandra_token import (
     drivers,
     errors,
+    groups,
+    memberships,
     revocation_ttl,
     uniqueness,
+    users,
 )
 from keystone_cassandra_token.cmd import cluster_checks
 from keystone_cassandra_token.cmd import schema as schema_command
@@ -48,6 +51,10 @@ _VALUES: dict[str, Any] = {
     'boolean': True,
     'blob': b'x',
     'uuid': uuid.UUID(int=1),
+    'timeuuid': uuid.uuid1(1, 1),
+    'set<varchar>': {'x'},
+    'map<varchar, varchar>': {'x': 'x'},
+    'map<varchar, bigint>': {'x': 1},
 }
 
 
@@ -67,7 +74,7 @@ def _statements(thing: Any, depth: int = 2) -> Iterator[Statement]:
 MODULES = [
     importlib.import_module(f'{drivers.__name__}.{found.name}')
     for found in pkgutil.iter_modules(drivers.__path__)
-] + [revocation_ttl, level]
+] + [revocation_ttl, level, users, groups, memberships]
 STATEMENTS = sorted(
     {statement for module in MODULES for statement in _statements(module)},
     key=str,

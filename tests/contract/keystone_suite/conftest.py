@@ -242,7 +242,9 @@ def on_cassandra(
         ),
         (options.schema_opts, {'name_comparison': 'sensitive'}),
     ):
-        cfg.set_defaults(opts, **values)
+        for opt in opts:
+            if opt.dest in values:
+                monkeypatch.setattr(opt, 'default', values[opt.dest])
     written = request.getfixturevalue('written')
     load_driver = manager.load_driver
 
