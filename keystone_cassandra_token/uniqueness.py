@@ -13,8 +13,8 @@ A creator may die between the steps.  Its pending claim may be taken over
 once it is older than :data:`STALE_AFTER` and an EACH_QUORUM read of the
 owner's truth succeeded and found nothing.  A creator that was merely slow
 then finds at ``hold`` that it lost, and removes its truth.  A held claim is
-freed by its owner's delete or rename, or by repair, alone; who deletes makes
-it pending first, so that a name does not stay taken if it dies on the way::
+freed by its owner's delete or rename alone; who deletes makes it pending
+first, so that a name does not stay taken if it dies on the way::
 
     pending again --> truth removed --> free
 
