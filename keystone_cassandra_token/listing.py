@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keystone's list hints on rows that were read: filters, limit, marker.
+"""Keystone's list hints on rows that were read: filters, limits, pages.
 
 The counterpart of the SQL drivers' ``filter_limit_query``: a filter on a
 known attribute is satisfied here and removed from ``hints.filters``; what
@@ -14,7 +14,6 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from keystone import exception
 from keystone.common import utils
 from keystone.common.driver_hints import Hints
 
@@ -133,17 +132,3 @@ def page(
     if hints.limit and len(chosen) >= hints.limit['limit']:
         hints.limit['truncated'] = True
     return chosen
-
-
-def after(entities: list[Entity], marker: str | None) -> list[Entity]:
-    """Return the entities by id, from the one behind ``marker`` on.
-
-    :raises keystone.exception.MarkerNotFound: if none has that id.
-    """
-    ordered = sorted(entities, key=lambda entity: entity['id'])
-    if marker is None:
-        return ordered
-    for position, entity in enumerate(ordered):
-        if entity['id'] == marker:
-            return ordered[position + 1 :]
-    raise exception.MarkerNotFound(marker=marker)

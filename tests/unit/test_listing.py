@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keystone import exception
 from keystone.common import sql
 from keystone.common.driver_hints import Hints
 from sqlalchemy import orm
@@ -111,7 +110,7 @@ def test_hints_are_satisfied_as_by_the_sql_drivers(
             for thing in sql.filter_limit_query(Thing, query, theirs)
         ]
         session.rollback()
-    ordered = listing.after(things, None)
+    ordered = sorted(things, key=lambda thing: thing['id'])
     found = listing.limit(
         listing.satisfy(ordered, ours, ATTRIBUTES, 'sensitive'), ours
     )
@@ -205,28 +204,21 @@ def test_limit_notes_whether_it_cut(limit, length, truncated) -> None:
     assert hints.limit == {'limit': limit, 'truncated': truncated}
 
 
-def test_after_a_marker_in_the_order_of_ids() -> None:
-    shuffled = [CAROL, ALICE, BOB]
-    assert listing.after(shuffled, None) == ALL
-    assert listing.after(shuffled, '1') == [BOB, CAROL]
-    assert listing.after(shuffled, '3') == []
+@pytest.mark.parametrize('in_order', [True, False])
+@pytest.mark.parametrize(('limit', 'full'), [(2, True), (3, True), (4, False)])
+def test_a_page_is_by_id_and_says_when_it_is_full(
+    limit, full, in_order
+) -> None:
+    hints = make_hints([], limit)
+    given = ALL if in_order else [CAROL, ALICE, BOB]
+    assert listing.page(hints, iter(given), in_order) == ALL[:limit]
+    assert hints.limit == {'limit': limit, 'truncated': full}
 
 
-@pytest.mark.parametrize('marker', ['4', '', 'Alice'])
-def test_an_unknown_marker_is_refused(marker) -> None:
-    with pytest.raises(exception.MarkerNotFound):
-        listing.after(ALL, marker)
-
-
-@given(THINGS, st.integers(1, 4))
-def test_pages_by_marker_give_all_once(things, size) -> None:
-    pages, marker = [], None
-    while page := listing.after(things, marker)[:size]:
-        pages += page
-        marker = page[-1]['id']
-    assert sorted(thing['id'] for thing in things) == [
-        thing['id'] for thing in pages
-    ]
+def test_a_page_takes_no_more_than_it_shows() -> None:
+    source = iter(ALL)
+    assert listing.page(make_hints([], 1), source, True) == [ALICE]
+    assert list(source) == [BOB, CAROL]
 
 
 @given(st.text())
