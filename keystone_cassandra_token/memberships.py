@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keystone import exception
@@ -135,8 +135,13 @@ def remove(db: Store, membership: Mapping[str, Any]) -> bool:
 
 def of_user(db: Store, user_id: str) -> list[str]:
     """Return the ids of the groups that a user is in for good."""
-    rows = db.rows(LIST_BY_USER, MEMBERSHIP, user_id=user_id)
-    return [row['group_id'] for row in rows]
+    return ask_of_user(db, user_id)()
+
+
+def ask_of_user(db: Store, user_id: str) -> Callable[[], list[str]]:
+    """Ask for a user's groups; return a function that waits for them."""
+    rows = db.ask_all(LIST_BY_USER, MEMBERSHIP, user_id=user_id)
+    return lambda: [row['group_id'] for row in rows()]
 
 
 def of_group(db: Store, group_id: str) -> list[str]:
@@ -154,7 +159,7 @@ def remove_user(db: Store, user_id: str) -> None:
     """End all memberships of a user."""
     for row in db.rows(LIST_BY_USER, MEMBERSHIP, user_id=user_id):
         remove(db, row)
-    for row in expiring(db, user_id):
+    for row in asserted(db, user_id):
         remove_expiring(db, row)
 
 
@@ -166,14 +171,33 @@ def remove_group(db: Store, group_id: str) -> None:
             remove(db, found)
 
 
+def asserted(db: Store, user_id: str) -> list[dict[str, Any]]:
+    """Return a user's expiring memberships, also those that have expired.
+
+    To a log-in these are known: one that is renewed is no change.
+    """
+    return db.rows(LIST_EXPIRING, EXPIRING, user_id=user_id)
+
+
 def expiring(db: Store, user_id: str) -> list[dict[str, Any]]:
     """Return a user's expiring memberships that have not expired.
 
     Each with ``expires_at``, by what its identity provider allows now: to
     allow less counts at once.
     """
+    return ask_expiring(db, user_id)()
+
+
+def ask_expiring(
+    db: Store, user_id: str
+) -> Callable[[], list[dict[str, Any]]]:
+    """Ask for :func:`expiring`; return a function that waits for it."""
+    rows = db.ask_all(LIST_EXPIRING, EXPIRING, user_id=user_id)
+    return lambda: _not_expired(rows())
+
+
+def _not_expired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     now = clock.utcnow()
-    rows = db.rows(LIST_EXPIRING, EXPIRING, user_id=user_id)
     lives = {idp_id: _life(idp_id) for idp_id in {r['idp_id'] for r in rows}}
     found = [
         row | {'expires_at': row['last_verified'] + lives[row['idp_id']]}

@@ -239,7 +239,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             raise exception.UserNotFound(user_id=user_id)
         known = [
             row
-            for row in memberships.expiring(self.db, user_id)
+            for row in memberships.asserted(self.db, user_id)
             if row['group_id'] == group_id
         ]
         idp_id = (
@@ -257,7 +257,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         """
         stale = [
             row
-            for row in memberships.expiring(self.db, user_id)
+            for row in memberships.asserted(self.db, user_id)
             if row['idp_id'] == idp_id
             and row['group_id'] not in set(current_group_ids)
         ]

@@ -490,6 +490,23 @@ class TestFederated:
             assert found['name'] == 'shown'
             assert shadows.get_federated_user(*self.key(each)) == found
 
+    def test_a_renewed_membership_is_no_change(self, shadows, monkeypatch):
+        """Else each log-in would revoke the tokens of the one before."""
+        made = shadows.create_federated_user('domain', self.identity())
+        for minutes in (0, 5):  # with 0 it has expired at once
+            life = datetime.timedelta(minutes=minutes)
+            monkeypatch.setattr(memberships, '_life', lambda _, of=life: of)
+            group = uuid.uuid4().hex
+            ids = made['id'], group
+            assert shadows.add_user_to_group_expires(*ids) is True
+            assert shadows.add_user_to_group_expires(*ids) is False
+            stale = shadows.cleanup_stale_group_memberships(
+                made['id'], 'idp', []
+            )
+            assert stale == [group]
+            assert shadows.add_user_to_group_expires(*ids) is True
+            shadows.cleanup_stale_group_memberships(made['id'], 'idp', [])
+
     def test_two_log_ins_at_once_make_one_user(self, shadows, store):
         each = self.identity()
         outcomes = []
