@@ -82,13 +82,24 @@ class Store:
 
         So that the read is under way while something else is done.
         """
+        rows = self.ask_all(statement, row, **binds)
+
+        def answer() -> dict[str, Any] | None:
+            found = rows()
+            return found[0] if found else None
+
+        return answer
+
+    def ask_all(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> Callable[[], list[dict[str, Any]]]:
+        """Send a read; return a function that waits for its rows."""
         with self._translated(statement):
             pending = self._start(statement, binds)
 
-        def answer() -> dict[str, Any] | None:
+        def answer() -> list[dict[str, Any]]:
             with self._translated(statement):
-                stored = pending.result().one()
-            return None if stored is None else row.load(stored)
+                return [row.load(stored) for stored in pending.result()]
 
         return answer
 

@@ -275,12 +275,14 @@ class Identity(Driver, base.IdentityDriverBase):
     def list_groups_for_user(
         self, user_id: str, hints: driver_hints.Hints
     ) -> list[Entity]:
-        users.get(self.db, user_id)
-        lasting = memberships.of_user(self.db, user_id)
-        expiring = {
-            row['group_id']: row['expires_at']
-            for row in memberships.expiring(self.db, user_id)
-        }
+        # All at once, since each log-in waits for them.
+        user = USERS.entity.ask(self.db, user_id)
+        of_user = memberships.ask_of_user(self.db, user_id)
+        some = memberships.ask_expiring(self.db, user_id)
+        if user() is None:
+            raise exception.UserNotFound(user_id=user_id)
+        lasting = of_user()
+        expiring = {row['group_id']: row['expires_at'] for row in some()}
         by_id = {
             group['id']: groups.presented(group)
             for group in GROUPS.entity.find_all(
