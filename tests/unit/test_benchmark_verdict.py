@@ -136,3 +136,27 @@ def test_at_most(value: float | None, met: bool | None) -> None:
 def test_a_verdict_in_words() -> None:
     found = Verdict('memory', '40 MB', '41.00 MB', False)
     assert str(found) == 'MISSED        memory: 41.00 MB (limit 40 MB)'
+
+
+def test_targets_of_users_are_ratios_to_sql() -> None:
+    rows = [
+        {
+            'system': system,
+            'operation': operation,
+            'size': 100,
+            'token_age_s': 0,
+            'clients': 1,
+            'p50_ms': p50,
+        }
+        for operation, ours, theirs in (
+            ('get_user', 0.7, 1.0),
+            ('create_user', 3.1, 1.0),
+        )
+        for system, p50 in (('cassandra', ours), ('sql', theirs))
+    ]
+    words = {
+        found.target.split()[0]: found.word for found in verdict.identity(rows)
+    }
+    assert words['get_user'] == 'met'
+    assert words['create_user'] == 'MISSED'
+    assert words['get_credential'] == 'not measured'

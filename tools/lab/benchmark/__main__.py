@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lab import LabError
-from lab.benchmark import plot, report, revocation, token, verdict
+from lab.benchmark import (
+    identity,
+    plot,
+    report,
+    revocation,
+    token,
+    verdict,
+)
 from lab.benchmark.measure import Measurements
 from lab.benchmark.stage import say
 from lab.benchmark.verdict import Verdict
@@ -75,7 +82,24 @@ def _token(chosen: argparse.Namespace) -> Any:
     )
 
 
-BENCHMARKS = {'revocation': _revocation, 'token': _token}
+def _identity(chosen: argparse.Namespace) -> Any:
+    plan = identity.Plan(
+        users=chosen.users,
+        groups=chosen.groups,
+        clients=_with_one(chosen.clients),
+    )
+    if chosen.rounds:
+        plan = dataclasses.replace(plan, rounds=chosen.rounds)
+    measured, context = identity.run(plan)
+    verdicts = verdict.identity(report.rows('identity', measured))
+    return measured, context, list(verdicts)
+
+
+BENCHMARKS = {
+    'revocation': _revocation,
+    'token': _token,
+    'identity': _identity,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,6 +142,23 @@ def _parser() -> argparse.ArgumentParser:
         help='short tokens whose end is watched, 0 for none (default:'
         ' %(default)s)',
     )
+    _add_shared(command)
+    command = commands.add_parser(
+        'identity',
+        help='users, groups and credentials, beside the SQL drivers on'
+        ' MariaDB',
+    )
+    for name, default in (
+        ('users', identity.Plan.users),
+        ('groups', identity.Plan.groups),
+    ):
+        command.add_argument(
+            f'--{name}',
+            type=_number,
+            default=default,
+            metavar='N',
+            help=f'{name} of one domain (default: %(default)s)',
+        )
     _add_shared(command)
     return parser
 

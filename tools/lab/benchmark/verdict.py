@@ -139,6 +139,28 @@ def validation(rows: list[dict[str, Any]], size: int) -> Verdict:
     )
 
 
+def identity(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
+    """Judge the targets of users, groups and credentials."""
+    size = max((row['size'] for row in rows), default=0)
+    for operation, limit in (
+        ('get_user', 0.8),
+        ('get_user_by_name', 0.8),
+        ('authenticate', 0.8),
+        ('list_groups_for_user', 0.8),
+        ('application credential log-in', 0.8),
+        ('get_credential', 1.2),
+        ('create_user', 3),
+        ('add_user_to_group', 1),
+    ):
+        yield ratio(
+            f'{operation} against the SQL driver, p50',
+            rows,
+            Figure('cassandra', operation, size, 0),
+            Figure('sql', operation, size, 0),
+            limit,
+        )
+
+
 def missed(verdicts: Iterable[Verdict]) -> bool:
     """Return whether a target was missed."""
     return any(verdict.met is False for verdict in verdicts)
