@@ -507,6 +507,26 @@ class TestFederated:
             assert shadows.add_user_to_group_expires(*ids) is True
             shadows.cleanup_stale_group_memberships(made['id'], 'idp', [])
 
+    def test_who_comes_second_frees_no_claim(self, shadows, store):
+        """The claim that it made first is the other one's by now."""
+        each = self.identity()
+        failures = []
+
+        def slow():
+            try:
+                shadows.create_federated_user('domain', each)
+            except exception.Conflict as error:
+                failures.append(error)
+
+        with faults.hold(store, USERS.entity.insert) as held:
+            late = in_thread(slow)
+            assert held.reached.wait(faults.PATIENCE)
+            made = shadows.create_federated_user('domain', each)
+            held.release()
+            late.join(faults.PATIENCE)
+        assert len(failures) == 1
+        assert shadows.get_federated_user(*self.key(each)) == made
+
     def test_two_log_ins_at_once_make_one_user(self, shadows, store):
         each = self.identity()
         outcomes = []
