@@ -51,6 +51,12 @@ def incarnation() -> uuid.UUID:
     return uuid.uuid1(secrets.randbits(48) | multicast, secrets.randbits(14))
 
 
+def micros_of(incarnation: uuid.UUID) -> int:
+    """Return when an incarnation was made, in microseconds since 1970."""
+    since_gregorian = 0x01B21DD213814000  # 1582-10-15 to 1970, in 100 ns
+    return (incarnation.time - since_gregorian) // 10
+
+
 def ttl_until(end: datetime.datetime, extra: int = 0) -> int:
     """Return the TTL in seconds of a row that lives until ``end`` + extra.
 

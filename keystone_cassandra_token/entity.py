@@ -49,7 +49,11 @@ class Entity:
     :param apart: columns that other statements write, plainly.
     :param expiring: whether it can be created with a TTL.  Then it cannot be
         changed: cells that are written later would outlive their row.
+    :param together: whether all are in one partition, ``bucket`` 0; for
+        hundreds that are often wanted all at once.
     """
+
+    get_all: cql.Statement
 
     update: cql.Statement
     insert_expiring: cql.Statement
@@ -65,6 +69,7 @@ class Entity:
         guarded: Collection[str] = (),
         apart: Collection[str] = (),
         expiring: bool = False,
+        together: bool = False,
     ) -> None:
         self._row = row
         self._indexes = indexes
@@ -72,15 +77,23 @@ class Entity:
         self.guarded = frozenset(guarded)
         self._written = [name for name in row.columns if name not in apart]
         self._changing = [name for name in self._written if name != 'id']
-        self.get = cql.read(f'SELECT {row} FROM {table} WHERE id = :id')
-        self.get_some = cql.read(f'SELECT {row} FROM {table} WHERE id IN :ids')
+        where = 'id = :id'
+        columns = ', '.join(self._written)
+        markers = ', '.join(f':{name}' for name in self._written)
+        if together:
+            where = f'bucket = 0 AND {where}'
+            columns, markers = f'bucket, {columns}', f'0, {markers}'
+            self.get_all = cql.read(
+                f'SELECT {row} FROM {table} WHERE bucket = 0'
+            )
+        some = where.replace('= :id', 'IN :ids')
+        self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
+        self.get_some = cql.read(f'SELECT {row} FROM {table} WHERE {some}')
         self.settle = cql.mutate_read(
-            f'SELECT {row} FROM {table} WHERE id = :id'
+            f'SELECT {row} FROM {table} WHERE {where}'
         )
         self.insert = cql.mutate(
-            f'INSERT INTO {table} ({", ".join(self._written)}) VALUES'
-            f' ({", ".join(f":{name}" for name in self._written)})'
-            ' IF NOT EXISTS'
+            f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
         )
         if expiring:
             self.insert_expiring = self.insert.expiring()
@@ -92,7 +105,7 @@ class Entity:
                 for name in self._changing
             )
             self.update = cql.mutate(
-                f'UPDATE {table} SET {assignments} WHERE id = :id'
+                f'UPDATE {table} SET {assignments} WHERE {where}'
                 ' IF incarnation = :seen'
             )
         if apart:
@@ -101,10 +114,10 @@ class Entity:
             self.revive = cql.mutate(
                 f'UPDATE {table} SET '
                 + ', '.join(f'{name} = :{name}' for name in self._changing)
-                + ' WHERE id = :id IF incarnation = null'
+                + f' WHERE {where} IF incarnation = null'
             )
         self.delete = cql.mutate(
-            f'DELETE FROM {table} WHERE id = :id IF incarnation = :seen'
+            f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
 
     def find(
@@ -131,6 +144,10 @@ class Entity:
         }
         return [found[each] for each in wanted if each in found]
 
+    def all(self, db: Store) -> list[dict[str, Any]]:
+        """Return all entities that are kept together, by id."""
+        return db.rows(self.get_all, self._row)
+
     def ask(
         self, db: Store, entity_id: str
     ) -> Callable[[], dict[str, Any] | None]:
@@ -145,7 +162,7 @@ class Entity:
         return [
             entity
             for entity in self.find_all(db, index.ids(db, value))
-            if entity[index.column] == value
+            if value in index.values(entity)
         ]
 
     def new(self, values: Mapping[str, Any]) -> dict[str, Any]:

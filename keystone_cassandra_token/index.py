@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from keystone_cassandra_token.cql import Statement, read, write
@@ -42,6 +42,8 @@ class Index:
     :param sharded: whether a partition is a value and a shard, a hash of the
         id; for values that millions of entities can have.
     :param incarnate: whether its rows carry the incarnation.
+    :param among: returns the values by which an entity is listed, where
+        that is not the one value of the column.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Index:
         *,
         sharded: bool = True,
         incarnate: bool = False,
+        among: Callable[[Mapping[str, Any]], Collection[str]] | None = None,
     ) -> None:
         self.column = column
+        self._among = among
         self._sharded = sharded
         self._incarnate = incarnate
         partition = [column, 'shard'] if sharded else [column]
@@ -130,9 +134,20 @@ class Index:
                 **partition,
             )
 
-    def key(self, entity: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the key of an entity's row."""
-        key = {name: entity[name] for name in (self.column, 'id')}
+    def values(self, entity: Mapping[str, Any]) -> Collection[str]:
+        """Return the values by which an entity is listed."""
+        if self._among is not None:
+            return self._among(entity)
+        value = entity[self.column]
+        return () if value is None else (value,)
+
+    def keys(self, entity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the keys of an entity's rows."""
+        for value in self.values(entity):
+            yield self._key(entity, value)
+
+    def _key(self, entity: Mapping[str, Any], value: str) -> dict[str, Any]:
+        key = {self.column: value, 'id': entity['id']}
         if self._sharded:
             key['shard'] = shard_of(entity['id'])
         if self._incarnate:
@@ -143,7 +158,7 @@ class Index:
 class Indexes:
     """The index tables of one kind of entity.
 
-    An entity is in the index of each of its columns that has a value.
+    An entity is in each of them once for each of its values.
     """
 
     def __init__(self, *indexes: Index) -> None:
@@ -170,11 +185,11 @@ class Indexes:
 
     def place(self, entity: Mapping[str, Any]) -> list[Any]:
         """Return what decides where an entity's rows are."""
-        return [entity[index.column] for index in self._indexes]
+        return [sorted(index.values(entity)) for index in self._indexes]
 
     def _keys(
         self, entity: Mapping[str, Any]
     ) -> Iterator[tuple[Index, dict[str, Any]]]:
         for index in self._indexes:
-            if entity[index.column] is not None:
-                yield index, index.key(entity)
+            for key in index.keys(entity):
+                yield index, key

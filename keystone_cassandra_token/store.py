@@ -161,6 +161,20 @@ class Store:
             row = self._start(statement, binds).result().one()
         return Outcome(row.pop('[applied]'), row)
 
+    def cas_batch(
+        self, statement: Statement, keys: Iterable[Mapping[str, Any]]
+    ) -> Outcome:
+        """Run conditional writes of one partition: all or none.
+
+        :raises OutcomeUnknown: as :meth:`cas`.
+        """
+        if statement.operation not in consistency.CONDITIONAL:
+            raise TypeError(f'not conditional: {statement}')
+        with self._translated(statement):
+            steps = tuple((statement, key) for key in keys)
+            row = self._start_batch(steps).result().one()
+        return Outcome(row.pop('[applied]'), row)
+
     def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
         """Run plain writes of one class as a logged batch: all or none.
 
@@ -229,7 +243,9 @@ class Store:
         connection = self._sessions.get()
         level = level or connection.policy.level(steps[0][0].operation)
         batch = cassandra.query.BatchStatement(
-            consistency_level=session.level_value(level.consistency)
+            consistency_level=session.level_value(level.consistency),
+            serial_consistency_level=level.serial
+            and session.level_value(level.serial),
         )
         batch.is_idempotent = all(step.idempotent for step, _ in steps)
         for statement, binds in steps:
