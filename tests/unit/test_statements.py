@@ -227,7 +227,7 @@ def test_markers_have_the_names_of_their_columns(
             assert value[1:] in {column, *ROLES}, value
             named.add(value[1:])
         else:
-            assert re.fullmatch(r"'\w+'|null", value)
+            assert re.fullmatch(r"'\w+'|null|0", value)
     tests = re.findall(r'(\w+) (=|!=|IN|>=?|<=?) :(\w+)', parsed.cql)
     for column, operator, marker in tests:
         wanted = {f'{column}s'} if operator == 'IN' else {column, *ROLES}
@@ -297,9 +297,14 @@ def test_where_rows_expire_every_rewrite_can_carry_a_ttl() -> None:
         )
 
 
-def test_tokens_and_revocations_always_expire() -> None:
+def test_tokens_receipts_and_revocations_always_expire() -> None:
     for name, statement in STATEMENTS.items():
-        if statement.table in {'token', 'revocation', 'revocation_log'}:
+        if statement.table in {
+            'token',
+            'receipt',
+            'revocation',
+            'revocation_log',
+        }:
             if statement.verb == 'SELECT':
                 continue
             assert statement.verb == 'INSERT', name
