@@ -18,7 +18,13 @@ them.  A compare-and-set whose reply is lost is settled by a serial read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any
 
 from keystone_cassandra_token import clock, cql, errors
@@ -147,6 +153,12 @@ class Entity:
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
         return db.rows(self.get_all, self._row)
+
+    def scanned(
+        self, db: Store, scan: cql.Statement
+    ) -> Iterator[dict[str, Any]]:
+        """Yield all entities, by a scan of the table."""
+        return filter(_born, db.iterate(scan, self._row))
 
     def ask(
         self, db: Store, entity_id: str

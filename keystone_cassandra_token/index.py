@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from keystone_cassandra_token.cql import Statement, read, write
@@ -26,6 +26,8 @@ from keystone_cassandra_token.store import Store
 
 SHARDS = 16
 ALL_SHARDS = list(range(SHARDS))
+#: Values in one read.
+_AT_ONCE = 50
 _ID = Row('id')
 
 
@@ -37,6 +39,8 @@ def shard_of(entity_id: str) -> int:
 class Index:
     """Statements of one index table.
 
+    :ivar list_some: reads several values at once, where it is not sharded.
+
     :param table: its name.
     :param column: the column by which it lists.
     :param sharded: whether a partition is a value and a shard, a hash of the
@@ -45,6 +49,8 @@ class Index:
     :param among: returns the values by which an entity is listed, where
         that is not the one value of the column.
     """
+
+    list_some: Statement
 
     def __init__(
         self,
@@ -66,6 +72,10 @@ class Index:
             f'SELECT id FROM {table} WHERE {column} = :{column}'
             + (' AND shard IN :shards' if sharded else '')
         )
+        if not sharded:
+            self.list_some = read(
+                f'SELECT id FROM {table} WHERE {column} IN :{column}s'
+            )
         at = ' AND '.join(f'{name} = :{name}' for name in partition)
         self.page = read(
             f'SELECT id FROM {table} WHERE {at} AND id > :after LIMIT :most'
@@ -82,6 +92,22 @@ class Index:
         shards = {'shards': ALL_SHARDS} if self._sharded else {}
         found = db.rows(self.list, _ID, **{self.column: value}, **shards)
         return list(dict.fromkeys(row['id'] for row in found))
+
+    def ids_of_some(self, db: Store, values: Iterable[str]) -> list[str]:
+        """Return the ids of several values, as :meth:`ids`.
+
+        Each read asks for many: most values have few ids, or none.
+        """
+        wanted = list(values)
+        found = db.many(
+            self.list_some,
+            _ID,
+            (
+                {f'{self.column}s': wanted[begin : begin + _AT_ONCE]}
+                for begin in range(0, len(wanted), _AT_ONCE)
+            ),
+        )
+        return list(dict.fromkeys(row['id'] for rows in found for row in rows))
 
     def ids_behind(
         self, db: Store, value: str, marker: str | None, most: int

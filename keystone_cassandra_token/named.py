@@ -16,8 +16,12 @@ its owner still has the name.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from keystone import exception
+from keystone.i18n import _
 
 from keystone_cassandra_token import cql, errors
 from keystone_cassandra_token.entity import Entity
@@ -27,6 +31,9 @@ from keystone_cassandra_token.uniqueness import Claims, Taken
 Key = Mapping[str, Any]
 
 _ATTEMPTS = 16
+
+#: Names whose owner a process remembers.
+_REMEMBERED = 4096
 
 
 class _Renamed(Exception):
@@ -51,11 +58,21 @@ class Named:
         self.claims = claims
         self._key = key
         self.get_everywhere = cql.escalated_read(entity.get.cql)
+        self._owners = _Owners()
 
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None."""
-        owner = self.claims.owner(db, **key)
-        found = None if owner is None else self.entity.find(db, owner)
+        name = tuple(sorted(key.items()))
+        # Who had it last is read meanwhile: then one round trip is enough.
+        likely = self._owners.get(name)
+        asked = self.claims.ask_owner(db, **key)
+        meanwhile = likely and self.entity.ask(db, likely)
+        owner = asked()
+        if meanwhile and owner == likely:
+            found = meanwhile()
+        else:
+            found = None if owner is None else self.entity.find(db, owner)
+        self._owners.set(name, owner)
         # A claim can be there before its entity, and after.
         return found if found and self._key(db, found) == key else None
 
@@ -102,7 +119,7 @@ class Named:
         :returns: None if there is none.
         :raises Taken: if somebody else has the new name.
         """
-        for _ in range(_ATTEMPTS):
+        for _attempt in range(_ATTEMPTS):
             old = self.entity.find(db, entity_id)
             if old is None:
                 return None
@@ -147,15 +164,21 @@ class Named:
             return self.entity.change(db, entity_id, unless_renamed)
 
     def remove(
-        self, db: Store, entity_id: str, ttl: int | None = None
+        self,
+        db: Store,
+        entity_id: str,
+        ttl: int | None = None,
+        provided: Callable[[dict[str, Any]], bool] | None = None,
     ) -> dict[str, Any] | None:
         """Delete an entity; return what it was, None if there was none.
 
         :param ttl: seconds that are left of what expires.
+        :param provided: whether what it is now may be deleted; else it is
+            left, and None returned.
         """
-        for _ in range(_ATTEMPTS):
+        for _attempt in range(_ATTEMPTS):
             old = self.entity.find(db, entity_id)
-            if old is None:
+            if old is None or (provided and not provided(old)):
                 return None
             with contextlib.suppress(_Renamed):
                 with self._released(db, entity_id, self._key(db, old), ttl):
@@ -200,6 +223,43 @@ class Named:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
         return found is not None and self._key(db, found) == key
+
+
+class _Owners:
+    """Who had a name when it was last looked up; a guess, never an answer."""
+
+    def __init__(self) -> None:
+        self._ids: dict[Any, str] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: Any) -> str | None:
+        return self._ids.get(name)
+
+    def set(self, name: Any, owner: str | None) -> None:
+        with self._lock:
+            self._ids.pop(name, None)
+            if owner is not None:
+                self._ids[name] = owner
+            if len(self._ids) > _REMEMBERED:
+                del self._ids[next(iter(self._ids))]
+
+
+@contextlib.contextmanager
+def conflict(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Tell Keystone that a name or an id is taken.
+
+    :param kind: what Keystone calls such an entity.
+    :param given: the entity as it was given to the driver.
+    :raises keystone.exception.Conflict: for :class:`Taken` in the body.
+    """
+    try:
+        yield
+    except Taken:
+        raise exception.Conflict(
+            type=kind,
+            details=_('Duplicate entry found with name %s')
+            % given.get('name', given.get('id')),
+        ) from None
 
 
 def _contended() -> errors.StoreUnavailable:

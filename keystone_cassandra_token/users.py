@@ -19,7 +19,13 @@ from keystone.conf import CONF
 from keystone.identity.backends import base
 from keystone.identity.backends import resource_options as options
 
-from keystone_cassandra_token import clock, lengths, listing, memberships
+from keystone_cassandra_token import (
+    clock,
+    lengths,
+    listing,
+    memberships,
+    resource_options,
+)
 from keystone_cassandra_token.consistency import Operation
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
@@ -35,6 +41,8 @@ from keystone_cassandra_token.store import Store
 from keystone_cassandra_token.uniqueness import Claims
 
 Stored = dict[str, Any]
+
+_OPTIONS = options.USER_OPTIONS_REGISTRY
 
 #: What Keystone's SQL model keeps outside of ``extra``.
 ATTRIBUTES = (
@@ -168,7 +176,7 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     if 'enabled' in given:
         found |= enabling(given['enabled'])
     return found | {
-        'options': option_values(given),
+        'options': resource_options.values(_OPTIONS, given),
         'extra': {
             name: given[name] for name in given if name not in _NOT_EXTRA
         },
@@ -234,22 +242,6 @@ def by_password_expiry(
         )
 
     return passes
-
-
-def option_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options by id; None clears one.
-
-    :raises TypeError, ValueError: for a value that an option refuses.
-    """
-    found = {}
-    named = given.get('options') or {}
-    for option in options.USER_OPTIONS_REGISTRY.options:
-        if option.option_name in named:
-            value = named[option.option_name]
-            if value is not None:
-                option.validator(value)
-            found[option.option_id] = value
-    return found
 
 
 def has_option(user: Mapping[str, Any], option: Any) -> bool:
@@ -324,11 +316,7 @@ def presented(user: Mapping[str, Any], with_extra: bool = False) -> Stored:
         'domain_id': user['domain_id'],
         'enabled': is_enabled(user),
         'password_expires_at': password_expires_at(user),
-        'options': {
-            option.option_name: user['options'][option.option_id]
-            for option in options.USER_OPTIONS_REGISTRY.options
-            if (user['options'] or {}).get(option.option_id) is not None
-        },
+        'options': resource_options.shown(_OPTIONS, user['options']),
     }
     if user['default_project_id'] is not None:
         shown['default_project_id'] = user['default_project_id']

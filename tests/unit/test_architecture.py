@@ -32,12 +32,16 @@ DRIVER_LAYERS = {
     'cql',
     'entity',
     'errors',
+    'grants',
     'groups',
     'index',
     'lengths',
     'listing',
     'memberships',
     'named',
+    'pages',
+    'projects',
+    'resource_options',
     'revocation_ttl',
     'rows',
     'store',
@@ -335,7 +339,8 @@ UNDECLARED = {
         'add_user_to_group_expires',
         'cleanup_stale_group_memberships',
         'get_federated_users',
-    }
+    },
+    'Resource': {'list_projects_by_tags'},
 }
 
 

@@ -23,6 +23,8 @@ OURS = {
     'application_credential',
     'identity',
     'identity_mapping',
+    'resource',
+    'assignment',
     'shadow_users',
 }
 

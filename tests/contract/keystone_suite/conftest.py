@@ -35,6 +35,7 @@ import keystone.application_credential.backends.sql
 import keystone.conf.identity
 import keystone.identity.backends.sql
 import keystone.identity.shadow_backends.sql
+import keystone.resource.backends.sql
 import keystone.revoke.backends.sql
 import pytest
 from keystone.common import manager
@@ -56,6 +57,7 @@ from keystone_cassandra_token.drivers import (
     application_credential,
     id_mapping,
     identity,
+    resource,
     revoke,
     shadow_users,
 )
@@ -77,11 +79,14 @@ EXCHANGED = {
     'keystone.identity.shadow_users': {'sql': 'cassandra'},
     'keystone.identity.id_mapping': {'sql': 'cassandra'},
     'keystone.application_credential': {'sql': 'cassandra'},
+    'keystone.resource': {'sql': 'cassandra'},
+    'keystone.assignment': {'sql': 'cassandra'},
 }
 
 #: SQL classes that a module of tests takes from their module.
 NAMED = (
     (keystone.revoke.backends.sql, 'Revoke', revoke.Revoke),
+    (keystone.resource.backends.sql, 'Resource', resource.Resource),
     (
         keystone.application_credential.backends.sql,
         'ApplicationCredential',
