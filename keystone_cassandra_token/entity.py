@@ -77,8 +77,8 @@ class Entity:
         expiring: bool = False,
         together: bool = False,
     ) -> None:
-        self._row = row
-        self._indexes = indexes
+        self.row = row
+        self.indexes = indexes
         self._maps = frozenset(maps)
         self.guarded = frozenset(guarded)
         self._written = [name for name in row.columns if name not in apart]
@@ -133,7 +133,7 @@ class Entity:
 
         :param read: another read of its columns by id.
         """
-        return _born(db.one(read or self.get, self._row, id=entity_id))
+        return _born(db.one(read or self.get, self.row, id=entity_id))
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""
@@ -144,7 +144,7 @@ class Entity:
         )
         found = {
             entity['id']: entity
-            for entities in db.many(self.get_some, self._row, some)
+            for entities in db.many(self.get_some, self.row, some)
             for entity in entities
             if _born(entity)
         }
@@ -152,19 +152,19 @@ class Entity:
 
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
-        return db.rows(self.get_all, self._row)
+        return db.rows(self.get_all, self.row)
 
     def scanned(
         self, db: Store, scan: cql.Statement
     ) -> Iterator[dict[str, Any]]:
         """Yield all entities, by a scan of the table."""
-        return filter(_born, db.iterate(scan, self._row))
+        return filter(_born, db.iterate(scan, self.row))
 
     def ask(
         self, db: Store, entity_id: str
     ) -> Callable[[], dict[str, Any] | None]:
         """Ask for an entity; return a function that waits for it."""
-        answer = db.ask(self.get, self._row, id=entity_id)
+        answer = db.ask(self.get, self.row, id=entity_id)
         return lambda: _born(answer())
 
     def find_by(
@@ -183,7 +183,7 @@ class Entity:
         :param values: by column; one that is missing is None.
         """
         return {
-            **dict.fromkeys(self._row.columns),
+            **dict.fromkeys(self.row.columns),
             **values,
             'incarnation': clock.incarnation(),
         }
@@ -198,8 +198,8 @@ class Entity:
         :raises OutcomeUnknown: if that cannot be found out; doing it again
             does no harm.
         """
-        self._write(db, self._indexes.inserts(new, ttl))
-        stored = self._row.encode({name: new[name] for name in self._written})
+        self._write(db, self.indexes.inserts(new, ttl))
+        stored = self.row.encode({name: new[name] for name in self._written})
         insert = self.insert
         if ttl is not None:
             stored['ttl'] = ttl
@@ -215,7 +215,7 @@ class Entity:
                 raise
             created = found['incarnation'] == new['incarnation']
         if not created:
-            self._write(db, self._indexes.deletes(new))
+            self._write(db, self.indexes.deletes(new))
         return created
 
     def change(
@@ -240,13 +240,13 @@ class Entity:
             new = self._changed(old, wanted)
             if self._moved(old, new):
                 new['incarnation'] = clock.incarnation()
-                self._write(db, self._indexes.inserts(new))
+                self._write(db, self.indexes.inserts(new))
             if self._replace(db, old, new, wanted):
                 if self._moved(old, new):
-                    self._write(db, self._indexes.deletes(old))
+                    self._write(db, self.indexes.deletes(old))
                 return new
             if self._moved(old, new):
-                self._write(db, self._indexes.deletes(new))
+                self._write(db, self.indexes.deletes(new))
         raise _contended()
 
     def remove(self, db: Store, entity_id: str) -> bool:
@@ -279,7 +279,7 @@ class Entity:
             if found is not None and found['incarnation'] == seen:
                 raise
             gone = True
-        self._write(db, self._indexes.deletes(entity))
+        self._write(db, self.indexes.deletes(entity))
         return gone
 
     def _changed(
@@ -291,7 +291,7 @@ class Entity:
         }
 
     def _moved(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
-        return self._indexes.place(old) != self._indexes.place(new) or any(
+        return self.indexes.place(old) != self.indexes.place(new) or any(
             old[name] != new[name] for name in self.guarded
         )
 
@@ -306,7 +306,7 @@ class Entity:
         seen = old['incarnation']
         binds = dict.fromkeys(self._changing, KEEP) | {
             name: value
-            for name, value in self._row.encode(changes).items()
+            for name, value in self.row.encode(changes).items()
             if value is not None or name not in self._maps
         }
         if new['incarnation'] != seen:

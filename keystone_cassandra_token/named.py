@@ -56,7 +56,7 @@ class Named:
     ) -> None:
         self.entity = entity
         self.claims = claims
-        self._key = key
+        self.key = key
         self.get_everywhere = cql.escalated_read(entity.get.cql)
         self._owners = _Owners()
 
@@ -74,7 +74,7 @@ class Named:
             found = None if owner is None else self.entity.find(db, owner)
         self._owners.set(name, owner)
         # A claim can be there before its entity, and after.
-        return found if found and self._key(db, found) == key else None
+        return found if found and self.key(db, found) == key else None
 
     def find_all(self, db: Store, **part: Any) -> list[dict[str, Any]]:
         """Return the entities whose names have this part of a key."""
@@ -82,7 +82,7 @@ class Named:
         return [
             entity
             for entity in found
-            if part.items() <= (self._key(db, entity) or {}).items()
+            if part.items() <= (self.key(db, entity) or {}).items()
         ]
 
     def create(
@@ -100,7 +100,7 @@ class Named:
         with self._claimed(
             db,
             new['id'],
-            self._key(db, new),
+            self.key(db, new),
             undo=lambda: self.entity.discard(db, new),
             ttl=ttl,
         ):
@@ -136,10 +136,10 @@ class Named:
         changes: Callable[[dict[str, Any]], Mapping[str, Any]],
     ) -> dict[str, Any] | None:
         entity_id = old['id']
-        old_key, new_key = self._key(db, old), self._key(db, new)
+        old_key, new_key = self.key(db, old), self.key(db, new)
 
         def unless_renamed(now: dict[str, Any]) -> Mapping[str, Any]:
-            if self._key(db, now) != old_key:
+            if self.key(db, now) != old_key:
                 raise _Renamed
             return changes(now)
 
@@ -152,7 +152,7 @@ class Named:
             self.entity.change(
                 db,
                 entity_id,
-                lambda now: names if self._key(db, now) == new_key else {},
+                lambda now: names if self.key(db, now) == new_key else {},
             )
 
         if new_key == old_key:
@@ -181,7 +181,7 @@ class Named:
             if old is None or (provided and not provided(old)):
                 return None
             with contextlib.suppress(_Renamed):
-                with self._released(db, entity_id, self._key(db, old), ttl):
+                with self._released(db, entity_id, self.key(db, old), ttl):
                     if not self.entity.discard(db, old):
                         raise _Renamed  # or deleted: looked at again
                 return old
@@ -222,7 +222,7 @@ class Named:
     def _has(self, db: Store, owner: str, key: Key) -> bool:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
-        return found is not None and self._key(db, found) == key
+        return found is not None and self.key(db, found) == key
 
 
 class _Owners:

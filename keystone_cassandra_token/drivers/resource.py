@@ -151,7 +151,10 @@ class Resource(Driver, base.ResourceDriverBase):
         return [projects.presented(project) for project in subtree]
 
     def is_leaf_project(self, project_id: str) -> bool:
-        return not self._has_children(project_id)
+        return not any(
+            project['parent_id'] == project_id
+            for project in self._inside(project_id)
+        )
 
     def create_project(
         self, project_id: str, project: Mapping[str, Any]
@@ -164,6 +167,8 @@ class Resource(Driver, base.ResourceDriverBase):
                 'id': project_id,
             }
         )
+        if project_id == NULL_DOMAIN_ID:
+            return projects.presented(new)  # always there, and no row
         with conflict('project', project):
             _check_tags(project_id, new)
             PROJECTS.create(self.db, new)
@@ -306,13 +311,17 @@ class Resource(Driver, base.ResourceDriverBase):
                 yield below
             level = [project['id'] for project in below]
 
-    def _has_children(self, project_id: str) -> bool:
-        return bool(self._below([project_id])) or any(
-            PROJECTS.entity.find_all(self.db, some)
-            for some in _chunks(
-                BY_DOMAIN.ids_behind(self.db, project_id, None, 1)
-            )
-        )
+    def _inside(self, project_id: str) -> Iterator[Project]:
+        """Yield the children of a project and what is in it as a domain.
+
+        Some at a time: to find one is enough for most.
+        """
+        yield from self._below([project_id])
+        ids = BY_DOMAIN.ids_behind(self.db, project_id, None, 1)
+        while some := list(itertools.islice(ids, 16)):
+            for project in PROJECTS.entity.find_all(self.db, some):
+                if project['domain_id'] == project_id:
+                    yield project
 
     def _delete(self, project_id: str) -> bool:
         """Delete a project; return False if others changed it meanwhile.
@@ -326,7 +335,7 @@ class Resource(Driver, base.ResourceDriverBase):
         )
         if closed is None:
             raise exception.ProjectNotFound(project_id=project_id)
-        if self._has_children(project_id):
+        if any(self._inside(project_id)):
             self._open(project_id, mine)
             raise exception.ForbiddenNotSecurity(
                 _(
@@ -448,8 +457,3 @@ def _check_tags(project_id: str, values: Mapping[str, Any]) -> None:
     tags = values.get('tags') or ()
     if len(set(tags)) < len(tags):
         raise Taken(project_id)
-
-
-def _chunks(ids: Iterator[str]) -> Iterator[list[str]]:
-    while some := list(itertools.islice(ids, 16)):
-        yield some

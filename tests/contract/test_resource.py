@@ -595,3 +595,23 @@ def test_a_domain_is_in_no_domain(ours, store):
     assert made['domain_id'] is None
     stored = PROJECTS.entity.find(store, made['id'])
     assert stored['domain_id'] == projects.NULL_DOMAIN_ID
+
+
+def test_what_is_not_there_is_not_deleted_and_said(ours, caplog):
+    made = make(ours)
+    missing = uuid.uuid4().hex
+    ours.delete_projects_from_ids((made['id'], missing))
+    assert [each.args for each in caplog.records] == [(missing,)]
+    assert ours.list_projects_from_ids([made['id']]) == []
+
+
+def test_the_root_of_all_domains_is_hidden(ours):
+    ours.create_project(
+        NULL_DOMAIN_ID,
+        {'id': NULL_DOMAIN_ID, 'name': NULL_DOMAIN_ID, 'domain_id': None},
+    )
+    with pytest.raises(exception.ProjectNotFound):
+        ours.get_project(NULL_DOMAIN_ID)
+    assert NULL_DOMAIN_ID not in {
+        each['id'] for each in ours.list_projects(Hints())
+    }

@@ -13,6 +13,10 @@ All other namespaces stay on SQL (SQLite in memory).  With the environment
 variable ``KEYSTONE_CASSANDRA_STOCK`` set nothing is exchanged and nothing
 left out: what fails then is Keystone's own.
 
+With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/4``, say, only the second quarter
+of the tests that go through Keystone's API is run, and all others; without
+it all are.
+
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run, and so does a skip that is not listed.  Not
 here at all are ``token.test_fernet_provider``, ``token.test_jws_provider``,
@@ -27,7 +31,8 @@ import fnmatch
 import gc
 import os
 import pathlib
-from collections.abc import Generator, Iterator
+import zlib
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import freezegun
@@ -108,6 +113,9 @@ READING_MODELS = (
     shadow_tests,
 )
 
+#: Modules of tests that go through Keystone's API, which takes a second each.
+THROUGH_API = ('test_v3_', 'test_protection_')
+
 # Each test builds a whole Keystone, and collecting what it leaves with the
 # thresholds of a small program takes a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
@@ -140,6 +148,7 @@ def pytest_collection_modifyitems(
                 f'deselected.txt lists {entry}, which is no test'
             )
         gone.update(dict.fromkeys(found, reason))
+    gone |= dict.fromkeys(_not_shared(mine), 'not of this share')
     if gone and not STOCK:
         config.hook.pytest_deselected(items=[mine[name] for name in gone])
         items[:] = [
@@ -163,6 +172,26 @@ def pytest_runtest_makereport(
             f' {report.longrepr}'
         )
     return report
+
+
+def _not_shared(names: Iterable[str]) -> list[str]:
+    """Return the tests of Keystone's API that are of other shares."""
+    share = os.environ.get('KEYSTONE_CASSANDRA_SHARE')
+    if not share:
+        return []
+    number, _, of = map(str.strip, share.partition('/'))
+    if not (number.isdecimal() and of.isdecimal()) or not (
+        1 <= int(number) <= int(of)
+    ):
+        raise pytest.UsageError(
+            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/4'
+        )
+    return [
+        name
+        for name in names
+        if name.startswith(THROUGH_API)
+        and zlib.crc32(name.encode()) % int(of) != int(number) - 1
+    ]
 
 
 def _listed() -> dict[str, str]:
