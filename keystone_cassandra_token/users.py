@@ -18,6 +18,7 @@ from keystone.common import driver_hints
 from keystone.conf import CONF
 from keystone.identity.backends import base
 from keystone.identity.backends import resource_options as options
+from oslo_utils import timeutils
 
 from keystone_cassandra_token import (
     clock,
@@ -222,13 +223,18 @@ def by_password_expiry(
 
     They are removed from the hints.  As with SQL, former passwords count.
     """
-    wanted = [
+    filters = [
         entry
         for entry in hints.filters
         if entry['name'] == 'password_expires_at'
     ]
-    for entry in wanted:
+    for entry in filters:
         hints.filters.remove(entry)
+    # From the API the times come with a time zone.
+    wanted = [
+        (entry['comparator'], timeutils.normalize_time(entry['value']))
+        for entry in filters
+    ]
 
     def passes(user: Mapping[str, Any]) -> bool:
         times = [
@@ -237,8 +243,8 @@ def by_password_expiry(
             if each['expires_at'] is not None
         ]
         return all(
-            any(entry['comparator'](time, entry['value']) for time in times)
-            for entry in wanted
+            any(compare(time, value) for time in times)
+            for compare, value in wanted
         )
 
     return passes
