@@ -16,7 +16,6 @@ its owner still has the name.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -25,15 +24,13 @@ from keystone.i18n import _
 
 from keystone_cassandra_token import cql, errors
 from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.recent import Recent
 from keystone_cassandra_token.store import Store
 from keystone_cassandra_token.uniqueness import Claims, Taken
 
 Key = Mapping[str, Any]
 
 _ATTEMPTS = 16
-
-#: Names whose owner a process remembers.
-_REMEMBERED = 4096
 
 
 class _Renamed(Exception):
@@ -58,7 +55,7 @@ class Named:
         self.claims = claims
         self.key = key
         self.get_everywhere = cql.escalated_read(entity.get.cql)
-        self._owners = _Owners()
+        self._owners = Recent(4096)
 
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None."""
@@ -223,25 +220,6 @@ class Named:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
         return found is not None and self.key(db, found) == key
-
-
-class _Owners:
-    """Who had a name when it was last looked up; a guess, never an answer."""
-
-    def __init__(self) -> None:
-        self._ids: dict[Any, str] = {}
-        self._lock = threading.Lock()
-
-    def get(self, name: Any) -> str | None:
-        return self._ids.get(name)
-
-    def set(self, name: Any, owner: str | None) -> None:
-        with self._lock:
-            self._ids.pop(name, None)
-            if owner is not None:
-                self._ids[name] = owner
-            if len(self._ids) > _REMEMBERED:
-                del self._ids[next(iter(self._ids))]
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ DRIVER_LAYERS = {
     'named',
     'pages',
     'projects',
+    'recent',
     'resource_options',
     'revocation_ttl',
     'rows',
