@@ -24,6 +24,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from typing import Any
 
@@ -79,6 +80,7 @@ class Entity:
     ) -> None:
         self.row = row
         self.indexes = indexes
+        self._together = together
         self._maps = frozenset(maps)
         self.guarded = frozenset(guarded)
         self._written = [name for name in row.columns if name not in apart]
@@ -152,7 +154,7 @@ class Entity:
 
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
-        return db.rows(self.get_all, self.row)
+        return list(filter(_born, db.rows(self.get_all, self.row)))
 
     def scanned(
         self, db: Store, scan: cql.Statement
@@ -224,6 +226,38 @@ class Entity:
         if not created:
             self._write(db, self.indexes.deletes(new))
         return created
+
+    def create_all(self, db: Store, new: Sequence[dict[str, Any]]) -> bool:
+        """Create several entities; return whether all their ids were free.
+
+        Those that are kept together are made by one request, all or none.
+        Of others some may have been made: their creator discards them.
+
+        :param new: each from :meth:`new`; no two have one id.
+        :raises OutcomeUnknown: as :meth:`create`.
+        """
+        if not self._together:
+            return all(self.create(db, each) for each in new)
+        steps = [step for each in new for step in self.indexes.inserts(each)]
+        self._write(db, steps)
+        try:
+            return bool(
+                db.cas_batch(
+                    self.insert,
+                    (
+                        self.row.encode(
+                            {name: each[name] for name in self._written}
+                        )
+                        for each in new
+                    ),
+                )
+            )
+        except errors.OutcomeUnknown:
+            for each in new:
+                found = self._settled(db, each['id'])
+                if found is not None:
+                    return bool(found['incarnation'] == each['incarnation'])
+            raise
 
     def change(
         self,

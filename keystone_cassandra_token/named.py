@@ -16,7 +16,8 @@ its owner still has the name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from keystone import exception
@@ -103,6 +104,50 @@ class Named:
         ):
             if not self.entity.create(db, new, ttl):
                 raise Taken(new['id'])
+
+    def create_all(
+        self,
+        db: Store,
+        new: Sequence[dict[str, Any]],
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Create several entities, or none.
+
+        ::
+
+            all claims pending -> entities -> all claims held
+
+        So a name that is taken ends it before anybody has seen one of them.
+
+        :param new: each from ``entity.new``.
+        :param check: raises if they must not be; called once they are there.
+        :raises Taken: if a name or an id is in use.
+        """
+        ids = [each['id'] for each in new]
+        if len(set(ids)) < len(ids):
+            raise Taken(max(ids, key=ids.count))
+        if found := self.entity.find_all(db, ids):
+            raise Taken(found[0]['id'])
+        made = False
+        try:
+            with contextlib.ExitStack() as claimed:
+                for each in new:
+                    undo = functools.partial(self.entity.discard, db, each)
+                    key = self.key(db, each)
+                    claimed.enter_context(
+                        self._claimed(db, each['id'], key, undo)
+                    )
+                if new and not self.entity.create_all(db, new):
+                    raise Taken(ids[0])
+                check()
+                made = True
+        except BaseException:
+            if made:
+                # Those whose claims are held already are not undone by that.
+                with contextlib.suppress(errors.StoreUnavailable):
+                    for entity_id in ids:
+                        self.remove(db, entity_id)
+            raise
 
     def change(
         self,

@@ -36,6 +36,7 @@ DRIVER_LAYERS = {
     'groups',
     'index',
     'lengths',
+    'limits',
     'listing',
     'memberships',
     'named',

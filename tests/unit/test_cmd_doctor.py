@@ -26,6 +26,7 @@ OURS = {
     'resource',
     'assignment',
     'shadow_users',
+    'unified_limit',
 }
 
 

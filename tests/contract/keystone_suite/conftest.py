@@ -86,6 +86,7 @@ EXCHANGED = {
     'keystone.application_credential': {'sql': 'cassandra'},
     'keystone.resource': {'sql': 'cassandra'},
     'keystone.assignment': {'sql': 'cassandra'},
+    'keystone.unified_limit': {'sql': 'cassandra'},
 }
 
 #: SQL classes that a module of tests takes from their module.

@@ -7,6 +7,8 @@ from keystone.tests.unit.test_backend_sql import (  # noqa: F401
     SqlIdentity,
     SqlImpliedRoles,
     SqlInheritance,
+    SqlLimit,
     SqlLimitTests,
+    SqlRegisteredLimit,
     SqlTrust,
 )
