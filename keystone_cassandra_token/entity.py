@@ -78,9 +78,10 @@ class Entity:
         expiring: bool = False,
         together: bool = False,
     ) -> None:
+        self.table = table
         self.row = row
         self.indexes = indexes
-        self._together = together
+        self.together = together
         self._maps = frozenset(maps)
         self.guarded = frozenset(guarded)
         self._written = [name for name in row.columns if name not in apart]
@@ -236,7 +237,7 @@ class Entity:
         :param new: each from :meth:`new`; no two have one id.
         :raises OutcomeUnknown: as :meth:`create`.
         """
-        if not self._together:
+        if not self.together:
             return all(self.create(db, each) for each in new)
         steps = [step for each in new for step in self.indexes.inserts(each)]
         self._write(db, steps)

@@ -30,9 +30,9 @@ from keystone_cassandra_token.cql import (
     mutate_read,
     read,
     scan,
-    write,
 )
-from keystone_cassandra_token.index import ALL_SHARDS, shard_of
+from keystone_cassandra_token.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.rows import Row
 from keystone_cassandra_token.store import Store
 
@@ -75,22 +75,22 @@ LIST_OF_ROLE = read(
     f'SELECT {BY_ROLE} FROM grant_by_role'
     ' WHERE role_id = :role_id AND shard IN :shards'
 )
-INSERT_BY_ACTOR = write(
-    f'INSERT INTO grant_by_actor ({BY_ACTOR}) VALUES ({BY_ACTOR.markers})'
-    ' USING TIMESTAMP :written_at'
+ACTORS = Link(
+    'grant_by_actor',
+    BY_ACTOR,
+    (*_KEY, 'incarnation'),
+    lambda grant: [_listed(BY_ACTOR, grant)],
+    loose=['settled'],
 )
-INSERT_BY_ROLE = write(
-    f'INSERT INTO grant_by_role ({BY_ROLE}) VALUES ({BY_ROLE.markers})'
-    ' USING TIMESTAMP :written_at'
+INSERT_BY_ACTOR, DELETE_BY_ACTOR = ACTORS.put, ACTORS.delete_older
+ROLES = Link(
+    'grant_by_role',
+    BY_ROLE,
+    (*_KEY, 'shard', 'incarnation'),
+    lambda grant: [_listed(BY_ROLE, grant)],
+    loose=['settled'],
 )
-DELETE_BY_ACTOR = write(
-    'DELETE FROM grant_by_actor USING TIMESTAMP :written_at'
-    f' WHERE {_WHERE} AND incarnation = :incarnation'
-)
-DELETE_BY_ROLE = write(
-    'DELETE FROM grant_by_role USING TIMESTAMP :written_at'
-    f' WHERE {_WHERE} AND shard = :shard AND incarnation = :incarnation'
-)
+INSERT_BY_ROLE, DELETE_BY_ROLE = ROLES.put, ROLES.delete_older
 
 
 class Step(enum.IntEnum):
@@ -100,6 +100,35 @@ class Step(enum.IntEnum):
     SETTLED = 1
     UNSETTLED = 2
     REMOVED = 3
+
+
+def _listed(row: Row, grant: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a grant in an index."""
+    values = {
+        **grant,
+        'shard': shard_of(grant['actor_id']),
+        'settled': True,
+    }
+    return {name: values[name] for name in row.columns}
+
+
+def _unsettled(
+    grant: Mapping[str, Any], link: Link
+) -> list[tuple[Statement, Mapping[str, Any]]]:
+    # With a timestamp that no removal of the grant has: so never settled.
+    written_at = clock.to_micros(clock.utcnow())
+    row = {**_listed(link.row, grant), 'settled': False}
+    return [(link.put, {**row, 'written_at': written_at})]
+
+
+GRANT_KIND = Kind(
+    'grant_by_target',
+    GRANT,
+    key=_KEY,
+    links=[ACTORS, ROLES],
+    stamp=lambda grant: clock.micros_of(grant['incarnation']) + Step.SETTLED,
+    rewrite=_unsettled,
+)
 
 
 def add(db: Store, **key: Any) -> bool:

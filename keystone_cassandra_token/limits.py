@@ -12,6 +12,7 @@ from keystone.i18n import _
 from keystone_cassandra_token import lengths, listing
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import Row, micros
 from keystone_cassandra_token.store import Store
@@ -60,6 +61,8 @@ REGISTERED_LIMITS = Named(
     name_key,
 )
 
+REGISTERED_LIMIT_KIND = Kind.of(REGISTERED_LIMITS, *CALLED)
+
 LIMIT = Row(*ATTRIBUTES, 'registered_limit_id', 'incarnation')
 # A project, or a domain, has one of each registered limit at most.
 BY_PROJECT = Index(
@@ -90,6 +93,7 @@ LIMITS = Named(
     Claims('limit_claim', 'registered_limit_id', 'project_id', 'domain_id'),
     target_key,
 )
+LIMIT_KIND = Kind.of(LIMITS)
 
 
 def new_registered(given: Mapping[str, Any]) -> Stored:

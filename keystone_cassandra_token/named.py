@@ -58,6 +58,11 @@ class Named:
         self.get_everywhere = cql.escalated_read(entity.get.cql)
         self._owners = Recent(4096)
 
+    def keys(self, db: Store, entity: Mapping[str, Any]) -> list[Key]:
+        """Return the keys of the claims that an entity needs."""
+        key = self.key(db, entity)
+        return [] if key is None else [key]
+
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None."""
         name = tuple(sorted(key.items()))

@@ -16,6 +16,7 @@ from keystone.resource.backends.base import NULL_DOMAIN_ID
 from keystone_cassandra_token import lengths, listing, resource_options
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import Row, json_map, micros, text_list
 from keystone_cassandra_token.store import Store
@@ -97,6 +98,7 @@ PROJECTS = Named(
     Claims('project_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
 )
+PROJECT_KIND = Kind.of(PROJECTS, 'name', 'tags')
 
 
 def stored(given: Mapping[str, Any]) -> dict[str, Any]:

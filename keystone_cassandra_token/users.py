@@ -30,6 +30,7 @@ from keystone_cassandra_token import (
 from keystone_cassandra_token.consistency import Operation
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind, Names
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import (
     Row,
@@ -127,6 +128,35 @@ NONLOCAL_NAMES = Claims(
 )
 
 
+def _federated_keys(
+    _db: Store, user: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return [
+        {name: identity[name] for name in FEDERATED}
+        for identity in user['federated'] or ()
+    ]
+
+
+def _nonlocal_keys(
+    _db: Store, user: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    if user['nonlocal_name'] is None:
+        return []
+    return [{'domain_id': user['domain_id'], 'name': user['nonlocal_name']}]
+
+
+USER_KIND = Kind.of(
+    USERS,
+    'local_name',
+    'nonlocal_name',
+    'federated',
+    also=[
+        Names(FEDERATED_NAMES, _federated_keys),
+        Names(NONLOCAL_NAMES, _nonlocal_keys),
+    ],
+)
+
+
 def get(db: Store, user_id: str) -> Stored:
     """Return a user.
 
@@ -146,17 +176,10 @@ def delete(db: Store, user_id: str) -> None:
     user = USERS.remove(db, user_id)
     if user is None:
         raise exception.UserNotFound(user_id=user_id)
-    for identity in user['federated'] or ():
-        FEDERATED_NAMES.release(
-            db, user_id, **{name: identity[name] for name in FEDERATED}
-        )
-    if user['nonlocal_name'] is not None:
-        NONLOCAL_NAMES.release(
-            db,
-            user_id,
-            domain_id=user['domain_id'],
-            name=user['nonlocal_name'],
-        )
+    for key in _federated_keys(db, user):
+        FEDERATED_NAMES.release(db, user_id, **key)
+    for key in _nonlocal_keys(db, user):
+        NONLOCAL_NAMES.release(db, user_id, **key)
     memberships.remove_user(db, user_id)
 
 

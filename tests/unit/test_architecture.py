@@ -35,6 +35,7 @@ DRIVER_LAYERS = {
     'grants',
     'groups',
     'index',
+    'kinds',
     'lengths',
     'limits',
     'listing',
