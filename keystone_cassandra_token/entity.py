@@ -18,7 +18,14 @@ them.  A compare-and-set whose reply is lost is settled by a serial read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 from keystone_cassandra_token import clock, cql, errors
@@ -31,7 +38,7 @@ _ATTEMPTS = 16
 
 #: Entities in one read.  A read of each costs the server less and the client,
 #: which is the slower one, several times as much.
-_AT_ONCE = 25
+AT_ONCE = 25
 
 Changes = Mapping[str, Any]
 
@@ -71,8 +78,10 @@ class Entity:
         expiring: bool = False,
         together: bool = False,
     ) -> None:
-        self._row = row
-        self._indexes = indexes
+        self.table = table
+        self.row = row
+        self.indexes = indexes
+        self.together = together
         self._maps = frozenset(maps)
         self.guarded = frozenset(guarded)
         self._written = [name for name in row.columns if name not in apart]
@@ -127,18 +136,18 @@ class Entity:
 
         :param read: another read of its columns by id.
         """
-        return _born(db.one(read or self.get, self._row, id=entity_id))
+        return _born(db.one(read or self.get, self.row, id=entity_id))
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""
         wanted = list(ids)
         some = (
-            {'ids': wanted[begin : begin + _AT_ONCE]}
-            for begin in range(0, len(wanted), _AT_ONCE)
+            {'ids': wanted[begin : begin + AT_ONCE]}
+            for begin in range(0, len(wanted), AT_ONCE)
         )
         found = {
             entity['id']: entity
-            for entities in db.many(self.get_some, self._row, some)
+            for entities in db.many(self.get_some, self.row, some)
             for entity in entities
             if _born(entity)
         }
@@ -146,14 +155,27 @@ class Entity:
 
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
-        return db.rows(self.get_all, self._row)
+        return list(filter(_born, db.rows(self.get_all, self.row)))
+
+    def scanned(
+        self, db: Store, scan: cql.Statement
+    ) -> Iterator[dict[str, Any]]:
+        """Yield all entities, by a scan of the table."""
+        return filter(_born, db.iterate(scan, self.row))
 
     def ask(
         self, db: Store, entity_id: str
     ) -> Callable[[], dict[str, Any] | None]:
         """Ask for an entity; return a function that waits for it."""
-        answer = db.ask(self.get, self._row, id=entity_id)
+        answer = db.ask(self.get, self.row, id=entity_id)
         return lambda: _born(answer())
+
+    def ask_some(
+        self, db: Store, ids: Collection[str]
+    ) -> Callable[[], list[dict[str, Any]]]:
+        """Ask for ``AT_ONCE`` entities at most, as :meth:`ask` for one."""
+        answer = db.ask_all(self.get_some, self.row, ids=list(ids))
+        return lambda: list(filter(_born, answer()))
 
     def find_by(
         self, db: Store, index: Index, value: str
@@ -171,7 +193,7 @@ class Entity:
         :param values: by column; one that is missing is None.
         """
         return {
-            **dict.fromkeys(self._row.columns),
+            **dict.fromkeys(self.row.columns),
             **values,
             'incarnation': clock.incarnation(),
         }
@@ -186,8 +208,8 @@ class Entity:
         :raises OutcomeUnknown: if that cannot be found out; doing it again
             does no harm.
         """
-        self._write(db, self._indexes.inserts(new, ttl))
-        stored = self._row.encode({name: new[name] for name in self._written})
+        self._write(db, self.indexes.inserts(new, ttl))
+        stored = self.row.encode({name: new[name] for name in self._written})
         insert = self.insert
         if ttl is not None:
             stored['ttl'] = ttl
@@ -203,8 +225,40 @@ class Entity:
                 raise
             created = found['incarnation'] == new['incarnation']
         if not created:
-            self._write(db, self._indexes.deletes(new))
+            self._write(db, self.indexes.deletes(new))
         return created
+
+    def create_all(self, db: Store, new: Sequence[dict[str, Any]]) -> bool:
+        """Create several entities; return whether all their ids were free.
+
+        Those that are kept together are made by one request, all or none.
+        Of others some may have been made: their creator discards them.
+
+        :param new: each from :meth:`new`; no two have one id.
+        :raises OutcomeUnknown: as :meth:`create`.
+        """
+        if not self.together:
+            return all(self.create(db, each) for each in new)
+        steps = [step for each in new for step in self.indexes.inserts(each)]
+        self._write(db, steps)
+        try:
+            return bool(
+                db.cas_batch(
+                    self.insert,
+                    (
+                        self.row.encode(
+                            {name: each[name] for name in self._written}
+                        )
+                        for each in new
+                    ),
+                )
+            )
+        except errors.OutcomeUnknown:
+            for each in new:
+                found = self._settled(db, each['id'])
+                if found is not None:
+                    return bool(found['incarnation'] == each['incarnation'])
+            raise
 
     def change(
         self,
@@ -228,13 +282,13 @@ class Entity:
             new = self._changed(old, wanted)
             if self._moved(old, new):
                 new['incarnation'] = clock.incarnation()
-                self._write(db, self._indexes.inserts(new))
+                self._write(db, self.indexes.inserts(new))
             if self._replace(db, old, new, wanted):
                 if self._moved(old, new):
-                    self._write(db, self._indexes.deletes(old))
+                    self._write(db, self.indexes.deletes(old))
                 return new
             if self._moved(old, new):
-                self._write(db, self._indexes.deletes(new))
+                self._write(db, self.indexes.deletes(new))
         raise contended()
 
     def remove(self, db: Store, entity_id: str) -> bool:
@@ -267,7 +321,7 @@ class Entity:
             if found is not None and found['incarnation'] == seen:
                 raise
             gone = True
-        self._write(db, self._indexes.deletes(entity))
+        self._write(db, self.indexes.deletes(entity))
         return gone
 
     def _changed(
@@ -279,7 +333,7 @@ class Entity:
         }
 
     def _moved(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
-        return self._indexes.place(old) != self._indexes.place(new) or any(
+        return self.indexes.place(old) != self.indexes.place(new) or any(
             old[name] != new[name] for name in self.guarded
         )
 
@@ -294,7 +348,7 @@ class Entity:
         seen = old['incarnation']
         binds = dict.fromkeys(self._changing, KEEP) | {
             name: value
-            for name, value in self._row.encode(changes).items()
+            for name, value in self.row.encode(changes).items()
             if value is not None or name not in self._maps
         }
         if new['incarnation'] != seen:

@@ -9,6 +9,7 @@ from typing import Any
 from keystone_cassandra_token import lengths, listing
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import Row, json_map
 from keystone_cassandra_token.store import Store
@@ -36,6 +37,7 @@ GROUPS = Named(
     Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
 )
+GROUP_KIND = Kind.of(GROUPS, 'name')
 
 
 def key(db: Store, domain_id: str, name: str) -> dict[str, str]:

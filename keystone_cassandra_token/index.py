@@ -17,15 +17,23 @@ from __future__ import annotations
 import heapq
 import itertools
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from keystone_cassandra_token.cql import Statement, read, write
+from keystone_cassandra_token.cql import (
+    Statement,
+    escalated_read,
+    read,
+    scan,
+    write,
+)
 from keystone_cassandra_token.rows import Row
 from keystone_cassandra_token.store import Store
 
 SHARDS = 16
 ALL_SHARDS = list(range(SHARDS))
+#: Values in one read.
+_AT_ONCE = 50
 _ID = Row('id')
 
 
@@ -34,8 +42,74 @@ def shard_of(entity_id: str) -> int:
     return zlib.crc32(entity_id.encode()) % SHARDS
 
 
-class Index:
+class Link:
+    """A table whose rows follow from truths, and from nothing else.
+
+    Its statements are those of ``keystone-cassandra repair``.
+
+    :param table: its name.
+    :param row: its columns; those that are the key of the truth have their
+        names there.
+    :param key: the columns of its primary key.
+    :param rows: returns the rows that a truth has here.
+    :param loose: columns that may have another value than those rows.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        row: Row,
+        key: Collection[str],
+        rows: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]],
+        loose: Collection[str] = (),
+    ) -> None:
+        self.table = table
+        self.row = row
+        self.rows = rows
+        self._key = tuple(key)
+        self._compared = [name for name in row.columns if name not in loose]
+        where = ' AND '.join(f'{name} = :{name}' for name in key)
+        # What has a key alone does not tell how old it is.
+        aged = [
+            f'WRITETIME({name}) AS written_at'
+            for name in row.columns
+            if name not in key
+        ]
+        columns = ', '.join([*row.columns, *aged[:1]])
+        # Each of them is compared with its truth.
+        self.all = scan(f'SELECT {columns} FROM {table}')
+        self.find = read(f'SELECT {columns} FROM {table} WHERE {where}')
+        self.find_everywhere = escalated_read(self.find.cql)
+        self.put = write(
+            f'INSERT INTO {table} ({row}) VALUES ({row.markers})'
+            ' USING TIMESTAMP :written_at'
+        )
+        self.put_expiring = write(
+            f'INSERT INTO {table} ({row}) VALUES ({row.markers})'
+            ' USING TTL :ttl AND TIMESTAMP :written_at'
+        )
+        # Spares what was written later, whoever wrote it.
+        self.delete_older = write(
+            f'DELETE FROM {table} USING TIMESTAMP :written_at WHERE {where}'
+        )
+
+    def key(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the primary key of a row."""
+        return {name: row[name] for name in self._key}
+
+    def fits(
+        self, row: Mapping[str, Any], other: Mapping[str, Any] | None
+    ) -> bool:
+        """Return whether two rows say the same."""
+        return other is not None and all(
+            row[name] == other[name] for name in self._compared
+        )
+
+
+class Index(Link):
     """Statements of one index table.
+
+    :ivar list_some: reads several values at once, where it is not sharded.
 
     :param table: its name.
     :param column: the column by which it lists.
@@ -45,6 +119,8 @@ class Index:
     :param among: returns the values by which an entity is listed, where
         that is not the one value of the column.
     """
+
+    list_some: Statement
 
     def __init__(
         self,
@@ -62,10 +138,15 @@ class Index:
         partition = [column, 'shard'] if sharded else [column]
         names = [*partition, 'id', *(['incarnation'] if incarnate else [])]
         where = ' AND '.join(f'{name} = :{name}' for name in names)
+        super().__init__(table, Row(*names), names, self.keys)
         self.list = read(
             f'SELECT id FROM {table} WHERE {column} = :{column}'
             + (' AND shard IN :shards' if sharded else '')
         )
+        if not sharded:
+            self.list_some = read(
+                f'SELECT id FROM {table} WHERE {column} IN :{column}s'
+            )
         at = ' AND '.join(f'{name} = :{name}' for name in partition)
         self.page = read(
             f'SELECT id FROM {table} WHERE {at} AND id > :after LIMIT :most'
@@ -82,6 +163,22 @@ class Index:
         shards = {'shards': ALL_SHARDS} if self._sharded else {}
         found = db.rows(self.list, _ID, **{self.column: value}, **shards)
         return list(dict.fromkeys(row['id'] for row in found))
+
+    def ids_of_some(self, db: Store, values: Iterable[str]) -> list[str]:
+        """Return the ids of several values, as :meth:`ids`.
+
+        Each read asks for many: most values have few ids, or none.
+        """
+        wanted = list(values)
+        found = db.many(
+            self.list_some,
+            _ID,
+            (
+                {f'{self.column}s': wanted[begin : begin + _AT_ONCE]}
+                for begin in range(0, len(wanted), _AT_ONCE)
+            ),
+        )
+        return list(dict.fromkeys(row['id'] for rows in found for row in rows))
 
     def ids_behind(
         self, db: Store, value: str, marker: str | None, most: int
@@ -144,9 +241,9 @@ class Index:
     def keys(self, entity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the keys of an entity's rows."""
         for value in self.values(entity):
-            yield self._key(entity, value)
+            yield self._row(entity, value)
 
-    def _key(self, entity: Mapping[str, Any], value: str) -> dict[str, Any]:
+    def _row(self, entity: Mapping[str, Any], value: str) -> dict[str, Any]:
         key = {self.column: value, 'id': entity['id']}
         if self._sharded:
             key['shard'] = shard_of(entity['id'])
@@ -163,6 +260,9 @@ class Indexes:
 
     def __init__(self, *indexes: Index) -> None:
         self._indexes = indexes
+
+    def __iter__(self) -> Iterator[Index]:
+        return iter(self._indexes)
 
     def inserts(
         self, entity: Mapping[str, Any], ttl: int | None = None

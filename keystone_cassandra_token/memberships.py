@@ -27,7 +27,8 @@ from keystone_cassandra_token.cql import (
     read,
     write,
 )
-from keystone_cassandra_token.index import ALL_SHARDS, shard_of
+from keystone_cassandra_token.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.rows import Row, micros
 from keystone_cassandra_token.store import Store
 
@@ -70,6 +71,30 @@ DELETE_MEMBER = write(
     'DELETE FROM membership_by_group WHERE group_id = :group_id'
     ' AND shard = :shard AND user_id = :user_id'
     ' AND incarnation = :incarnation'
+)
+
+
+def _member(membership: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        'group_id': membership['group_id'],
+        'shard': shard_of(membership['user_id']),
+        'user_id': membership['user_id'],
+        'incarnation': membership['incarnation'],
+    }
+
+
+MEMBERSHIP_KIND = Kind(
+    'membership_by_user',
+    MEMBERSHIP,
+    key=['user_id', 'group_id'],
+    links=[
+        Link(
+            'membership_by_group',
+            MEMBER,
+            MEMBER.columns,
+            lambda membership: [_member(membership)],
+        )
+    ],
 )
 
 LIST_EXPIRING = read(
@@ -247,12 +272,3 @@ def remove_expiring(db: Store, membership: Mapping[str, Any]) -> None:
     """End an expiring membership, as it was found."""
     names = ('user_id', 'group_id', 'idp_id', 'written_at')
     db.run(DELETE_EXPIRING, **{name: membership[name] for name in names})
-
-
-def _member(membership: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        'group_id': membership['group_id'],
-        'shard': shard_of(membership['user_id']),
-        'user_id': membership['user_id'],
-        'incarnation': membership['incarnation'],
-    }

@@ -16,11 +16,16 @@ its owner still has the name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token import cql
+from keystone import exception
+from keystone.i18n import _
+
+from keystone_cassandra_token import cql, errors
 from keystone_cassandra_token.entity import Entity, contended
+from keystone_cassandra_token.recent import Recent
 from keystone_cassandra_token.store import Store
 from keystone_cassandra_token.uniqueness import Claims, Key, Taken
 
@@ -50,6 +55,7 @@ class Named:
         self.claims = claims
         self._key = key
         self.get_everywhere = cql.escalated_read(entity.get.cql)
+        self._owners = Recent(4096)
 
     def keys(self, db: Store, entity: Mapping[str, Any]) -> list[Key]:
         """Return the keys of the claims that an entity needs."""
@@ -60,8 +66,17 @@ class Named:
 
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None."""
-        owner = self.claims.owner(db, **key)
-        found = None if owner is None else self.entity.find(db, owner)
+        name = tuple(sorted(key.items()))
+        # Who had it last is read meanwhile: then one round trip is enough.
+        likely = self._owners.get(name)
+        asked = self.claims.ask_owner(db, **key)
+        meanwhile = likely and self.entity.ask(db, likely)
+        owner = asked()
+        if meanwhile and owner == likely:
+            found = meanwhile()
+        else:
+            found = None if owner is None else self.entity.find(db, owner)
+        self._owners.set(name, owner)
         # A claim can be there before its entity, and after.
         return found if found and key in self.keys(db, found) else None
 
@@ -98,6 +113,50 @@ class Named:
             if not self.entity.create(db, new, ttl):
                 raise Taken(new['id'])
 
+    def create_all(
+        self,
+        db: Store,
+        new: Sequence[dict[str, Any]],
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Create several entities, or none.
+
+        ::
+
+            all claims pending -> entities -> all claims held
+
+        So a name that is taken ends it before anybody has seen one of them.
+
+        :param new: each from ``entity.new``.
+        :param check: raises if they must not be; called once they are there.
+        :raises Taken: if a name or an id is in use.
+        """
+        ids = [each['id'] for each in new]
+        if len(set(ids)) < len(ids):
+            raise Taken(max(ids, key=ids.count))
+        if found := self.entity.find_all(db, ids):
+            raise Taken(found[0]['id'])
+        made = False
+        try:
+            with contextlib.ExitStack() as claimed:
+                for each in new:
+                    undo = functools.partial(self.entity.discard, db, each)
+                    keys = self.keys(db, each)
+                    claimed.enter_context(
+                        self._claimed(db, each['id'], keys, undo)
+                    )
+                if new and not self.entity.create_all(db, new):
+                    raise Taken(ids[0])
+                check()
+                made = True
+        except BaseException:
+            if made:
+                # Those whose claims are held already are not undone by that.
+                with contextlib.suppress(errors.StoreUnavailable):
+                    for entity_id in ids:
+                        self.remove(db, entity_id)
+            raise
+
     def change(
         self,
         db: Store,
@@ -110,7 +169,7 @@ class Named:
         :returns: None if there is none.
         :raises Taken: if somebody else has the new name.
         """
-        for _ in range(_ATTEMPTS):
+        for _attempt in range(_ATTEMPTS):
             old = self.entity.find(db, entity_id)
             if old is None:
                 return None
@@ -160,15 +219,21 @@ class Named:
             return self.entity.change(db, entity_id, unless_renamed)
 
     def remove(
-        self, db: Store, entity_id: str, ttl: int | None = None
+        self,
+        db: Store,
+        entity_id: str,
+        ttl: int | None = None,
+        provided: Callable[[dict[str, Any]], bool] | None = None,
     ) -> dict[str, Any] | None:
         """Delete an entity; return what it was, None if there was none.
 
         :param ttl: seconds that are left of what expires.
+        :param provided: whether what it is now may be deleted; else it is
+            left, and None returned.
         """
-        for _ in range(_ATTEMPTS):
+        for _attempt in range(_ATTEMPTS):
             old = self.entity.find(db, entity_id)
-            if old is None:
+            if old is None or (provided and not provided(old)):
                 return None
             with contextlib.suppress(_Renamed):
                 with self.claims.all_released(
@@ -200,3 +265,21 @@ class Named:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
         return found is not None and key in self.keys(db, found)
+
+
+@contextlib.contextmanager
+def conflict(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Tell Keystone that a name or an id is taken.
+
+    :param kind: what Keystone calls such an entity.
+    :param given: the entity as it was given to the driver.
+    :raises keystone.exception.Conflict: for :class:`Taken` in the body.
+    """
+    try:
+        yield
+    except Taken:
+        raise exception.Conflict(
+            type=kind,
+            details=_('Duplicate entry found with name %s')
+            % given.get('name', given.get('id')),
+        ) from None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from keystone_cassandra_token import clock
@@ -79,6 +79,17 @@ class Row:
 
     def __str__(self) -> str:
         return ', '.join(self._codecs)
+
+    def part(self, names: Collection[str]) -> Row:
+        """Return some of the columns as a row of their own.
+
+        :raises KeyError: for a name that is no column.
+        """
+        codecs = {name: self._codecs[name] for name in names}
+        return Row(
+            *(name for name in names if name not in self._coded),
+            **{name: codecs[name] for name in names if name in self._coded},
+        )
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of all columns as they are stored.

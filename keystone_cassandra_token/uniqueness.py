@@ -91,6 +91,7 @@ class Claims:
             Operation.MUTATE: (cql.mutate, cql.mutate_read),
         }[operation]
         where = ' AND '.join(f'{name} = :{name}' for name in key)
+        self.table = table
         self.key = key
         self.row = Row('owner', 'state', claimed_at=micros)
         self.get = cql.read(f'SELECT {self.row} FROM {table} WHERE {where}')
@@ -99,6 +100,12 @@ class Claims:
                 f'SELECT owner FROM {table} WHERE {part} = :{part}'
             )
         self.settle = read(f'SELECT {self.row} FROM {table} WHERE {where}')
+        lasting = f'{self.row}, TTL(owner) AS ttl_left'
+        # Repair compares all of them with their owners.
+        self.all = cql.scan(f'SELECT {", ".join(key)}, {lasting} FROM {table}')
+        self.settle_lasting = read(
+            f'SELECT {lasting} FROM {table} WHERE {where}'
+        )
         self.insert = write(
             f'INSERT INTO {table}'
             f' ({", ".join(key)}, owner, state, claimed_at) VALUES'
@@ -143,8 +150,17 @@ class Claims:
 
     def owner(self, db: Store, **key: Any) -> str | None:
         """Return who has the name, or None."""
-        row = db.one(self.get, self.row, **key)
-        return row['owner'] if row else None
+        return self.ask_owner(db, **key)()
+
+    def ask_owner(self, db: Store, **key: Any) -> Callable[[], str | None]:
+        """Ask who has the name; return a function that waits for it."""
+        answer = db.ask(self.get, self.row, **key)
+
+        def owner() -> str | None:
+            row = answer()
+            return row['owner'] if row else None
+
+        return owner
 
     def owners(self, db: Store, **part: Any) -> list[str]:
         """Return who has names with this part; some may have none yet."""
@@ -345,6 +361,50 @@ class Claims:
     def release(self, db: Store, owner: str, **key: Any) -> None:
         """Free the name if it is ``owner``'s; else leave it."""
         self._free(db, self.free, owner, key)
+
+    def evict(
+        self,
+        db: Store,
+        owner: str,
+        *,
+        exists: Callable[[str], bool],
+        ttl: int | None = None,
+        **key: Any,
+    ) -> bool:
+        """Free the name of an owner that is nowhere; return whether it was.
+
+        The claim is made pending before the owner is looked for once more.
+        So one that is created at that very moment, with the same id, is
+        found, or finds at :meth:`hold` that it lost the name.
+
+        :param exists: as for :meth:`claim`.
+        :param ttl: seconds that the claim has left; None is for ever.
+        :raises OutcomeUnknown: if it cannot be found out.
+        """
+        life, loosen = _living(
+            self.set_pending, self.set_pending_expiring, ttl
+        )
+        now = clock.to_micros(clock.utcnow())
+        if not self._cas(db, loosen, key, owner=owner, claimed_at=now, **life):
+            return False  # its owner freed it, or somebody took it over
+        if exists(owner):
+            with contextlib.suppress(Taken):
+                self.hold(db, owner, ttl=ttl, **key)
+            return False
+        try:
+            return bool(db.cas(self.free_pending, owner=owner, **key))
+        except errors.OutcomeUnknown:
+            left = self.settled(db, **key)
+            if left is not None and left['owner'] == owner:
+                raise
+            return True
+
+    def settled(self, db: Store, **key: Any) -> dict[str, Any] | None:
+        """Return the claim with its ``ttl_left``, or None.
+
+        What others are doing with it is done then.
+        """
+        return db.one(self.settle_lasting, self.row, **key)
 
     def _free(
         self,

@@ -18,11 +18,19 @@ from keystone.common import driver_hints
 from keystone.conf import CONF
 from keystone.identity.backends import base
 from keystone.identity.backends import resource_options as options
+from oslo_utils import timeutils
 
-from keystone_cassandra_token import clock, lengths, listing, memberships
+from keystone_cassandra_token import (
+    clock,
+    lengths,
+    listing,
+    memberships,
+    resource_options,
+)
 from keystone_cassandra_token.consistency import Operation
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind, Names
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import (
     Row,
@@ -35,6 +43,8 @@ from keystone_cassandra_token.store import Store
 from keystone_cassandra_token.uniqueness import Claims
 
 Stored = dict[str, Any]
+
+_OPTIONS = options.USER_OPTIONS_REGISTRY
 
 #: What Keystone's SQL model keeps outside of ``extra``.
 ATTRIBUTES = (
@@ -125,6 +135,35 @@ NONLOCAL_NAMES = Claims(
 )
 
 
+def _federated_keys(
+    _db: Store, user: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return [
+        {name: identity[name] for name in FEDERATED}
+        for identity in user['federated'] or ()
+    ]
+
+
+def _nonlocal_keys(
+    _db: Store, user: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    if user['nonlocal_name'] is None:
+        return []
+    return [{'domain_id': user['domain_id'], 'name': user['nonlocal_name']}]
+
+
+USER_KIND = Kind.of(
+    USERS,
+    'local_name',
+    'nonlocal_name',
+    'federated',
+    also=[
+        Names(FEDERATED_NAMES, _federated_keys),
+        Names(NONLOCAL_NAMES, _nonlocal_keys),
+    ],
+)
+
+
 def get(db: Store, user_id: str) -> Stored:
     """Return a user.
 
@@ -144,17 +183,10 @@ def delete(db: Store, user_id: str) -> None:
     user = USERS.remove(db, user_id)
     if user is None:
         raise exception.UserNotFound(user_id=user_id)
-    for identity in user['federated'] or ():
-        FEDERATED_NAMES.release(
-            db, user_id, **{name: identity[name] for name in FEDERATED}
-        )
-    if user['nonlocal_name'] is not None:
-        NONLOCAL_NAMES.release(
-            db,
-            user_id,
-            domain_id=user['domain_id'],
-            name=user['nonlocal_name'],
-        )
+    for key in _federated_keys(db, user):
+        FEDERATED_NAMES.release(db, user_id, **key)
+    for key in _nonlocal_keys(db, user):
+        NONLOCAL_NAMES.release(db, user_id, **key)
     memberships.remove_user(db, user_id)
 
 
@@ -175,7 +207,7 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     if 'enabled' in given:
         found |= enabling(given['enabled'])
     return found | {
-        'options': option_values(given),
+        'options': resource_options.values(_OPTIONS, given),
         'extra': {
             name: given[name] for name in given if name not in _NOT_EXTRA
         },
@@ -221,13 +253,18 @@ def by_password_expiry(
 
     They are removed from the hints.  As with SQL, former passwords count.
     """
-    wanted = [
+    filters = [
         entry
         for entry in hints.filters
         if entry['name'] == 'password_expires_at'
     ]
-    for entry in wanted:
+    for entry in filters:
         hints.filters.remove(entry)
+    # From the API the times come with a time zone.
+    wanted = [
+        (entry['comparator'], timeutils.normalize_time(entry['value']))
+        for entry in filters
+    ]
 
     def passes(user: Mapping[str, Any]) -> bool:
         times = [
@@ -236,27 +273,11 @@ def by_password_expiry(
             if each['expires_at'] is not None
         ]
         return all(
-            any(entry['comparator'](time, entry['value']) for time in times)
-            for entry in wanted
+            any(compare(time, value) for time in times)
+            for compare, value in wanted
         )
 
     return passes
-
-
-def option_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options by id; None clears one.
-
-    :raises TypeError, ValueError: for a value that an option refuses.
-    """
-    found = {}
-    named = given.get('options') or {}
-    for option in options.USER_OPTIONS_REGISTRY.options:
-        if option.option_name in named:
-            value = named[option.option_name]
-            if value is not None:
-                option.validator(value)
-            found[option.option_id] = value
-    return found
 
 
 def has_option(user: Mapping[str, Any], option: Any) -> bool:
@@ -331,11 +352,7 @@ def presented(user: Mapping[str, Any], with_extra: bool = False) -> Stored:
         'domain_id': user['domain_id'],
         'enabled': is_enabled(user),
         'password_expires_at': password_expires_at(user),
-        'options': {
-            option.option_name: user['options'][option.option_id]
-            for option in options.USER_OPTIONS_REGISTRY.options
-            if (user['options'] or {}).get(option.option_id) is not None
-        },
+        'options': resource_options.shown(_OPTIONS, user['options']),
     }
     if user['default_project_id'] is not None:
         shown['default_project_id'] = user['default_project_id']

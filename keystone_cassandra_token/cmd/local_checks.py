@@ -65,8 +65,10 @@ def sections(conf: cfg.ConfigOpts) -> Iterator[Result]:
         drivers = importlib.metadata.entry_points(
             group=f'keystone.{namespace}'
         ).names
-        # An unset [role] driver follows the one of assignments, which is sql.
-        chosen = conf[section][option] or 'sql'
+        # An unset [role] driver follows the one of assignments.
+        chosen = conf[section][option] or (
+            conf.assignment.driver if namespace == 'role' else 'sql'
+        )
         shown = f'[{section}] {option} = {chosen}'
         if not _is_set(conf, section, option):
             shown += ' (not set)'

@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import errors
-from keystone_cassandra_token.cmd import doctor, schema
+from keystone_cassandra_token.cmd import doctor, repair, schema
 from keystone_cassandra_token.schema import keyspace, lease, migrate
 
 _DISTRIBUTION = 'keystone-cassandra-token'
@@ -101,6 +101,9 @@ def _add_commands(parsers: Any) -> None:
     )
     parser = parsers.add_parser('doctor', help='look for what would go wrong')
     parser.set_defaults(run=_examine)
+    repair.add_command(
+        parsers.add_parser('repair', help='mend index tables and names')
+    )
 
 
 def replication(text: str) -> dict[str, int]:

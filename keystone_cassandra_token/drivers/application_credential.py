@@ -33,6 +33,7 @@ from keystone_cassandra_token import clock, lengths, listing
 from keystone_cassandra_token.consistency import Operation
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.store import Driver, Store
@@ -96,6 +97,7 @@ CREDENTIALS = Named(
     Claims('application_credential_claim', 'user_id', 'folded_name'),
     _name,
 )
+CREDENTIAL_KIND = Kind.of(CREDENTIALS, 'name')
 
 ACCESS_RULE = Row('id', 'user_id', *_RULE, 'incarnation')
 RULES_BY_USER = Index(
@@ -107,6 +109,7 @@ ACCESS_RULES = Named(
     Claims('access_rule_claim', 'user_id', *_RULE, operation=Operation.MUTATE),
     lambda _db, rule: {name: rule[name] for name in ('user_id', *_RULE)},
 )
+ACCESS_RULE_KIND = Kind.of(ACCESS_RULES, *_RULE)
 
 
 class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):

@@ -24,6 +24,7 @@ from keystone_cassandra_token import lengths, listing
 from keystone_cassandra_token.cql import scan
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.rows import Row, json_map
 from keystone_cassandra_token.store import Driver
 
@@ -55,6 +56,7 @@ CREDENTIALS = Entity(
     Indexes(BY_USER, BY_PROJECT, BY_TYPE),
     maps=['extra'],
 )
+CREDENTIAL_KIND = Kind.of(CREDENTIALS)
 # Keystone lists all credentials for an administrator, and to rotate keys.
 LIST = scan(f'SELECT {CREDENTIAL} FROM credential')
 

@@ -33,6 +33,7 @@ from keystone.i18n import _
 from keystone_cassandra_token import federated_users, lengths, listing
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
 from keystone_cassandra_token.rows import Row, json_text, text_list
 from keystone_cassandra_token.store import Driver, Store
@@ -92,6 +93,7 @@ IDPS = Named(
     Claims('remote_id_claim', 'remote_id'),
     _remote_ids,
 )
+IDP_KIND = Kind.of(IDPS, 'remote_ids')
 MAPPINGS = Entity(
     'mapping',
     Row('id', 'incarnation', 'schema_version', rules=json_text),

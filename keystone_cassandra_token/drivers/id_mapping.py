@@ -5,6 +5,7 @@
 what an identity backend calls the entity, and ``id_mapping_by_domain`` lists
 a domain's mappings whole, since Keystone asks for all of them at once.  One
 logged batch writes or deletes the three rows, so a crash leaves all or none.
+Where one was lost all the same, a creation writes all three again.
 
 A public id is computed from what it stands for, so two sides that create a
 mapping at once write the same, and no agreement is needed.  A deletion
@@ -22,8 +23,9 @@ from typing import Any
 from keystone.identity.mapping_backends import base
 
 from keystone_cassandra_token import lengths
-from keystone_cassandra_token.cql import read, scan, write
-from keystone_cassandra_token.index import ALL_SHARDS, shard_of
+from keystone_cassandra_token.cql import Statement, read, scan, write
+from keystone_cassandra_token.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.rows import Row
 from keystone_cassandra_token.store import Driver
 
@@ -56,10 +58,11 @@ GET_BY_LOCAL = read(
 INSERT_BY_LOCAL = write(
     f'INSERT INTO id_mapping_by_local ({BY_LOCAL}) VALUES ({BY_LOCAL.markers})'
 )
-DELETE_BY_LOCAL = write(
-    'DELETE FROM id_mapping_by_local USING TIMESTAMP :written_at'
-    ' WHERE domain_id = :domain_id AND local_id = :local_id'
-    ' AND entity_type = :entity_type'
+LOCALS = Link(
+    'id_mapping_by_local',
+    BY_LOCAL,
+    _LOCAL,
+    lambda mapping: [{name: mapping[name] for name in BY_LOCAL.columns}],
 )
 
 LIST_BY_DOMAIN = read(
@@ -75,10 +78,43 @@ INSERT_BY_DOMAIN = write(
     f'INSERT INTO id_mapping_by_domain ({BY_DOMAIN})'
     f' VALUES ({BY_DOMAIN.markers})'
 )
-DELETE_BY_DOMAIN = write(
-    'DELETE FROM id_mapping_by_domain USING TIMESTAMP :written_at'
-    ' WHERE domain_id = :domain_id AND shard = :shard'
-    ' AND entity_type = :entity_type AND public_id = :public_id'
+
+
+def _listed(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a mapping in its domain's list."""
+    values = {**mapping, 'shard': shard_of(mapping['public_id'])}
+    return {name: values[name] for name in BY_DOMAIN.columns}
+
+
+DOMAINS = Link(
+    'id_mapping_by_domain',
+    BY_DOMAIN,
+    ('domain_id', 'shard', 'entity_type', 'public_id'),
+    lambda mapping: [_listed(mapping)],
+)
+
+
+def _inserts(
+    mapping: Mapping[str, Any],
+) -> list[tuple[Statement, Mapping[str, Any]]]:
+    """Return the writes of a mapping's three rows, for one batch."""
+    stored = {name: mapping[name] for name in MAPPING.columns}
+    return [
+        (INSERT, stored),
+        (INSERT_BY_LOCAL, stored),
+        (INSERT_BY_DOMAIN, _listed(stored)),
+    ]
+
+
+MAPPING_KIND = Kind(
+    'id_mapping',
+    MAPPING,
+    key=['public_id'],
+    birth='local_id',
+    settle=None,
+    links=[LOCALS, DOMAINS],
+    stamp=lambda mapping: int(mapping['written_at']),
+    rewrite=lambda mapping, _link: _inserts(mapping),
 )
 
 
@@ -120,8 +156,9 @@ class IDMappings(Driver, base.MappingDriverBase):
     ) -> str | None:
         local = _local(local_entity)
         known = self.get_public_id(local)
-        if known is not None:
+        if known is not None and self._get(known):
             return known
+        # What is found by its local id alone is no mapping; all is written.
         if public_id is None:
             # From the entity alone: nothing else can have this one.
             public_id = self.id_generator_api.generate_public_ID(local)
@@ -129,11 +166,7 @@ class IDMappings(Driver, base.MappingDriverBase):
             return None  # as with SQL: it is another entity's
         mapping = local | {'public_id': public_id}
         lengths.check(mapping, _LENGTHS)
-        self.db.batch(
-            (INSERT, mapping),
-            (INSERT_BY_LOCAL, mapping),
-            (INSERT_BY_DOMAIN, mapping | {'shard': shard_of(public_id)}),
-        )
+        self.db.batch(*_inserts(mapping))
         return public_id
 
     def delete_id_mapping(self, public_id: str) -> None:
@@ -185,22 +218,11 @@ class IDMappings(Driver, base.MappingDriverBase):
         return (row for rows in found for row in rows)
 
     def _delete(self, found: Mapping[str, Any]) -> None:
-        written_at = found['written_at']
-        public_id = found['public_id']
-        local = {name: found[name] for name in _LOCAL}
-        listed = {name: local[name] for name in ('domain_id', 'entity_type')}
+        written_at = {'written_at': found['written_at']}
         self.db.batch(
-            (DELETE, {'public_id': public_id, 'written_at': written_at}),
-            (DELETE_BY_LOCAL, local | {'written_at': written_at}),
-            (
-                DELETE_BY_DOMAIN,
-                listed
-                | {
-                    'shard': shard_of(public_id),
-                    'public_id': public_id,
-                    'written_at': written_at,
-                },
-            ),
+            (DELETE, {'public_id': found['public_id']} | written_at),
+            (LOCALS.delete_older, LOCALS.key(found) | written_at),
+            (DOMAINS.delete_older, DOMAINS.key(_listed(found)) | written_at),
         )
 
 

@@ -18,11 +18,9 @@ a failed attempt that nobody waited for can be counted a moment late.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import itertools
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from keystone import exception
@@ -39,15 +37,16 @@ from keystone_cassandra_token import (
     groups,
     listing,
     memberships,
+    pages,
     users,
 )
 from keystone_cassandra_token.cql import mutate, mutate_read, scan, write
+from keystone_cassandra_token.entity import AT_ONCE
 from keystone_cassandra_token.groups import GROUP, GROUPS
-from keystone_cassandra_token.index import Index
-from keystone_cassandra_token.named import Named
+from keystone_cassandra_token.named import conflict
+from keystone_cassandra_token.recent import Recent
 from keystone_cassandra_token.rows import Row
 from keystone_cassandra_token.store import Driver
-from keystone_cassandra_token.uniqueness import Taken
 from keystone_cassandra_token.users import USER, USERS
 
 Entity = dict[str, Any]
@@ -68,6 +67,10 @@ RESET = mutate(
     ' IF lock_epoch = :seen'
 )
 SETTLE_RESET = mutate_read('SELECT lock_epoch FROM user WHERE id = :id')
+
+
+# Those who log in again and again are services, with few groups.
+_GROUPS_OF = Recent(2048)
 
 
 class Identity(Driver, base.IdentityDriverBase):
@@ -119,15 +122,15 @@ class Identity(Driver, base.IdentityDriverBase):
             stored['passwords'] = users.with_password(
                 stored | {'options': {}}, _hashed(user['password'])
             )
-        with _conflict('user', user):
+        with conflict('user', user):
             USERS.create(self.db, stored)
         return users.presented(stored)
 
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_users(self, hints: driver_hints.Hints) -> list[Entity]:
         by_expiry = users.by_password_expiry(hints)
-        candidates, in_order = self._candidates(
-            hints, USERS, users.BY_DOMAIN, LIST_USERS, USER
+        candidates, in_order = pages.candidates(
+            self.db, hints, USERS, users.BY_DOMAIN, LIST_USERS
         )
         passes = self._sieve(hints, _USER_FILTERS)
         page = listing.page(
@@ -194,7 +197,7 @@ class Identity(Driver, base.IdentityDriverBase):
                 )
             return made
 
-        with _conflict('user', user):
+        with conflict('user', user):
             changed = USERS.change(self.db, user_id, changes)
         if changed is None:
             raise exception.UserNotFound(user_id=user_id)
@@ -256,14 +259,14 @@ class Identity(Driver, base.IdentityDriverBase):
 
     def create_group(self, group_id: str, group: Mapping[str, Any]) -> Entity:
         stored = GROUPS.entity.new({'id': group_id, **groups.stored(group)})
-        with _conflict('group', group):
+        with conflict('group', group):
             GROUPS.create(self.db, stored)
         return groups.presented(stored)
 
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_groups(self, hints: driver_hints.Hints) -> list[Entity]:
-        candidates, in_order = self._candidates(
-            hints, GROUPS, groups.BY_DOMAIN, LIST_GROUPS, GROUP
+        candidates, in_order = pages.candidates(
+            self.db, hints, GROUPS, groups.BY_DOMAIN, LIST_GROUPS
         )
         passes = self._sieve(hints, _GROUP_FILTERS)
         return listing.page(
@@ -275,19 +278,35 @@ class Identity(Driver, base.IdentityDriverBase):
     def list_groups_for_user(
         self, user_id: str, hints: driver_hints.Hints
     ) -> list[Entity]:
-        # All at once, since each log-in waits for them.
-        user = USERS.entity.ask(self.db, user_id)
+        # At once, since each log-in waits for them; also the groups that
+        # the user had last time.
+        asked = USERS.entity.ask(self.db, user_id)
         of_user = memberships.ask_of_user(self.db, user_id)
-        some = memberships.ask_expiring(self.db, user_id)
-        if user() is None:
+        likely = _GROUPS_OF.get(user_id)
+        meanwhile = likely and GROUPS.entity.ask_some(self.db, likely)
+        user = asked()
+        if user is None:
             raise exception.UserNotFound(user_id=user_id)
         lasting = of_user()
-        expiring = {row['group_id']: row['expires_at'] for row in some()}
+        expiring = {}
+        if user['federated']:  # or no identity provider asserts anything
+            expiring = {
+                row['group_id']: row['expires_at']
+                for row in memberships.expiring(self.db, user_id)
+            }
+        wanted = dict.fromkeys((*lasting, *expiring))
+        known = {
+            group['id']: group for group in (meanwhile() if meanwhile else ())
+        }
+        rest = [each for each in wanted if each not in known]
+        if rest:
+            for group in GROUPS.entity.find_all(self.db, rest):
+                known[group['id']] = group
+        _GROUPS_OF.set(user_id, list(wanted)[:AT_ONCE] or None)
         by_id = {
-            group['id']: groups.presented(group)
-            for group in GROUPS.entity.find_all(
-                self.db, dict.fromkeys((*lasting, *expiring))
-            )
+            each: groups.presented(known[each])
+            for each in wanted
+            if each in known
         }
         passes = self._sieve(hints, _GROUP_FILTERS)
         found = [by_id[each] for each in lasting if each in by_id] + [
@@ -310,7 +329,7 @@ class Identity(Driver, base.IdentityDriverBase):
     def update_group(self, group_id: str, group: Mapping[str, Any]) -> Entity:
         changes = groups.stored(group)
         changes.pop('id', None)
-        with _conflict('group', group):
+        with conflict('group', group):
             changed = GROUPS.change(self.db, group_id, lambda _now: changes)
         if changed is None:
             raise exception.GroupNotFound(group_id=group_id)
@@ -333,64 +352,6 @@ class Identity(Driver, base.IdentityDriverBase):
         return listing.sieve(
             hints, attributes, self.db.conf.cassandra.name_comparison
         )
-
-    def _candidates(
-        self,
-        hints: driver_hints.Hints,
-        named: Named,
-        by_domain: Index,
-        everything: Any,
-        row: Row,
-    ) -> tuple[Iterable[Entity], bool]:
-        """Return what a list is chosen from, behind the marker.
-
-        And whether it comes in the order of ids.
-
-        :raises keystone.exception.MarkerNotFound: if there is no such.
-        """
-        marker = hints.marker
-        if marker is not None and not named.entity.find(self.db, marker):
-            raise exception.MarkerNotFound(marker=marker)
-        domain_id, name = (
-            entry and entry['value']
-            for entry in map(
-                hints.get_exact_filter_by_name, ('domain_id', 'name')
-            )
-        )
-        found: Iterable[Entity]
-        if isinstance(name, str):
-            comparison = self.db.conf.cassandra.name_comparison
-            found = named.find_all(
-                self.db, folded_name=listing.fold(name, comparison)
-            )
-        elif isinstance(domain_id, str):
-            return self._of_domain(hints, named, by_domain, domain_id), True
-        else:
-            found = (
-                entity
-                for entity in self.db.iterate(everything, row)
-                if entity['incarnation'] is not None
-            )
-        return (
-            entity
-            for entity in found
-            if marker is None or entity['id'] > marker
-        ), False
-
-    def _of_domain(
-        self,
-        hints: driver_hints.Hints,
-        named: Named,
-        by_domain: Index,
-        domain_id: str,
-    ) -> Iterator[Entity]:
-        """Yield the entities of a domain, in the order of their ids."""
-        most = hints.get_limit_or_max()
-        ids = by_domain.ids_behind(self.db, domain_id, hints.marker, most)
-        while some := list(itertools.islice(ids, max(16, most))):
-            for entity in named.entity.find_all(self.db, some):
-                if entity['domain_id'] == domain_id:
-                    yield entity
 
     def _is_locked(
         self, user: Entity, failures: Mapping[str, datetime.datetime]
@@ -475,19 +436,6 @@ def _check_change(user: Mapping[str, Any], new_password: str) -> None:
     for former in (user['passwords'] or [])[-count:] if count else ():
         if password_hashing.check_password(new_password, former['hash']):
             raise exception.PasswordHistoryValidationError(unique_count=count)
-
-
-@contextlib.contextmanager
-def _conflict(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
-    """Tell Keystone that a name or an id is taken."""
-    try:
-        yield
-    except Taken:
-        raise exception.Conflict(
-            type=kind,
-            details=_('Duplicate entry found with name %s')
-            % given.get('name', given.get('id')),
-        ) from None
 
 
 def _not_in_group(user_id: str, group_id: str) -> exception.NotFound:

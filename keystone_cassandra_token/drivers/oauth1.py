@@ -42,6 +42,7 @@ from keystone_cassandra_token import clock, errors, lengths
 from keystone_cassandra_token.cql import Statement, claim, claim_read, read
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.rows import Row, json_map, micros
 from keystone_cassandra_token.store import Driver
 
@@ -135,6 +136,15 @@ ACCESS_TOKENS = Entity(
     Indexes(ACCESS_BY_USER, ACCESS_BY_CONSUMER),
     expiring=True,
 )
+
+REQUEST_KIND = Kind(
+    'request_token',
+    REQUEST.part(['id', 'consumer_id']),
+    birth='consumer_id',
+    settle=claim_read,
+    links=REQUEST_INDEXES,
+)
+ACCESS_KIND = Kind.of(ACCESS_TOKENS)
 
 
 class OAuth1(Driver, base.Oauth1DriverBase):

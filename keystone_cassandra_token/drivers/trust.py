@@ -22,7 +22,7 @@ import datetime
 import random
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 from keystone import exception
@@ -42,8 +42,9 @@ from keystone_cassandra_token.cql import (
     write,
 )
 from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind, Names
 from keystone_cassandra_token.rows import Row, json_text, micros, text_list
-from keystone_cassandra_token.store import Driver
+from keystone_cassandra_token.store import Driver, Store
 from keystone_cassandra_token.uniqueness import Claims, Taken
 
 LOG = log.getLogger(__name__)
@@ -140,6 +141,39 @@ BY_TRUSTOR = Index('trust_by_trustor', 'trustor_user_id')
 BY_TRUSTEE = Index('trust_by_trustee', 'trustee_user_id')
 BY_PROJECT = Index('trust_by_project', 'project_id')
 INDEXES = Indexes(BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
+
+
+def _claim_key(stored: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what must be unique, None if one of it is null, as in SQL."""
+    key = {name: stored[name] for name in CLAIMS.key}
+    if None in key.values():
+        return None
+    return key | {'expires_at': clock.to_micros(key['expires_at'])}
+
+
+def _claim_keys(_db: Store, stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    key = _claim_key(stored)
+    return [] if key is None else [key]
+
+
+def _is_over(stored: Mapping[str, Any]) -> bool:
+    """Return whether it can be flushed; a flush frees the claim first."""
+    expires_at = stored['expires_at']
+    return stored['deleted_at'] is not None or (
+        expires_at is not None and expires_at < clock.utcnow()
+    )
+
+
+# Not trust_use: how many uses are left nobody else knows.
+TRUST_KIND = Kind(
+    'trust',
+    TRUST.part(['id', 'deleted_at', *CLAIMS.key]),
+    birth='trustor_user_id',
+    settle=None,
+    links=INDEXES,
+    names=[Names(CLAIMS, _claim_keys)],
+    over=_is_over,
+)
 
 
 class Trust(Driver, base.TrustDriverBase):
@@ -421,14 +455,6 @@ def _duplicate_id() -> exception.Conflict:
 def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     # A deletion mark can outlive its trust: a row without its birth column.
     return stored is not None and stored['trustor_user_id'] is not None
-
-
-def _claim_key(stored: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what must be unique, None if one of it is null, as in SQL."""
-    key = {name: stored[name] for name in CLAIMS.key}
-    if None in key.values():
-        return None
-    return key | {'expires_at': clock.to_micros(key['expires_at'])}
 
 
 def _stored(

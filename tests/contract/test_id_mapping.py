@@ -195,6 +195,27 @@ def test_a_crash_leaves_all_of_a_mapping_or_nothing(ours, store):
         assert not state(local)
 
 
+@pytest.mark.parametrize('given', [None, 'given'])
+def test_what_its_local_id_alone_leads_to_is_written_again(ours, store, given):
+    """Else an id would be given out that nobody knows anything of."""
+    local = entity()
+    public_id = ours.create_id_mapping(local, given and uuid.uuid4().hex)
+    lost = store.one(id_mapping.GET, id_mapping.MAPPING, public_id=public_id)
+    written_at = {'written_at': lost['written_at']}
+    store.run(id_mapping.DELETE, public_id=public_id, **written_at)
+    listed = id_mapping.DOMAINS.key(id_mapping._listed(lost))
+    store.run(id_mapping.DOMAINS.delete_older, **listed, **written_at)
+    assert ours.get_public_id(local) == public_id
+    assert ours.get_id_mapping(public_id) is None
+
+    again = ours.create_id_mapping(local, given and public_id)
+    assert again == public_id
+    mapping = local | {'public_id': public_id}
+    assert ours.get_id_mapping(public_id) == mapping
+    (found,) = ours.get_domain_mapping_list(local['domain_id'])
+    assert found.to_dict() == mapping
+
+
 @pytest.mark.parametrize('seconds', [-5, 5])
 def test_no_clock_decides_a_deletion(ours, store, seconds):
     """Deleted by a server whose clock is off, then made again."""

@@ -307,6 +307,28 @@ class TestCost:
             ours.get_user_by_name(made['name'], made['domain_id'])
         assert sent == [(USERS.claims.get,), (USERS.entity.get,)]
 
+    def test_groups_again_are_one_round_trip(self, ours, store):
+        made = make(ours)
+        of_user = [make_group(ours) for _ in range(3)]
+        for each in of_user[:2]:
+            ours.add_user_to_group(made['id'], each['id'])
+
+        def ids():
+            found = ours.list_groups_for_user(made['id'], Hints())
+            return {each['id'] for each in found}
+
+        assert ids() == {each['id'] for each in of_user[:2]}
+        with faults.counted(store) as sent:
+            assert ids() == {each['id'] for each in of_user[:2]}
+        assert len(sent) == 3
+        # A guess is never an answer.
+        ours.remove_user_from_group(made['id'], of_user[0]['id'])
+        assert ids() == {of_user[1]['id']}
+        ours.add_user_to_group(made['id'], of_user[2]['id'])
+        assert ids() == {each['id'] for each in of_user[1:]}
+        ours.delete_group(of_user[1]['id'])
+        assert ids() == {of_user[2]['id']}
+
     @pytest.mark.parametrize('others', [0, 150])
     def test_a_page_costs_what_it_shows(self, ours, store, others):
         domain_id = uuid.uuid4().hex

@@ -22,8 +22,10 @@ from oslo_config import cfg
 from keystone_cassandra_token import (
     drivers,
     errors,
+    grants,
     groups,
     memberships,
+    repair,
     revocation_ttl,
     uniqueness,
     users,
@@ -74,7 +76,7 @@ def _statements(thing: Any, depth: int = 2) -> Iterator[Statement]:
 MODULES = [
     importlib.import_module(f'{drivers.__name__}.{found.name}')
     for found in pkgutil.iter_modules(drivers.__path__)
-] + [revocation_ttl, level, users, groups, memberships]
+] + [revocation_ttl, level, users, groups, memberships, grants, repair]
 STATEMENTS = sorted(
     {statement for module in MODULES for statement in _statements(module)},
     key=str,

@@ -68,7 +68,8 @@ class Servers:
             **options,
         )
         self._made.append(keystone)
-        shutil.copyfile(self._template.database, keystone.database)
+        if keystone.database and self._template.database:
+            shutil.copyfile(self._template.database, keystone.database)
         if schema:
             make_schema(keystone)
         return keystone

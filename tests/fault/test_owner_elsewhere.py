@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The owner of an old claim is in another region's replicas alone.
 
-A LOCAL_QUORUM read here finds nothing; the claim must not be taken over.
+A LOCAL_QUORUM read here finds nothing; the claim must not be taken over, and
+repair must leave it and the owner's index rows.
 """
 
 import datetime
@@ -16,7 +17,7 @@ import pytest
 from keystone import exception
 from lab.cassandra import Cluster
 
-from keystone_cassandra_token import clock, errors, uniqueness
+from keystone_cassandra_token import clock, errors, repair, uniqueness
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
 from keystone_cassandra_token.drivers import trust
@@ -160,3 +161,64 @@ def test_a_claim_is_not_taken_from_an_owner_elsewhere(
         except errors.StoreUnavailable:
             time.sleep(1)  # the driver has not yet heard that it is back
     assert owner(db, untold) == winner
+
+
+def run_repair(db):
+    """Mend; return what was wrong by table, mended all of it."""
+    said = []
+    work = repair.Repair(db, apply=True, problem=said.append)
+    work.run(trust.TRUST_KIND)
+    assert not said
+    assert not any(counts.left for counts in work.counts.values())
+    return {
+        table: {'stale': counts.stale, 'pending': counts.pending}
+        for table, counts in work.counts.items()
+        if counts.wrong
+    }
+
+
+def test_repair_asks_every_region(conf, regions, monkeypatch):
+    monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
+    db = stores.shared(conf)
+    elsewhere, nowhere = uuid.uuid4().hex, uuid.uuid4().hex
+    values = {elsewhere: new(), nowhere: new()}
+    for trust_id, each in values.items():
+        claim(db, trust_id, each)
+        db.batch(*trust.INDEXES.inserts(stored(trust_id, each), 3600))
+    db.close()
+    write_elsewhere(
+        regions, conf.cassandra.keyspace, elsewhere, values[elsewhere]
+    )
+
+    regions.nodes[1].stop()
+    try:
+        assert db.one(trust.GET, trust.TRUST, id=elsewhere) is None
+        with (
+            faults.counted(db) as sent,
+            pytest.raises(errors.StoreUnavailable) as refused,
+        ):
+            run_repair(db)
+        assert regions.nodes[1].datacenter in refused.value.reason
+        assert sent == [(repair.PROBE,)]
+    finally:
+        regions.nodes[1].start()
+    for _ in range(60):
+        try:
+            found = run_repair(db)
+            break
+        except errors.StoreUnavailable:
+            time.sleep(1)  # the driver has not yet heard that it is back
+    row = {'stale': 1, 'pending': 0}
+    assert found == {
+        'trust_by_trustor': row,
+        'trust_by_trustee': row,
+        'trust_by_project': row,
+        'trust_claim': {'stale': 0, 'pending': 1},
+    }
+    assert owner(db, values[elsewhere]) == elsewhere
+    assert owner(db, values[nowhere]) is None
+    (listed,) = trust.Trust().list_trusts_for_trustor(
+        values[elsewhere]['trustor_user_id']
+    )
+    assert listed['id'] == elsewhere
+    assert run_repair(db) == {}

@@ -34,13 +34,20 @@ DRIVER_LAYERS = {
     'entity',
     'errors',
     'federated_users',
+    'grants',
     'groups',
     'index',
+    'kinds',
     'lengths',
+    'limits',
     'listing',
     'memberships',
     'named',
     'opaque_ids',
+    'pages',
+    'projects',
+    'recent',
+    'resource_options',
     'revocation_ttl',
     'rows',
     'store',
@@ -341,7 +348,8 @@ UNDECLARED = {
         'add_user_to_group_expires',
         'cleanup_stale_group_memberships',
         'get_federated_users',
-    }
+    },
+    'Resource': {'list_projects_by_tags'},
 }
 
 

@@ -23,7 +23,10 @@ OURS = {
     'application_credential',
     'identity',
     'identity_mapping',
+    'resource',
+    'assignment',
     'shadow_users',
+    'unified_limit',
 }
 
 

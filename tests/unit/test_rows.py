@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from keystone_cassandra_token.rows import (
     Row,
+    json_map,
     json_text,
     micros,
     plain,
@@ -118,3 +119,14 @@ def test_plain_is_the_same_object() -> None:
     value = object()
     assert plain.encode(value) is value
     assert plain.decode(value) is value
+
+
+def test_a_part_keeps_its_codecs() -> None:
+    whole = Row('id', 'secret', 'name', extra=json_map)
+    part = whole.part(['extra', 'name'])
+    assert part.columns == ('name', 'extra')
+    stored = part.dump({'name': 'x', 'extra': {'a': 1}})
+    assert stored == {'name': 'x', 'extra': {'a': '1'}}
+    assert part.load(stored)['extra'] == {'a': 1}
+    with pytest.raises(KeyError):
+        whole.part(['absent'])

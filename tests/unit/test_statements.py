@@ -150,6 +150,10 @@ def test_the_sweep_sees_statements_wherever_they_are() -> None:
         'drivers.token.GET',
         'drivers.trust.CLAIMS.take_over_expiring',
         'drivers.trust.BY_TRUSTEE.insert_expiring',
+        'drivers.trust.BY_TRUSTEE.delete_older',
+        'drivers.trust.CLAIMS.free_pending',
+        'drivers.trust.TRUST_KIND.find_everywhere',
+        'drivers.application_credential.ACCESS_RULE_KIND.all',
         'drivers.revoke.REVOKE',
         'revocation_ttl.RAISE',
         'schema.level.LEVELS',
@@ -309,6 +313,23 @@ def test_tokens_receipts_and_revocations_always_expire() -> None:
                 continue
             assert statement.verb == 'INSERT', name
             assert 'TTL :ttl' in statement.cql, name
+
+
+def test_repair_reads_no_secrets() -> None:
+    kinds = [name for name in STATEMENTS if '_KIND.' in name]
+    assert len(kinds) > 25
+    for name in kinds:
+        assert not {
+            column
+            for column in PARSED[name].columns
+            if re.search('secret|blob|hash|password|extra', column)
+        }, name
+
+
+def test_repair_writes_no_entity() -> None:
+    for name, statement in STATEMENTS.items():
+        if '_KIND.' in name:
+            assert statement.verb == 'SELECT', name
 
 
 def test_a_revocation_has_the_timestamp_of_its_value() -> None:

@@ -26,8 +26,7 @@ from lab.people import People
 from lab.ports import state_directory
 from lab.processes import Group
 from lab.server import (
-    CASSANDRA_DRIVERS,
-    IDENTITY_DRIVERS,
+    ALL_DRIVERS,
     Keystone,
     merge,
     stop_released,
@@ -44,9 +43,10 @@ _KEPT = 'kept.json'
 _CLUSTER = 'cassandra'
 
 _DESCRIPTION = """\
-Start Cassandra and Keystone, and watch tokens, trusts, revocations, users and
-credentials live and end in Cassandra. Takes about three minutes; everything
-is stopped and removed at the end, also after Ctrl-C.
+Start Cassandra and a Keystone that has no SQL database, and watch tokens,
+trusts, revocations, users and credentials live and end in Cassandra. Takes
+about three minutes; everything is stopped and removed at the end, also after
+Ctrl-C.
 """
 _EPILOG = """\
 environment:
@@ -174,7 +174,7 @@ class Demo:
         short = self._short_lived(keystone)
         for server in keystone, short:
             self._make_schema(server)
-        with tell.task('Keystone makes its SQL tables (SQLite) and admin'):
+        with tell.task('keystone-manage bootstrap, without any SQL database'):
             for server in keystone, short:
                 server.bootstrap(self._password)
         self._start(keystone)
@@ -201,7 +201,6 @@ class Demo:
             story.change_password(people)
             ending.wait()
             people.remove(admin)
-            ending.people.remove_project(client, admin)
         short.stop()
         if self._foreign:
             drop_keyspace(short.config_files)
@@ -220,8 +219,7 @@ class Demo:
 
     def _main_keystone(self, cluster: Cluster) -> Keystone:
         settings = merge(
-            CASSANDRA_DRIVERS,
-            IDENTITY_DRIVERS,
+            ALL_DRIVERS,
             {
                 # What one worker revokes the others refuse at once.
                 'token': {'caching': False},
@@ -240,11 +238,12 @@ class Demo:
                 port=self._options.port,
                 workers=self._options.workers,
                 config_files=self._options.config_file,
+                sql=False,
             )
         )
 
     def _short_lived(self, main: Keystone) -> Keystone:
-        """Return the second Keystone: the same projects, other tables."""
+        """Return the second Keystone, with a keyspace of its own."""
         directory = self.directory / 'short'
         difference = write_configuration(
             self.directory / 'short.conf', f'{self._keyspace}_short'
@@ -255,7 +254,7 @@ class Demo:
                 main.settings,
                 workers=1,
                 config_files=[*self._options.config_file, difference],
-                database=main.database,
+                sql=False,
             )
         )
 

@@ -3,8 +3,7 @@
 
 A second Keystone with a keyspace of its own, since the life of revocations
 is a property of the keyspace that only grows, gives tokens that live for
-seconds.  So its people are its own too; projects and roles it shares with the
-first one.
+seconds.
 """
 
 from __future__ import annotations
@@ -56,10 +55,7 @@ class ShortLife:
         :func:`write_configuration`, started.
     :param tables: its tables.
     :param password: of its admin.
-    :ivar people: its people, once it is filled.
     """
-
-    people: People
 
     def __init__(
         self,
@@ -86,7 +82,7 @@ class ShortLife:
         client = Client(self._keystone.url, self._keystone.workers)
         try:
             admin = client.log_in('admin', self._password, **ADMIN_SCOPE)
-            people = self.people = People(client, admin.auth_token, 'short')
+            people = People(client, admin.auth_token, 'short')
             token = people.log_in('alice', client)
             people.log_in('bob', client)
             trust = people.trust(token, client, soon(EXPIRATION))

@@ -120,8 +120,4 @@ class People:
         """Delete the people and the project."""
         for user in self.ids.values():
             self._client.call('DELETE', f'/users/{user}', admin, None)
-        self.remove_project(self._client, admin)
-
-    def remove_project(self, client: Client, admin: str) -> None:
-        """Delete the project alone."""
-        client.call('DELETE', f'/projects/{self.project}', admin, None)
+        self._client.call('DELETE', f'/projects/{self.project}', admin, None)

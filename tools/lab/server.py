@@ -38,13 +38,31 @@ CASSANDRA_DRIVERS: Settings = {
     'revoke': {'driver': 'cassandra'},
     'trust': {'driver': 'cassandra'},
 }
-#: What lets users and credentials be there too.
-IDENTITY_DRIVERS: Settings = {
-    'identity': {'driver': 'cassandra'},
-    'shadow_users': {'driver': 'cassandra'},
-    'identity_mapping': {'driver': 'cassandra'},
-    'credential': {'driver': 'cassandra'},
-    'application_credential': {'driver': 'cassandra'},
+#: What lets everything be there.
+ALL_DRIVERS: Settings = {
+    **CASSANDRA_DRIVERS,
+    **{
+        section: {'driver': 'cassandra'}
+        for section in (
+            'application_credential',
+            'assignment',
+            'catalog',
+            'credential',
+            'domain_config',
+            'endpoint_filter',
+            'endpoint_policy',
+            'federation',
+            'identity',
+            'identity_mapping',
+            'oauth1',
+            'policy',
+            'resource',
+            'role',
+            'shadow_users',
+            'unified_limit',
+        )
+    },
+    'receipt': {'provider': 'cassandra'},
 }
 
 _GUNICORN = """\
@@ -80,7 +98,7 @@ class Keystone:
     :param workers: processes that serve.
     :param threads: threads of each process.
     :param config_files: further oslo.config files; they win.
-    :param database: SQLite file to share with another Keystone.
+    :param sql: whether there is an SQL database, of SQLite.
     :param environment: further environment variables of the server.
     """
 
@@ -93,12 +111,12 @@ class Keystone:
         workers: int = 2,
         threads: int = 4,
         config_files: Sequence[str | Path] = (),
-        database: Path | None = None,
+        sql: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.database = database or self.directory / 'keystone.db'
+        self.database = self.directory / 'keystone.db' if sql else None
         self.workers = workers
         self.threads = threads
         self.environment = dict(environment or {})
@@ -133,10 +151,13 @@ class Keystone:
             'DEFAULT': {'use_stderr': True, 'debug': False},
             # Longer ones would be cut by bcrypt, with a warning each time.
             'identity': {'max_password_length': 72},
+            # Without SQL nothing is named, and nothing could be opened.
             'database': {
                 # Workers wait for each other's writes.
                 'connection': f'sqlite:///{self.database}?timeout=30',
-            },
+            }
+            if self.database
+            else {},
             'fernet_tokens': {'key_repository': keys},
             'fernet_receipts': {'key_repository': keys},
             'credential': {'key_repository': keys},
@@ -196,14 +217,17 @@ class Keystone:
         return done.stdout
 
     def bootstrap(self, password: str) -> None:
-        """Make the SQL tables and the first user, ``admin``.
+        """Make the SQL tables, if there is SQL, and the user ``admin``.
 
         :raises ServerError: if a command fails.
         """
-        with contextlib.closing(sqlite3.connect(self.database)) as database:
-            # Kept in the file: readers do not wait for a writer.
-            database.execute('PRAGMA journal_mode=WAL')
-        self.manage('db_sync')
+        if self.database:
+            with contextlib.closing(
+                sqlite3.connect(self.database)
+            ) as database:
+                # Kept in the file: readers do not wait for a writer.
+                database.execute('PRAGMA journal_mode=WAL')
+            self.manage('db_sync')
         self.manage(
             'bootstrap',
             f'--bootstrap-public-url={self.url}/v3',

@@ -14,6 +14,10 @@ All other namespaces stay on SQL (SQLite in memory).  With the environment
 variable ``KEYSTONE_CASSANDRA_STOCK`` set nothing is exchanged and nothing
 left out: what fails then is Keystone's own.
 
+With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/4``, say, only the second quarter
+of the tests that go through Keystone's API is run, and all others; without
+it all are.
+
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run, and so does a skip that is not listed.  Not
 here at all are ``token.test_fernet_provider``, ``token.test_jws_provider``,
@@ -28,7 +32,8 @@ import fnmatch
 import gc
 import os
 import pathlib
-from collections.abc import Generator, Iterator
+import zlib
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import freezegun
@@ -36,6 +41,7 @@ import keystone.application_credential.backends.sql
 import keystone.conf.identity
 import keystone.identity.backends.sql
 import keystone.identity.shadow_backends.sql
+import keystone.resource.backends.sql
 import keystone.revoke.backends.sql
 import pytest
 from keystone.common import manager
@@ -57,6 +63,7 @@ from keystone_cassandra_token.drivers import (
     application_credential,
     id_mapping,
     identity,
+    resource,
     revoke,
     shadow_users,
 )
@@ -81,11 +88,15 @@ EXCHANGED = {
     'keystone.federation': {'sql': 'cassandra'},
     'keystone.oauth1': {'sql': 'cassandra'},
     'keystone.receipt.provider': {'fernet': 'cassandra'},
+    'keystone.resource': {'sql': 'cassandra'},
+    'keystone.assignment': {'sql': 'cassandra'},
+    'keystone.unified_limit': {'sql': 'cassandra'},
 }
 
 #: SQL classes that a module of tests takes from their module.
 NAMED = (
     (keystone.revoke.backends.sql, 'Revoke', revoke.Revoke),
+    (keystone.resource.backends.sql, 'Resource', resource.Resource),
     (
         keystone.application_credential.backends.sql,
         'ApplicationCredential',
@@ -106,6 +117,9 @@ READING_MODELS = (
     identity_sql_tests,
     shadow_tests,
 )
+
+#: Modules of tests that go through Keystone's API, which takes a second each.
+THROUGH_API = ('test_v3_', 'test_protection_')
 
 # Each test builds a whole Keystone, and collecting what it leaves with the
 # thresholds of a small program takes a tenth of the time.
@@ -139,6 +153,7 @@ def pytest_collection_modifyitems(
                 f'deselected.txt lists {entry}, which is no test'
             )
         gone.update(dict.fromkeys(found, reason))
+    gone |= dict.fromkeys(_not_shared(mine), 'not of this share')
     if gone and not STOCK:
         config.hook.pytest_deselected(items=[mine[name] for name in gone])
         items[:] = [
@@ -162,6 +177,26 @@ def pytest_runtest_makereport(
             f' {report.longrepr}'
         )
     return report
+
+
+def _not_shared(names: Iterable[str]) -> list[str]:
+    """Return the tests of Keystone's API that are of other shares."""
+    share = os.environ.get('KEYSTONE_CASSANDRA_SHARE')
+    if not share:
+        return []
+    number, _, of = map(str.strip, share.partition('/'))
+    if not (number.isdecimal() and of.isdecimal()) or not (
+        1 <= int(number) <= int(of)
+    ):
+        raise pytest.UsageError(
+            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/4'
+        )
+    return [
+        name
+        for name in names
+        if name.startswith(THROUGH_API)
+        and zlib.crc32(name.encode()) % int(of) != int(number) - 1
+    ]
 
 
 def _listed() -> dict[str, str]:

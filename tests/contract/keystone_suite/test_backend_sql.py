@@ -5,6 +5,10 @@ from keystone.tests.unit.test_backend_sql import (  # noqa: F401
     SqlCredential,
     SqlFilterTests,
     SqlIdentity,
+    SqlImpliedRoles,
+    SqlInheritance,
+    SqlLimit,
     SqlLimitTests,
+    SqlRegisteredLimit,
     SqlTrust,
 )

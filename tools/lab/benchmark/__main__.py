@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from lab import LabError
 from lab.benchmark import (
+    assignment,
     identity,
     plot,
     report,
@@ -95,10 +96,22 @@ def _identity(chosen: argparse.Namespace) -> Any:
     return measured, context, list(verdicts)
 
 
+def _assignment(chosen: argparse.Namespace) -> Any:
+    plan = assignment.Plan(
+        grants=chosen.grants, clients=_with_one(chosen.clients)
+    )
+    if chosen.rounds:
+        plan = dataclasses.replace(plan, rounds=chosen.rounds)
+    measured, context = assignment.run(plan)
+    verdicts = verdict.assignment(report.rows('assignment', measured))
+    return measured, context, list(verdicts)
+
+
 BENCHMARKS = {
     'revocation': _revocation,
     'token': _token,
     'identity': _identity,
+    'assignment': _assignment,
 }
 
 
@@ -159,6 +172,18 @@ def _parser() -> argparse.ArgumentParser:
             metavar='N',
             help=f'{name} of one domain (default: %(default)s)',
         )
+    _add_shared(command)
+    command = commands.add_parser(
+        'assignment',
+        help='projects, domains and grants, beside the SQL drivers on MariaDB',
+    )
+    command.add_argument(
+        '--grants',
+        type=_number,
+        default=assignment.Plan.grants,
+        metavar='N',
+        help='grants, 30000 or more (default: %(default)s)',
+    )
     _add_shared(command)
     return parser
 

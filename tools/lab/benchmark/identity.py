@@ -13,13 +13,11 @@ import dataclasses
 import itertools
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import cassandra.concurrent
-import sqlalchemy
 from keystone.application_credential.backends import sql as sql_app_cred
-from keystone.common import password_hashing, sql
+from keystone.common import password_hashing
 from keystone.common.driver_hints import Hints
 from keystone.credential.backends import sql as sql_credential
 from keystone.federation.backends import sql as sql_federation
@@ -27,15 +25,13 @@ from keystone.identity.backends import sql as sql_identity
 from keystone.identity.backends import sql_model
 
 from keystone_cassandra_token import clock, groups, memberships, users
-from keystone_cassandra_token.consistency import Operation
-from keystone_cassandra_token.cql import Statement
 from keystone_cassandra_token.drivers import (
     application_credential,
     credential,
     identity,
 )
 from keystone_cassandra_token.index import shard_of
-from lab.benchmark import stage, systems
+from lab.benchmark import fill, stage, systems
 from lab.benchmark.clients import Pool, all_stopped
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.stage import Turn, say, take_turns
@@ -48,7 +44,6 @@ HASH = '$2b$12$' + 53 * 'x'
 ASKED = 1000
 GROUPS_OF_A_USER = 20
 PAGE = 100
-_LOADERS = 100  # requests under way
 
 #: The tables of Keystone's SQL drivers that are needed.
 MODELS = (
@@ -162,21 +157,11 @@ def groups_of(number: int, of: int) -> list[str]:
 
 def fill_sql(found: Systems, count: int, group_count: int) -> None:
     """Fill MariaDB; what a client does."""
-    engine = sqlalchemy.create_engine(found.place.database)
-    sql.ModelBase.metadata.create_all(
-        engine, tables=[model.__table__ for model in MODELS]
-    )
+    database = fill.Database(found, *MODELS)
     now = clock.utcnow()
     micros = clock.to_micros(now)
-
-    def insert(model: Any, rows: Iterable[Mapping[str, Any]]) -> None:
-        statement = sqlalchemy.insert(model.__table__)
-        with engine.begin() as connection:
-            for some in _portions(rows, 5000):
-                connection.execute(statement, some)
-
     numbers = range(count)
-    insert(
+    database.insert(
         sql_model.User,
         (
             {
@@ -189,7 +174,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
             for n in numbers
         ),
     )
-    insert(
+    database.insert(
         sql_model.LocalUser,
         (
             {
@@ -201,7 +186,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
             for n in numbers
         ),
     )
-    insert(
+    database.insert(
         sql_model.Password,
         (
             {
@@ -214,7 +199,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
             for n in numbers
         ),
     )
-    insert(
+    database.insert(
         sql_model.Group,
         (
             {
@@ -226,7 +211,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
             for n in range(group_count)
         ),
     )
-    insert(
+    database.insert(
         sql_model.UserGroupMembership,
         (
             {'user_id': user_id(n), 'group_id': each}
@@ -234,7 +219,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
             for each in groups_of(n, group_count)
         ),
     )
-    engine.dispose()
+    database.close()
 
 
 def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
@@ -248,9 +233,8 @@ def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
             'self_service': False,
         }
     ]
-
-    def person(number: int) -> dict[str, Any]:
-        return users.USERS.entity.new(
+    people = (
+        users.USERS.entity.new(
             {
                 'id': user_id(number),
                 'domain_id': DOMAIN,
@@ -261,73 +245,20 @@ def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
                 'passwords': stored,
             }
         )
-
-    def group(number: int) -> dict[str, Any]:
-        return groups.GROUPS.entity.new(
+        for number in range(count)
+    )
+    fill.write_named(found, db, users.USERS, people)
+    some_groups = (
+        groups.GROUPS.entity.new(
             {
                 'id': group_id(number),
                 'domain_id': DOMAIN,
                 'name': f'group-{number}',
             }
         )
-
-    def write(statement: Statement, rows: Iterable[Mapping[str, Any]]) -> None:
-        plain = Statement(
-            statement.cql.replace(' IF NOT EXISTS', ''), Operation.WRITE
-        )
-        prepared = found.bare.prepare(plain.text(found.place.name))
-        done = cassandra.concurrent.execute_concurrent_with_args(
-            found.bare,
-            prepared,
-            ({k: v for k, v in row.items() if v is not None} for row in rows),
-            concurrency=_LOADERS,
-            results_generator=True,
-        )
-        for _ in done:
-            pass
-
-    for named, row, make, number, index, key in (
-        (
-            users.USERS,
-            users.USER,
-            person,
-            count,
-            users.BY_DOMAIN,
-            users.local_key,
-        ),
-        (
-            groups.GROUPS,
-            groups.GROUP,
-            group,
-            group_count,
-            groups.BY_DOMAIN,
-            lambda db, each: groups.key(db, DOMAIN, each['name']),
-        ),
-    ):
-        for some in _portions(map(make, range(number)), 10_000):
-            write(
-                named.entity.insert,
-                (
-                    {
-                        k: v
-                        for k, v in row.dump(each).items()
-                        if k != 'failures'
-                    }
-                    for each in some
-                ),
-            )
-            write(index.insert, map(index.key, some))
-            write(
-                named.claims.insert,
-                (
-                    {
-                        **key(db, each),
-                        'owner': each['id'],
-                        'claimed_at': clock.to_micros(clock.utcnow()),
-                    }
-                    for each in some
-                ),
-            )
+        for number in range(group_count)
+    )
+    fill.write_named(found, db, groups.GROUPS, some_groups)
     joined = [
         {
             'user_id': user_id(n),
@@ -337,8 +268,9 @@ def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
         for n in range(ASKED)
         for each in groups_of(n, group_count)
     ]
-    write(memberships.INSERT, joined)
-    write(
+    fill.write(found, memberships.INSERT, joined)
+    fill.write(
+        found,
         memberships.INSERT_MEMBER,
         (each | {'shard': shard_of(each['user_id'])} for each in joined),
     )
@@ -368,12 +300,6 @@ def add_credentials(found: Systems, system: str) -> None:
             },
             [{'id': 'role'}],
         )
-
-
-def _portions(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    remaining = iter(rows)
-    while some := list(itertools.islice(remaining, size)):
-        yield some
 
 
 _DRIVERS: dict[str, dict[str, Callable[[], Any]]] = {

@@ -161,6 +161,42 @@ def identity(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
         )
 
 
+def assignment(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
+    """Judge the targets of projects and grants."""
+    size = max((row['size'] for row in rows), default=0)
+    for operation in (
+        'check_grant',
+        'grants of a user on a project',
+        'grants of 20 groups on a project',
+        'get_project',
+        'get_project_by_name',
+        'domain by name',
+    ):
+        ours = Figure('cassandra', operation, size, 0)
+        yield ratio(
+            f'{operation} against the SQL driver, p50',
+            rows,
+            ours,
+            Figure('sql', operation, size, 0),
+            1.2,
+        )
+        yield ratio(
+            f'{operation} against a bare read, p50',
+            rows,
+            ours,
+            Figure('bare', 'read project row', size, 0),
+            1.6,
+        )
+    for operation in ('500 grants of a project', 'subtree of 1 000'):
+        yield ratio(
+            f'{operation} against the SQL driver, p50',
+            rows,
+            Figure('cassandra', operation, size, 0),
+            Figure('sql', operation, size, 0),
+            1,
+        )
+
+
 def missed(verdicts: Iterable[Verdict]) -> bool:
     """Return whether a target was missed."""
     return any(verdict.met is False for verdict in verdicts)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone-cassandra repair``: mends index tables and unique names."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from oslo_config import cfg
+
+from keystone_cassandra_token import drivers, repair
+from keystone_cassandra_token.cmd.progress import Progress
+from keystone_cassandra_token.kinds import Kind
+from keystone_cassandra_token.repair import Counts
+from keystone_cassandra_token.store import Store
+
+#: Rows a second that are looked at; each costs a read or a few.
+RATE = 500
+
+_HEAD = (
+    *('table', 'rows', 'stale', 'pending', 'held', 'missing'),
+    *('mended', 'young', 'left'),
+)
+_DESCRIPTION = """\
+Finds index rows and claims of names that fit no entity, and entities that
+lack theirs; with --apply mends them. Entities themselves are never deleted.
+Runs beside the servers, in one region, with their role; needs all regions.
+"""
+_EPILOG = """\
+Columns of what is printed, by table:
+  rows     looked at
+  stale    index rows without an entity, or of another value
+  pending  pending claims without an owner
+  held     held claims whose owner is gone, or has another name
+  missing  entities without their index row, or their claim
+  mended   of these four
+  young    left alone: less than ten minutes old when the run began
+  left     still wrong
+
+Exit code: 0 nothing is left, 1 something is or the run was broken off.
+"""
+
+
+class _Tables:
+    """The tables of all kinds, looked for when somebody asks."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(kinds())
+
+    def __contains__(self, name: object) -> bool:
+        # Python 3.11 also asks whether naming none of them is a choice.
+        return name == [] or name in kinds()
+
+
+def add_command(parser: Any) -> None:
+    """Add the arguments to the parser of ``repair``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _DESCRIPTION
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        'tables',
+        nargs='*',
+        choices=_Tables(),
+        metavar='TABLE',
+        help='entities to look at, with their indexes and claims:'
+        ' %(choices)s; default: all',
+    )
+    parser.add_argument(
+        '--apply',
+        action='store_true',
+        help='mend what is found; without it nothing is written',
+    )
+    parser.add_argument(
+        '--rate',
+        type=_rate,
+        default=RATE,
+        metavar='N',
+        help='look at no more than N rows a second on average (default'
+        f' {RATE}; 0: no limit)',
+    )
+    parser.set_defaults(run=run)
+
+
+def _rate(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of rows')
+    return int(text)
+
+
+def kinds() -> dict[str, Kind]:
+    """Return all kinds by table: constants of drivers and what they share."""
+    # Not at import: a broken driver must not keep other commands from work.
+    for found in pkgutil.iter_modules(drivers.__path__):
+        importlib.import_module(f'{drivers.__name__}.{found.name}')
+    package = drivers.__name__.rpartition('.')[0] + '.'
+    known = (
+        value
+        for name, module in [*sys.modules.items()]
+        if name.startswith(package)
+        for value in vars(module).values()
+        if isinstance(value, Kind)
+    )
+    return dict(sorted((kind.table, kind) for kind in {*known}))
+
+
+def run(conf: cfg.ConfigOpts) -> bool:
+    """Repair what the command line names; return whether damage is left."""
+    asked = conf.command
+    wanted = [
+        kind
+        for table, kind in kinds().items()
+        if not asked.tables or table in asked.tables
+    ]
+    progress = Progress(
+        sys.stderr,
+        tables=sum(len(_tables(kind)) for kind in wanted),
+        rate=asked.rate,
+    )
+    store = Store(conf)
+    work = repair.Repair(
+        store,
+        apply=asked.apply,
+        examined=progress.examined,
+        problem=progress.say,
+    )
+    finished = False
+    try:
+        for kind in wanted:
+            work.run(kind)
+        finished = True
+    finally:
+        # Also what was done before it was broken off.
+        progress.clear()
+        store.close()
+        if work.counts:
+            print(report(wanted, work.counts))
+        if work.counts and not finished:
+            print(f'Broken off in {progress.table}: the rest is not known.')
+    left = sum(counts.left for counts in work.counts.values())
+    print(_verdict(left, asked.apply))
+    return left > 0
+
+
+def _verdict(left: int, applied: bool) -> str:
+    if not left:
+        return 'Nothing is left to mend.'
+    if applied:
+        return f'{left} could not be mended; see above, or run it again.'
+    return (
+        f'{left} to mend. Nothing was changed: that takes'
+        ' `keystone-cassandra repair --apply`.'
+    )
+
+
+def _tables(kind: Kind) -> list[tuple[str, Iterable[str]]]:
+    """Return the tables of a kind, each with what can be wrong in it."""
+    return [
+        (kind.table, ()),
+        *((link.table, ('stale', 'missing')) for link in kind.links),
+        *(
+            (names.claims.table, ('pending', 'held', 'missing'))
+            for names in kind.names
+        ),
+    ]
+
+
+def report(looked_at: Iterable[Kind], found: Mapping[str, Counts]) -> str:
+    """Return the counts as a table of text."""
+    lines = [list(_HEAD)]
+    for kind in looked_at:
+        for table, wrong in _tables(kind):
+            if table in found:
+                lines.append([table, *_cells(found[table], wrong)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join(
+        line[0].ljust(widths[0])
+        + ''.join(
+            f'  {cell:>{width}}'
+            for cell, width in zip(line[1:], widths[1:], strict=True)
+        )
+        for line in lines
+    )
+
+
+def _cells(counts: Counts, wrong: Iterable[str]) -> Iterator[str]:
+    shown = {'rows', *wrong, *(('mended', 'young', 'left') if wrong else ())}
+    for name in _HEAD[1:]:
+        yield str(getattr(counts, name)) if name in shown else '-'

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keystone's resource options, as they are stored: value by option id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keystone.common.resource_options import ResourceOptionRegistry
+
+
+def values(
+    registry: ResourceOptionRegistry, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options that an entity names, by id; None clears one.
+
+    :raises TypeError, ValueError: for a value that an option refuses.
+    """
+    found = {}
+    named = given.get('options') or {}
+    for option in registry.options:
+        if option.option_name in named:
+            value = named[option.option_name]
+            if value is not None:
+                option.validator(value)
+            found[option.option_id] = value
+    return found
+
+
+def shown(
+    registry: ResourceOptionRegistry, stored: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return stored options by name, but for those that were cleared."""
+    found = stored or {}
+    return {
+        option.option_name: found[option.option_id]
+        for option in registry.options
+        if found.get(option.option_id) is not None
+    }

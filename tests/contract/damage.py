@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Truths of each kind, made through their drivers, and damage by CQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import uuid
+
+from keystone_cassandra_token import (
+    clock,
+    grants,
+    memberships,
+    projects,
+    repair,
+)
+from keystone_cassandra_token.cmd.repair import kinds
+from keystone_cassandra_token.drivers import (
+    application_credential,
+    credential,
+    id_mapping,
+    identity,
+    shadow_users,
+    trust,
+)
+
+KINDS = kinds()
+HOUR = datetime.timedelta(hours=1)
+
+
+def fresh(*names):
+    return {name: uuid.uuid4().hex for name in names}
+
+
+class Maker:
+    """Makes one truth after the other; each returns its key.
+
+    What is given stands for what it would make up, so that a truth can be
+    made again.
+    """
+
+    def trust(self, **given):
+        values = {
+            **fresh('id', 'trustor_user_id', 'trustee_user_id', 'project_id'),
+            'impersonation': True,
+            'expires_at': clock.utcnow() + HOUR,
+            'remaining_uses': None,
+            **given,
+        }
+        trust.Trust().create_trust(values.pop('id'), values, [])
+
+    def credential(self, **given):
+        values = {
+            **fresh('id', 'user_id', 'project_id', 'type'),
+            'encrypted_blob': 'secret',
+            'key_hash': 'hash',
+            **given,
+        }
+        credential.Credential().create_credential(values['id'], values)
+
+    def application_credential(self, **given):
+        values = {
+            **fresh('id', 'name', 'user_id', 'project_id'),
+            'secret': 'secret',
+            'expires_at': clock.utcnow() + HOUR,
+            **given,
+        }
+        driver = application_credential.ApplicationCredential()
+        driver.create_application_credential(values, [])
+
+    def access_rule(self, **given):
+        rule = {
+            **fresh('id', 'user_id', 'path'),
+            'service': 'compute',
+            'method': 'GET',
+            **given,
+        }
+        driver = application_credential.ApplicationCredential()
+        driver._rule(rule.pop('user_id'), rule)
+
+    def id_mapping(self, **given):
+        values = fresh('public_id', 'domain_id', 'local_id')
+        values |= {'entity_type': 'user', **given}
+        public_id = values.pop('public_id')
+        id_mapping.IDMappings().create_id_mapping(values, public_id)
+
+    def user(self, **given):
+        values = {
+            **fresh('id', 'name', 'domain_id', 'default_project_id'),
+            'enabled': True,
+            **given,
+        }
+        identity.Identity().create_user(values['id'], values)
+
+    def federated_user(self, **given):
+        values = {**fresh('id', 'domain_id', 'unique_id'), **given}
+        user = {'domain_id': values['domain_id'], 'enabled': True}
+        identity.Identity().create_user(
+            values['id'], {'id': values['id'], **user}
+        )
+        shadow_users.ShadowUsers().create_federated_object(
+            {
+                'user_id': values['id'],
+                'idp_id': 'idp',
+                'protocol_id': 'saml2',
+                'unique_id': values['unique_id'],
+                'display_name': 'shown',
+            }
+        )
+
+    def nonlocal_user(self, **given):
+        shadow_users.ShadowUsers().create_nonlocal_user(
+            {**fresh('id', 'name', 'domain_id'), 'enabled': True, **given}
+        )
+
+    def group(self, **given):
+        values = {**fresh('id', 'name', 'domain_id'), **given}
+        identity.Identity().create_group(values['id'], values)
+
+    def project(self, **given):
+        values = fresh('id', 'name', 'domain_id', 'parent_id', 'tag') | given
+        values |= {'tags': [values.pop('tag')], 'is_domain': False}
+        store = identity.Identity().db
+        projects.PROJECTS.create(store, projects.PROJECTS.entity.new(values))
+
+    def grant(self, **given):
+        values = {**fresh('target_id', 'actor_id', 'role_id'), **given}
+        grants.add(identity.Identity().db, **values)
+
+    def membership(self, **given):
+        values = {**fresh('user_id', 'group_id'), **given}
+        memberships.add(identity.Identity().db, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A kind, and the truths of it that one method of a maker makes.
+
+    :ivar given: what makes a truth again, if it is the same.
+    :ivar without: tables where these truths have no row.
+    :ivar fixed: what all of them have.
+    """
+
+    table: str
+    maker: str
+    given: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def kind(self):
+        return KINDS[self.table]
+
+    @property
+    def links(self):
+        return [
+            link for link in self.kind.links if link.table not in self.without
+        ]
+
+    @property
+    def names(self):
+        return [
+            names
+            for names in self.kind.names
+            if names.claims.table not in self.without
+        ]
+
+    @property
+    def tables(self):
+        return tables_of(self.kind)
+
+    def make(self, **given):
+        """Make a truth; return its key."""
+        values = fresh(*self.given) | dict(self.fixed) | given
+        getattr(Maker(), self.maker)(**values)
+        return {name: values[name] for name in self.kind.key}
+
+    def make_again(self):
+        """Make a truth; return its key, and what makes it once more."""
+        values = fresh(*self.given)
+        if self.table == 'trust':
+            values['expires_at'] = clock.utcnow() + HOUR
+        return self.make(**values), lambda: self.make(**values)
+
+    def __str__(self):
+        return self.maker
+
+
+CASES = [
+    Case(
+        'trust',
+        'trust',
+        ('id', 'trustor_user_id', 'trustee_user_id', 'project_id'),
+    ),
+    Case('credential', 'credential', ('id', 'user_id', 'project_id', 'type')),
+    Case(
+        'application_credential',
+        'application_credential',
+        ('id', 'user_id', 'name'),
+    ),
+    Case('access_rule', 'access_rule', ('id', 'user_id', 'path')),
+    Case('id_mapping', 'id_mapping', ('public_id', 'domain_id', 'local_id')),
+    Case(
+        'user',
+        'user',
+        ('id', 'domain_id', 'name', 'default_project_id'),
+        without=('federated_claim', 'nonlocal_claim'),
+    ),
+    Case(
+        'user',
+        'federated_user',
+        ('id', 'domain_id', 'unique_id'),
+        without=('user_by_default_project', 'user_claim', 'nonlocal_claim'),
+    ),
+    Case(
+        'user',
+        'nonlocal_user',
+        ('id', 'domain_id', 'name'),
+        without=('user_by_default_project', 'user_claim', 'federated_claim'),
+    ),
+    Case('group', 'group', ('id', 'domain_id', 'name')),
+    Case(
+        'project', 'project', ('id', 'domain_id', 'parent_id', 'name', 'tag')
+    ),
+    Case(
+        'grant_by_target',
+        'grant',
+        ('target_id', 'actor_id', 'role_id'),
+        fixed=(('type', 'UserProject'), ('inherited', False)),
+    ),
+    Case('membership_by_user', 'membership', ('user_id', 'group_id')),
+]
+LINKS = [(case, link) for case in CASES for link in case.links]
+NAMES = [(case, names) for case in CASES for names in case.names]
+
+
+def case_of(maker):
+    (found,) = (case for case in CASES if case.maker == maker)
+    return found
+
+
+def tables_of(kind):
+    return [
+        kind.table,
+        *(link.table for link in kind.links),
+        *(names.claims.table for names in kind.names),
+    ]
+
+
+class Tables:
+    """Tables as they are on the node, without the store's statements."""
+
+    def __init__(self, store, keyspace):
+        self.store = store
+        self.keyspace = keyspace
+        self._session = store._sessions.get().session
+
+    def execute(self, text, *values):
+        return self._session.execute(text, values, timeout=60)
+
+    def rows(self, table):
+        return [
+            tuple(row.values())
+            for row in self.execute(f'SELECT * FROM {self.keyspace}."{table}"')
+        ]
+
+    def contents(self, kind):
+        return {
+            table: sorted(map(str, self.rows(table)))
+            for table in tables_of(kind)
+        }
+
+    def insert(self, table, row, using=''):
+        names, markers = ', '.join(row), ', '.join(['%s'] * len(row))
+        self.execute(
+            f'INSERT INTO {self.keyspace}."{table}" ({names})'
+            f' VALUES ({markers}){using}',
+            *row.values(),
+        )
+
+    def delete(self, table, key, using=''):
+        where = ' AND '.join(f'{name} = %s' for name in key)
+        self.execute(
+            f'DELETE FROM {self.keyspace}."{table}"{using} WHERE {where}',
+            *key.values(),
+        )
+
+    def empty(self):
+        """Delete all rows; with a few of them this is faster than TRUNCATE."""
+        known = self._session.cluster.metadata.keyspaces[self.keyspace].tables
+        there = {}
+        for table in {
+            each for kind in KINDS.values() for each in tables_of(kind)
+        }:
+            key = ', '.join(column.name for column in known[table].primary_key)
+            there[table] = self._session.execute_async(
+                f'SELECT {key} FROM {self.keyspace}."{table}"', timeout=60
+            )
+        for table, found in there.items():
+            for key in found.result():
+                self.delete(table, key)
+
+    def truth(self, kind, key):
+        return self.store.one(kind.find_everywhere, kind.row, **key)
+
+    def places(self, kind, link, key):
+        """Return the rows that a truth should have."""
+        return list(link.rows(self.truth(kind, key)))
+
+    def place(self, kind, link, key):
+        (found,) = self.places(kind, link, key)
+        return found
+
+    def row(self, link, place):
+        found = self.store.one(link.find, link.row, **link.key(place))
+        return found and {name: found[name] for name in link.row.columns}
+
+    def name(self, kind, names, key):
+        """Return the key of the claim that a truth should have."""
+        (found,) = names.keys(self.store, self.truth(kind, key))
+        return found
+
+    def claim(self, names, name):
+        return self.store.one(names.claims.get, names.claims.row, **name)
+
+    def make_claim(self, names, name, state, **more):
+        """Leave the claim of an owner that is nowhere; return the owner."""
+        owner = uuid.uuid4().hex
+        values = {
+            'owner': owner,
+            'state': state,
+            'claimed_at': clock.to_micros(clock.utcnow()),
+            **more,
+        }
+        self.insert(names.claims.table, {**name, **values})
+        return values['owner']
+
+
+def mend(store, kind, apply=True, problems=None):
+    """Run; return what was found, by table: the counts that are not 0."""
+    said = [] if problems is None else problems
+    work = repair.Repair(store, apply=apply, problem=said.append)
+    work.run(kind)
+    assert problems is not None or not said
+    assert work.counts.keys() == set(tables_of(kind))
+    found = {
+        table: {
+            name: count
+            for name, count in dataclasses.asdict(counts).items()
+            if count and name != 'rows'
+        }
+        for table, counts in work.counts.items()
+    }
+    return {table: counts for table, counts in found.items() if counts}

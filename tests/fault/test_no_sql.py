@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Keystone without any SQL database: its commands and its server.
+
+In each process SQLAlchemy raises when an engine is made, which is the first
+that anybody does who wants SQL, and notes it in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab.cassandra import Cluster
+from lab.client import ADMIN_SCOPE, Client
+from lab.people import People, soon
+from lab.server import ALL_DRIVERS, Keystone, ServerError, merge
+
+from tests.fault.keystone_servers import make_schema, points_at
+
+_POISON = """\
+import os
+import sqlalchemy
+import sqlalchemy.engine
+import sqlalchemy.engine.create
+
+def refuse(*args, **kwargs):
+    with open({note!r}, 'a') as note:
+        note.write('touched\\n')
+    raise RuntimeError('SQL was touched')
+
+for module in (
+    sqlalchemy, sqlalchemy.engine, sqlalchemy.engine.create
+):
+    module.create_engine = refuse
+"""
+
+_PASSWORD = secrets.token_urlsafe(16)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp('no-sql')
+
+
+@pytest.fixture(scope='module')
+def note(folder: Path) -> Path:
+    """A file that is there once SQL was touched."""
+    return folder / 'touched'
+
+
+@pytest.fixture(scope='module')
+def keystone(
+    cassandra_cluster: Cluster, folder: Path, note: Path
+) -> Iterator[Keystone]:
+    """A server that knows Cassandra alone, bootstrapped and started."""
+    (folder / 'sitecustomize.py').write_text(_POISON.format(note=str(note)))
+    patch = pytest.MonkeyPatch()
+    path = [str(folder), os.environ.get('PYTHONPATH', '')]
+    patch.setenv('PYTHONPATH', os.pathsep.join(filter(None, path)))
+    keyspace = f'test_{uuid.uuid4().hex[:12]}'
+    domains = folder / 'domains'
+    domains.mkdir()
+    keystone = Keystone(
+        folder / 'keystone',
+        merge(
+            ALL_DRIVERS,
+            points_at(cassandra_cluster, keyspace),
+            {
+                'identity': {
+                    'password_hash_rounds': 4,
+                    'domain_config_dir': domains,
+                },
+                'token': {'caching': False},
+            },
+        ),
+        sql=False,
+    )
+    try:
+        make_schema(keystone)
+        keystone.bootstrap(_PASSWORD)
+        keystone.start()
+        yield keystone
+    finally:
+        keystone.stop()
+        patch.undo()
+        with cassandra_cluster.connect() as session:
+            session.default_timeout = 60
+            session.execute(f'DROP KEYSPACE IF EXISTS {keyspace}')
+
+
+@pytest.fixture
+def client(keystone: Keystone) -> Iterator[Client]:
+    client = Client(keystone.url, keystone.workers)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def untouched(note: Path) -> Iterator[None]:
+    yield
+    assert not note.exists()
+
+
+def test_the_poison_works(keystone: Keystone, note: Path) -> None:
+    """What always wants SQL is refused, and noted."""
+    assert 'connection' not in keystone.configuration.read_text()
+    with pytest.raises(ServerError, match='SQL was touched'):
+        keystone.manage('db_version')
+    assert note.exists()
+    note.unlink()
+
+
+@pytest.mark.usefixtures('untouched')
+class TestServer:
+    def test_a_life(self, client: Client) -> None:
+        login = client.log_in('admin', _PASSWORD, **ADMIN_SCOPE)
+        admin = login.auth_token
+        assert login.service_catalog.url_for(service_type='identity')
+        people = People(client, admin)
+        token = people.log_in('alice')
+        assert set(client.validate_everywhere(admin, token).values()) == {200}
+        trust = people.trust(token, client, soon(3600))
+        people.use_trust(trust, client)
+        credential = people.application_credential(token, client, soon(3600))
+        client.log_in_by_credential(*credential)
+        client.request('DELETE', '/auth/tokens', admin, token)
+        assert set(client.validate_everywhere(admin, token).values()) == {404}
+        people.remove(admin)
+
+    @pytest.mark.parametrize(
+        'path',
+        [
+            '/projects',
+            '/domains',
+            '/users',
+            '/groups',
+            '/roles',
+            '/role_assignments',
+            '/role_inferences',
+            '/services',
+            '/endpoints',
+            '/regions',
+            '/credentials',
+            '/policies',
+            '/limits',
+            '/registered_limits',
+            '/OS-TRUST/trusts',
+            '/OS-FEDERATION/identity_providers',
+            '/OS-FEDERATION/mappings',
+            '/OS-FEDERATION/service_providers',
+            '/OS-OAUTH1/consumers',
+            '/OS-EP-FILTER/endpoint_groups',
+            '/OS-REVOKE/events',
+            '/domains/config/default',
+            '/auth/projects',
+            '/auth/catalog',
+        ],
+    )
+    def test_lists(self, client: Client, path: str) -> None:
+        admin = client.log_in('admin', _PASSWORD, **ADMIN_SCOPE).auth_token
+        assert client.request('GET', path, admin).status_code == 200
+
+
+@pytest.mark.usefixtures('untouched')
+class TestCommands:
+    """``keystone-manage`` and ours, beside the running server."""
+
+    @pytest.mark.parametrize(
+        'words',
+        [
+            ('doctor',),
+            ('trust_flush',),
+            ('mapping_purge', '--all'),
+            ('credential_migrate',),
+            ('credential_rotate',),
+            ('fernet_rotate',),
+            ('receipt_rotate',),
+            ('domain_config_upload', '--domain-name', 'Default'),
+            ('bootstrap', '--bootstrap-password', _PASSWORD),
+            ('project_setup', '--project-name', 'another'),
+            ('user_setup', '--username', 'another', '--password', 'secret'),
+        ],
+        ids=lambda words: words[0],
+    )
+    def test_keystone_manage(
+        self, keystone: Keystone, folder: Path, words: tuple[str, ...]
+    ) -> None:
+        configuration = folder / 'domains' / 'keystone.Default.conf'
+        configuration.write_text('[ldap]\nurl = ldap://localhost\n')
+        keystone.manage(*words)
+
+    def test_doctor(self, keystone: Keystone) -> None:
+        told = keystone.run('keystone-cassandra', 'doctor')
+        assert 'not in Cassandra' not in told
+        assert 'to keep this data in Cassandra' not in told
+
+
+def test_a_database_that_cannot_be_opened_is_not_asked(
+    keystone: Keystone, folder: Path
+) -> None:
+    second = Keystone(
+        folder / 'second',
+        merge(
+            keystone.settings,
+            {
+                'database': {
+                    'connection': 'mysql+pymysql://nobody@127.0.0.1:1/none'
+                }
+            },
+        ),
+        workers=1,
+        sql=False,
+    )
+    try:
+        second.start()
+        client = Client(second.url, 1)
+        client.log_in('admin', _PASSWORD, **ADMIN_SCOPE)
+        client.close()
+    finally:
+        second.stop()
