@@ -289,7 +289,7 @@ class Entity:
                 return new
             if self._moved(old, new):
                 self._write(db, self.indexes.deletes(new))
-        raise _contended()
+        raise contended()
 
     def remove(self, db: Store, entity_id: str) -> bool:
         """Delete an entity; return whether it was there.
@@ -304,7 +304,7 @@ class Entity:
                 return False
             if self.discard(db, old):
                 return True
-        raise _contended()
+        raise contended()
 
     def discard(self, db: Store, entity: Mapping[str, Any]) -> bool:
         """Delete this incarnation of an entity alone.
@@ -381,7 +381,8 @@ def _born(stored: dict[str, Any] | None) -> dict[str, Any] | None:
     return stored if stored and stored['incarnation'] is not None else None
 
 
-def _contended() -> errors.StoreUnavailable:
+def contended() -> errors.StoreUnavailable:
+    """Return what to raise where each attempt lost against another's."""
     return errors.StoreUnavailable(
         'Others change the same entry all the time; try again.'
     )

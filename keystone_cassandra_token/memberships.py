@@ -12,7 +12,6 @@ what it saw.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -188,6 +187,13 @@ def remove_user(db: Store, user_id: str) -> None:
         remove_expiring(db, row)
 
 
+def remove_asserted(db: Store, user_id: str, idp_id: str) -> None:
+    """End what an identity provider asserts of a user."""
+    for row in asserted(db, user_id):
+        if row['idp_id'] == idp_id:
+            remove_expiring(db, row)
+
+
 def remove_group(db: Store, group_id: str) -> None:
     """End all memberships in a group."""
     for user_id in of_group(db, group_id):
@@ -208,7 +214,7 @@ def expiring(db: Store, user_id: str) -> list[dict[str, Any]]:
     """Return a user's expiring memberships that have not expired.
 
     Each with ``expires_at``, by what its identity provider allows now: to
-    allow less counts at once.
+    allow less counts at once, and to delete the provider ends them.
     """
     return ask_expiring(db, user_id)()
 
@@ -225,8 +231,9 @@ def _not_expired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     now = clock.utcnow()
     lives = {idp_id: _life(idp_id) for idp_id in {r['idp_id'] for r in rows}}
     found = [
-        row | {'expires_at': row['last_verified'] + lives[row['idp_id']]}
+        row | {'expires_at': row['last_verified'] + life}
         for row in rows
+        if (life := lives[row['idp_id']]) is not None
     ]
     return [row for row in found if row['expires_at'] > now]
 
@@ -240,16 +247,22 @@ def renew(db: Store, user_id: str, group_id: str, idp_id: str) -> None:
         'idp_id': idp_id,
         'last_verified': now,
     }
-    ttl = clock.ttl_until(now + _life(idp_id) + _MARGIN)
-    db.run(INSERT_EXPIRING, ttl=ttl, **EXPIRING.dump(values))
+    life = _life(idp_id)
+    # Without its identity provider it counts for nothing.
+    end = now + _MARGIN if life is None else now + life + _MARGIN
+    db.run(INSERT_EXPIRING, ttl=clock.ttl_until(end), **EXPIRING.dump(values))
 
 
-def _life(idp_id: str) -> datetime.timedelta:
-    """Return for how long an identity provider's word is taken."""
-    minutes = None
-    with contextlib.suppress(exception.IdentityProviderNotFound):
-        federation = provider_api.ProviderAPIs.federation_api
+def _life(idp_id: str) -> datetime.timedelta | None:
+    """Return for how long an identity provider's word is taken.
+
+    None if there is no such provider.
+    """
+    federation = provider_api.ProviderAPIs.federation_api
+    try:
         minutes = federation.get_idp(idp_id)['authorization_ttl']
+    except exception.IdentityProviderNotFound:
+        return None
     return datetime.timedelta(
         minutes=minutes or CONF.federation.default_authorization_ttl
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entities with a unique name: the entity, and the claim that it holds.
+"""Entities with unique names: the entity, and the claims that it holds.
 
 ::
 
@@ -24,12 +24,10 @@ from keystone import exception
 from keystone.i18n import _
 
 from keystone_cassandra_token import cql, errors
-from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.entity import Entity, contended
 from keystone_cassandra_token.recent import Recent
 from keystone_cassandra_token.store import Store
-from keystone_cassandra_token.uniqueness import Claims, Taken
-
-Key = Mapping[str, Any]
+from keystone_cassandra_token.uniqueness import Claims, Key, Taken
 
 _ATTEMPTS = 16
 
@@ -43,25 +41,28 @@ class Named:
 
     :param entity: the table; the columns of the name are guarded in it.
     :param claims: the table of claims.
-    :param key: returns the key of an entity's claim, None if it needs none.
+    :param key: returns the key of an entity's claim, None if it needs none,
+        or a list of keys if it has several names.
     """
 
     def __init__(
         self,
         entity: Entity,
         claims: Claims,
-        key: Callable[[Store, Mapping[str, Any]], Key | None],
+        key: Callable[[Store, Mapping[str, Any]], Key | list[Key] | None],
     ) -> None:
         self.entity = entity
         self.claims = claims
-        self.key = key
+        self._key = key
         self.get_everywhere = cql.escalated_read(entity.get.cql)
         self._owners = Recent(4096)
 
     def keys(self, db: Store, entity: Mapping[str, Any]) -> list[Key]:
         """Return the keys of the claims that an entity needs."""
-        key = self.key(db, entity)
-        return [] if key is None else [key]
+        keys = self._key(db, entity)
+        if keys is None:
+            return []
+        return keys if isinstance(keys, list) else [keys]
 
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None."""
@@ -77,7 +78,7 @@ class Named:
             found = None if owner is None else self.entity.find(db, owner)
         self._owners.set(name, owner)
         # A claim can be there before its entity, and after.
-        return found if found and self.key(db, found) == key else None
+        return found if found and key in self.keys(db, found) else None
 
     def find_all(self, db: Store, **part: Any) -> list[dict[str, Any]]:
         """Return the entities whose names have this part of a key."""
@@ -85,7 +86,9 @@ class Named:
         return [
             entity
             for entity in found
-            if part.items() <= (self.key(db, entity) or {}).items()
+            if any(
+                part.items() <= key.items() for key in self.keys(db, entity)
+            )
         ]
 
     def create(
@@ -103,7 +106,7 @@ class Named:
         with self._claimed(
             db,
             new['id'],
-            self.key(db, new),
+            self.keys(db, new),
             undo=lambda: self.entity.discard(db, new),
             ttl=ttl,
         ):
@@ -138,9 +141,9 @@ class Named:
             with contextlib.ExitStack() as claimed:
                 for each in new:
                     undo = functools.partial(self.entity.discard, db, each)
-                    key = self.key(db, each)
+                    keys = self.keys(db, each)
                     claimed.enter_context(
-                        self._claimed(db, each['id'], key, undo)
+                        self._claimed(db, each['id'], keys, undo)
                     )
                 if new and not self.entity.create_all(db, new):
                     raise Taken(ids[0])
@@ -173,7 +176,7 @@ class Named:
             wanted = changes(old)
             with contextlib.suppress(_Renamed):
                 return self._change(db, old, {**old, **wanted}, changes)
-        raise _contended()
+        raise contended()
 
     def _change(
         self,
@@ -183,30 +186,35 @@ class Named:
         changes: Callable[[dict[str, Any]], Mapping[str, Any]],
     ) -> dict[str, Any] | None:
         entity_id = old['id']
-        old_key, new_key = self.key(db, old), self.key(db, new)
+        old_keys, new_keys = self.keys(db, old), self.keys(db, new)
 
         def unless_renamed(now: dict[str, Any]) -> Mapping[str, Any]:
-            if self.key(db, now) != old_key:
+            if self.keys(db, now) != old_keys:
                 raise _Renamed
             return changes(now)
 
         def rename_back() -> None:
             names = {
-                name: value
-                for name, value in old.items()
-                if name in self.entity.guarded
+                name: old[name]
+                for name in self.entity.guarded
+                if old[name] != new[name]
             }
             self.entity.change(
                 db,
                 entity_id,
-                lambda now: names if self.key(db, now) == new_key else {},
+                lambda now: names if self.keys(db, now) == new_keys else {},
             )
 
-        if new_key == old_key:
-            return self.entity.change(db, entity_id, unless_renamed)
         with (
-            self._released(db, entity_id, old_key),
-            self._claimed(db, entity_id, new_key, undo=rename_back),
+            self.claims.all_released(
+                db, entity_id, [key for key in old_keys if key not in new_keys]
+            ),
+            self._claimed(
+                db,
+                entity_id,
+                [key for key in new_keys if key not in old_keys],
+                undo=rename_back,
+            ),
         ):
             return self.entity.change(db, entity_id, unless_renamed)
 
@@ -228,48 +236,35 @@ class Named:
             if old is None or (provided and not provided(old)):
                 return None
             with contextlib.suppress(_Renamed):
-                with self._released(db, entity_id, self.key(db, old), ttl):
+                with self.claims.all_released(
+                    db, entity_id, self.keys(db, old), ttl=ttl
+                ):
                     if not self.entity.discard(db, old):
                         raise _Renamed  # or deleted: looked at again
                 return old
-        raise _contended()
+        raise contended()
 
-    @contextlib.contextmanager
     def _claimed(
         self,
         db: Store,
         owner: str,
-        key: Key | None,
+        keys: list[Key],
         undo: Callable[[], object],
         ttl: int | None = None,
-    ) -> Iterator[None]:
-        if key is None:
-            yield
-            return
-        with self.claims.claimed(
+    ) -> contextlib.AbstractContextManager[None]:
+        return self.claims.all_claimed(
             db,
             owner,
-            exists=lambda other: self._has(db, other, key),
+            keys,
+            exists=lambda other, key: self._has(db, other, key),
             undo=undo,
             ttl=ttl,
-            **key,
-        ):
-            yield
-
-    @contextlib.contextmanager
-    def _released(
-        self, db: Store, owner: str, key: Key | None, ttl: int | None = None
-    ) -> Iterator[None]:
-        if key is None:
-            yield
-            return
-        with self.claims.released(db, owner, ttl=ttl, **key):
-            yield
+        )
 
     def _has(self, db: Store, owner: str, key: Key) -> bool:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
-        return found is not None and self.key(db, found) == key
+        return found is not None and key in self.keys(db, found)
 
 
 @contextlib.contextmanager
@@ -288,9 +283,3 @@ def conflict(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
             details=_('Duplicate entry found with name %s')
             % given.get('name', given.get('id')),
         ) from None
-
-
-def _contended() -> errors.StoreUnavailable:
-    return errors.StoreUnavailable(
-        'Others change the same entry all the time; try again.'
-    )

@@ -25,7 +25,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any
 
 from keystone_cassandra_token import clock, cql, errors
@@ -39,6 +46,8 @@ STALE_AFTER = datetime.timedelta(minutes=1)
 PENDING = 'pending'
 HELD = 'held'
 
+
+Key = Mapping[str, Any]
 
 _OWNER = Row('owner')
 
@@ -177,7 +186,53 @@ class Claims:
         :param ttl: seconds after which the claim expires with its owner.
         :raises Taken: if somebody else has it, before or after the body.
         """
-        fresh = self.claim(db, owner, exists=exists, ttl=ttl, **key)
+        with self.all_claimed(
+            db,
+            owner,
+            [key],
+            exists=lambda other, _key: exists(other),
+            undo=undo,
+            ttl=ttl,
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def all_claimed(
+        self,
+        db: Store,
+        owner: str,
+        keys: Collection[Key],
+        *,
+        exists: Callable[[str, Key], bool],
+        undo: Callable[[], object],
+        ttl: int | None = None,
+    ) -> Iterator[None]:
+        """Have several names, all or none, as :meth:`claimed`.
+
+        :param exists: whether an owner with this name is visible in any
+            region; an escalated read.
+        """
+        if not keys:
+            yield
+            return
+        fresh: list[Key] = []
+
+        def give_back() -> None:
+            # Where ids are computed, two that create one owner share its
+            # claim: what the other one needs is not ours to free.
+            for key in fresh:
+                if not exists(owner, key):
+                    self._free(db, self.free_pending, owner, key)
+
+        try:
+            for key in keys:
+                known = functools.partial(_known, exists, key)
+                if self.claim(db, owner, exists=known, ttl=ttl, **key):
+                    fresh.append(key)
+        except BaseException:
+            with contextlib.suppress(errors.StoreUnavailable):
+                give_back()
+            raise
         try:
             yield
         except BaseException:
@@ -186,17 +241,16 @@ class Claims:
             # removed, and the pending claim of a visible truth stays.
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
-                # Where ids are computed, two that create one owner share its
-                # claim: what the other one needs is not ours to free.
-                if fresh and not exists(owner):
-                    self._free(db, self.free_pending, owner, key)
+                give_back()
             raise
         try:
-            self.hold(db, owner, ttl=ttl, **key)
+            for key in keys:
+                self.hold(db, owner, ttl=ttl, **key)
         except BaseException:
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
-                self.release(db, owner, **key)
+                for key in keys:
+                    self.release(db, owner, **key)
             raise
 
     def claim(
@@ -271,19 +325,37 @@ class Claims:
 
         :param ttl: as for :meth:`claimed`.
         """
+        with self.all_released(db, owner, [key], ttl=ttl):
+            yield
+
+    @contextlib.contextmanager
+    def all_released(
+        self,
+        db: Store,
+        owner: str,
+        keys: Iterable[Key],
+        *,
+        ttl: int | None = None,
+    ) -> Iterator[None]:
+        """Free several names, as :meth:`released`."""
         life, loosen = _living(
             self.set_pending, self.set_pending_expiring, ttl
         )
         now = clock.to_micros(clock.utcnow())
-        mine = self._cas(db, loosen, key, owner=owner, claimed_at=now, **life)
+        mine: list[Key] = []
         try:
+            for key in keys:
+                if self._cas(
+                    db, loosen, key, owner=owner, claimed_at=now, **life
+                ):
+                    mine.append(key)
             yield
         except BaseException:
-            if mine:
+            for key in mine:
                 with contextlib.suppress(Taken, errors.StoreUnavailable):
                     self.hold(db, owner, ttl=ttl, **key)
             raise
-        if mine:
+        for key in mine:
             self.release(db, owner, **key)
 
     def release(self, db: Store, owner: str, **key: Any) -> None:
@@ -373,6 +445,10 @@ class Claims:
                 raise
             stored = self.row.dump(row)
             return Outcome(False, stored)
+
+
+def _known(exists: Callable[[str, Key], bool], key: Key, owner: str) -> bool:
+    return exists(owner, key)
 
 
 def _living(

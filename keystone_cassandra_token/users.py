@@ -88,6 +88,13 @@ BY_DOMAIN = Index('user_by_domain', 'domain_id', incarnate=True)
 BY_DEFAULT_PROJECT = Index(
     'user_by_default_project', 'default_project_id', incarnate=True
 )
+# So that an identity provider's users are found when it is deleted.
+BY_IDP = Index(
+    'federated_user_by_idp',
+    'idp_id',
+    incarnate=True,
+    among=lambda user: {each['idp_id'] for each in user['federated'] or ()},
+)
 
 
 def name_key(db: Store, domain_id: str, name: str) -> dict[str, str]:
@@ -110,7 +117,7 @@ USERS = Named(
     Entity(
         'user',
         USER,
-        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT),
+        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP),
         maps=['options', 'extra'],
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
         apart=['failures'],

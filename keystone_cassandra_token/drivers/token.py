@@ -12,10 +12,6 @@ times their microseconds.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import secrets
 from typing import Any
 
 from keystone import exception
@@ -27,14 +23,14 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token import clock
 from keystone_cassandra_token.cql import token_read, token_write
+from keystone_cassandra_token.opaque_ids import OpaqueIds, hashed
 from keystone_cassandra_token.revocation_ttl import RevocationTTL
 from keystone_cassandra_token.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.store import Driver
 
 #: Version of the id's format; a later one may carry a hint behind it.
 PREFIX = 'kc1_'
-_BYTES = 32
-_FORMAT = re.compile(rf'{PREFIX}[A-Za-z0-9_-]{{43}}')
+IDS = OpaqueIds(PREFIX)
 
 TOKEN = Row(
     'id_hash',
@@ -70,8 +66,10 @@ class Provider(Driver, base.Provider):
 
     def validate_token(self, token_id: Any) -> tuple[Any, ...]:
         token = None
-        if isinstance(token_id, str) and _FORMAT.fullmatch(token_id):
-            token = self.db.one(GET, TOKEN, id_hash=self._hash(token_id))
+        if IDS.fits(token_id):
+            token = self.db.one(
+                GET, TOKEN, id_hash=hashed(self.conf, token_id)
+            )
         if token is None:
             # Without the id, which Keystone's own message would quote.
             raise exception.TokenNotFound(_('Failed to validate token'))
@@ -94,7 +92,7 @@ class Provider(Driver, base.Provider):
         )
 
     def generate_id_and_issued_at(self, token: TokenModel) -> tuple[str, str]:
-        token_id = PREFIX + secrets.token_urlsafe(_BYTES)
+        token_id = IDS.make()
         # In whole seconds, as revocations are: a token of the second in
         # which its user was revoked is revoked, as with Fernet.
         issued_at = clock.utcnow().replace(microsecond=0)
@@ -105,7 +103,7 @@ class Provider(Driver, base.Provider):
                 ttl + self.conf.revoke.expiration_buffer
             )
             values = {
-                'id_hash': self._hash(token_id),
+                'id_hash': hashed(self.conf, token_id),
                 'user_id': token.user_id,
                 'methods': token.methods,
                 'audit_ids': token.audit_ids,
@@ -124,9 +122,3 @@ class Provider(Driver, base.Provider):
             }
             self.db.run(INSERT, ttl=ttl, **TOKEN.dump(values))
         return token_id, utils.isotime(issued_at, subsecond=True)
-
-    def _hash(self, token_id: str) -> bytes:
-        key = self.conf.cassandra.token_key
-        if key:
-            return hmac.digest(key.encode(), token_id.encode(), 'sha256')
-        return hashlib.sha256(token_id.encode()).digest()

@@ -16,7 +16,7 @@ import importlib.resources
 import re
 import uuid
 
-_FILE = re.compile(r'(\d{4})_([a-z_]+)\.cql')
+_FILE = re.compile(r'(\d{4})_([a-z0-9_]+)\.cql')
 _TABLE_ID = re.compile(r'\{id:([a-z_]+)\}')
 _STATEMENT = re.compile(r"(?:'[^']*'|[^';])+")  # a literal may hold a ;
 _COMMENT = re.compile(r'--.*$', re.MULTILINE)

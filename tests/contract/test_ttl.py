@@ -14,7 +14,7 @@ from keystone import exception
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
 
-from keystone_cassandra_token import clock, revocation_ttl
+from keystone_cassandra_token import clock, opaque_ids, revocation_ttl
 from keystone_cassandra_token.drivers import revoke, token, trust
 
 SECOND = datetime.timedelta(seconds=1)
@@ -140,7 +140,10 @@ class TestToken:
             make_token(seconds, **values)
         )
         found = ttls(
-            session, keyspace, 'token', {'id_hash': provider._hash(token_id)}
+            session,
+            keyspace,
+            'token',
+            {'id_hash': opaque_ids.hashed(conf, token_id)},
         )
         if values:
             assert sorted(found) == columns(session, keyspace, 'token')

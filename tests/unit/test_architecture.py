@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import keystone.application_credential.backends.sql
+import keystone.federation.backends.sql
 import pytest
 
 import keystone_cassandra_token
@@ -32,6 +33,7 @@ DRIVER_LAYERS = {
     'cql',
     'entity',
     'errors',
+    'federated_users',
     'grants',
     'groups',
     'index',
@@ -41,6 +43,7 @@ DRIVER_LAYERS = {
     'listing',
     'memberships',
     'named',
+    'opaque_ids',
     'pages',
     'projects',
     'recent',
@@ -325,6 +328,9 @@ FULLER = {
         name,
     ): keystone.application_credential.backends.sql.ApplicationCredential
     for name in ('create_application_credential', 'list_access_rules_for_user')
+} | {
+    ('Federation', name): keystone.federation.backends.sql.Federation
+    for name in ('update_mapping', 'list_idps', 'list_sps')
 }
 
 

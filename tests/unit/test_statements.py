@@ -301,9 +301,14 @@ def test_where_rows_expire_every_rewrite_can_carry_a_ttl() -> None:
         )
 
 
-def test_tokens_and_revocations_always_expire() -> None:
+def test_tokens_receipts_and_revocations_always_expire() -> None:
     for name, statement in STATEMENTS.items():
-        if statement.table in {'token', 'revocation', 'revocation_log'}:
+        if statement.table in {
+            'token',
+            'receipt',
+            'revocation',
+            'revocation_log',
+        }:
             if statement.verb == 'SELECT':
                 continue
             assert statement.verb == 'INSERT', name

@@ -4,8 +4,9 @@
 Each ``test_*.py`` of this folder takes the test classes of one module of
 ``keystone.tests`` as they are.  While they run
 
-- a driver that is asked for as ``sql`` or ``fernet`` (the token provider), by
-  default or in so many words, is the one for Cassandra, where there is one;
+- a driver that is asked for as ``sql`` or ``fernet`` (the providers of tokens
+  and receipts), by default or in so many words, is the one for Cassandra,
+  where there is one;
 - a SQL class that a module names directly is ours;
 - before each test the tables that were written since are truncated.
 
@@ -84,6 +85,9 @@ EXCHANGED = {
     'keystone.identity.shadow_users': {'sql': 'cassandra'},
     'keystone.identity.id_mapping': {'sql': 'cassandra'},
     'keystone.application_credential': {'sql': 'cassandra'},
+    'keystone.federation': {'sql': 'cassandra'},
+    'keystone.oauth1': {'sql': 'cassandra'},
+    'keystone.receipt.provider': {'fernet': 'cassandra'},
     'keystone.resource': {'sql': 'cassandra'},
     'keystone.assignment': {'sql': 'cassandra'},
     'keystone.unified_limit': {'sql': 'cassandra'},

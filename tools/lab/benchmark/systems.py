@@ -22,6 +22,7 @@ from keystone.revoke.backends import base as revoke_base
 from keystone.revoke.backends import sql as sql_revoke
 from keystone.token.providers.fernet import core as fernet
 
+from keystone_cassandra_token import opaque_ids
 from keystone_cassandra_token.drivers import revoke, token
 from lab import LabError
 from lab.benchmark import events
@@ -161,7 +162,10 @@ class Systems:
     def hashes(self) -> list[bytes]:
         """Keys of the rows of the Cassandra tokens in ``token_ids``."""
         # What the driver computes, so that the very same rows are read.
-        return [self.token._hash(i) for i in self.token_ids['cassandra']]
+        return [
+            opaque_ids.hashed(self.token.conf, token_id)
+            for token_id in self.token_ids['cassandra']
+        ]
 
 
 class _Ids(dict[str, list[str]]):

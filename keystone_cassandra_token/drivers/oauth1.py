@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.oauth1`` on Cassandra.
+
+``consumer``, ``request_token`` and ``access_token`` are the truth; the
+``*_by_*`` tables hold ids.  A token that expires has a TTL, with all that
+belongs to it: until its expiry and for as long as a Keystone token that was
+made with it can be asked for.
+
+A request token is exchanged once: a conditional write, agreed on in the whole
+deployment, says for which access token, so one of several at once gets it,
+and where the reply is lost a serial read tells who did::
+
+    exchange:  request token used up -> index rows -> access token
+               -> request token removed
+
+A crash leaves a request token that is used up, or its access token as well,
+never two.  A consumer that is deleted takes its tokens with it: these first,
+the consumer, and again the tokens, for what was made meanwhile; after a crash
+the same call again does the rest.
+
+Unlike with the SQL driver expired tokens go by themselves, and an exchange
+whose reply was lost may have used its request token up for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import secrets
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Any, TypeGuard
+
+from keystone import exception
+from keystone.common import utils
+from keystone.i18n import _
+from keystone.oauth1.backends import base
+from oslo_log import log
+from oslo_serialization import jsonutils
+
+from keystone_cassandra_token import clock, errors, lengths
+from keystone_cassandra_token.cql import Statement, claim, claim_read, read
+from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.index import Index, Indexes
+from keystone_cassandra_token.kinds import Kind
+from keystone_cassandra_token.rows import Row, json_map, micros
+from keystone_cassandra_token.store import Driver
+
+LOG = log.getLogger(__name__)
+
+Stored = dict[str, Any]
+
+_VERIFIER_LENGTH = 8
+_CONSUMER_ATTRIBUTES = ('id', 'description', 'secret')
+_LENGTHS = {
+    'id': 64,
+    'description': 64,
+    'secret': 64,
+    'consumer_id': 64,
+    'requested_project_id': 64,
+    'authorizing_user_id': 64,
+}
+
+CONSUMERS = Entity(
+    'consumer',
+    Row(*_CONSUMER_ATTRIBUTES, 'incarnation', extra=json_map),
+    Indexes(),
+    maps=['extra'],
+    together=True,
+)
+
+REQUEST = Row(
+    'id',
+    'request_secret',
+    'verifier',
+    'authorizing_user_id',
+    'requested_project_id',
+    'role_ids',
+    'consumer_id',
+    'access_token_id',
+    expires_at=micros,
+)
+REQUESTS_BY_CONSUMER = Index('request_token_by_consumer', 'consumer_id')
+REQUEST_INDEXES = Indexes(REQUESTS_BY_CONSUMER)
+
+GET = read(f'SELECT {REQUEST} FROM request_token WHERE id = :id')
+SETTLE = claim_read(f'SELECT {REQUEST} FROM request_token WHERE id = :id')
+# Servers of several regions may exchange one; all that changes one agrees on
+# it in the same way.
+INSERT = claim(
+    f'INSERT INTO request_token ({REQUEST}) VALUES ({REQUEST.markers})'
+    ' IF NOT EXISTS'
+)
+INSERT_EXPIRING = INSERT.expiring()
+AUTHORIZE = claim(
+    'UPDATE request_token SET verifier = :verifier,'
+    ' authorizing_user_id = :authorizing_user_id, role_ids = :role_ids'
+    ' WHERE id = :id'
+    ' IF consumer_id = :consumer_id AND access_token_id = null'
+)
+AUTHORIZE_EXPIRING = claim(
+    AUTHORIZE.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+)
+# What was authorized since it was read is another authorization.
+EXCHANGE = claim(
+    'UPDATE request_token SET access_token_id = :access_token_id'
+    ' WHERE id = :id IF verifier = :verifier AND access_token_id = null'
+)
+EXCHANGE_EXPIRING = claim(
+    EXCHANGE.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+)
+DELETE = claim('DELETE FROM request_token WHERE id = :id IF EXISTS')
+_EXPIRING = {
+    INSERT: INSERT_EXPIRING,
+    AUTHORIZE: AUTHORIZE_EXPIRING,
+    EXCHANGE: EXCHANGE_EXPIRING,
+}
+
+ACCESS = Row(
+    'id',
+    'incarnation',
+    'access_secret',
+    'authorizing_user_id',
+    'project_id',
+    'role_ids',
+    'consumer_id',
+    expires_at=micros,
+)
+ACCESS_BY_USER = Index(
+    'access_token_by_user', 'authorizing_user_id', sharded=False
+)
+ACCESS_BY_CONSUMER = Index('access_token_by_consumer', 'consumer_id')
+ACCESS_TOKENS = Entity(
+    'access_token',
+    ACCESS,
+    Indexes(ACCESS_BY_USER, ACCESS_BY_CONSUMER),
+    expiring=True,
+)
+
+REQUEST_KIND = Kind(
+    'request_token',
+    REQUEST.part(['id', 'consumer_id']),
+    birth='consumer_id',
+    settle=claim_read,
+    links=REQUEST_INDEXES,
+)
+ACCESS_KIND = Kind.of(ACCESS_TOKENS)
+
+
+class OAuth1(Driver, base.Oauth1DriverBase):
+    """Consumers, request tokens and access tokens in Cassandra."""
+
+    def create_consumer(self, consumer_ref: Mapping[str, Any]) -> Stored:
+        stored = CONSUMERS.new(_stored_consumer(consumer_ref))
+        if not CONSUMERS.create(self.db, stored):
+            raise exception.Conflict(
+                type='consumer', details=_('Duplicate entry')
+            )
+        return _presented_consumer(stored)
+
+    def update_consumer(
+        self, consumer_id: str, consumer_ref: Mapping[str, Any]
+    ) -> Stored:
+        changes = _stored_consumer(consumer_ref)
+        for name in ('id', 'secret'):
+            changes.pop(name, None)
+        changed = CONSUMERS.change(self.db, consumer_id, changes)
+        if changed is None:
+            raise exception.NotFound(_('Consumer not found'))
+        return _without_secret(_presented_consumer(changed))
+
+    def list_consumers(self) -> list[Stored]:
+        return [
+            _without_secret(_presented_consumer(stored))
+            for stored in CONSUMERS.all(self.db)
+        ]
+
+    def get_consumer(self, consumer_id: str) -> Stored:
+        return _without_secret(self.get_consumer_with_secret(consumer_id))
+
+    def get_consumer_with_secret(self, consumer_id: str) -> Stored:
+        return _presented_consumer(self._consumer(consumer_id))
+
+    def delete_consumer(self, consumer_id: str) -> None:
+        self._consumer(consumer_id)
+        self._delete_tokens(consumer_id)
+        if not CONSUMERS.remove(self.db, consumer_id):
+            raise exception.NotFound(_('Consumer not found'))
+        self._delete_tokens(consumer_id)
+
+    def list_access_tokens(self, user_id: str) -> list[Stored]:
+        found = ACCESS_TOKENS.find_by(self.db, ACCESS_BY_USER, user_id)
+        return [base.filter_token(_presented_access(each)) for each in found]
+
+    def delete_access_token(self, user_id: str, access_token_id: str) -> None:
+        stored = self._access_token(access_token_id)
+        if stored['authorizing_user_id'] != user_id:
+            raise exception.Unauthorized(_('User IDs do not match'))
+        if not ACCESS_TOKENS.discard(self.db, stored):
+            raise exception.NotFound(_('Access token not found'))
+
+    def create_request_token(
+        self,
+        consumer_id: str,
+        requested_project: str,
+        request_token_duration: int,
+    ) -> Stored:
+        new = dict.fromkeys(REQUEST.columns) | {
+            'id': uuid.uuid4().hex,
+            'request_secret': uuid.uuid4().hex,
+            'requested_project_id': requested_project,
+            'consumer_id': consumer_id,
+            'expires_at': _expiry(request_token_duration),
+        }
+        lengths.check(new, _LENGTHS)
+        self._consumer(consumer_id)
+        self.db.batch(
+            *REQUEST_INDEXES.inserts(new, self._ttl(new['expires_at']))
+        )
+        if not self._agreed(
+            INSERT, new, 'request_secret', **REQUEST.dump(new)
+        ):
+            raise exception.NotFound(_('Request token not found'))
+        return _presented_request(new)
+
+    def get_request_token(self, request_token_id: str) -> Stored:
+        return _presented_request(self._request_token(request_token_id))
+
+    def get_access_token(self, access_token_id: str) -> Stored:
+        return _presented_access(self._access_token(access_token_id))
+
+    def authorize_request_token(
+        self, request_token_id: str, user_id: str, role_ids: Collection[str]
+    ) -> Stored:
+        stored = self._request_token(request_token_id)
+        changes = {
+            'authorizing_user_id': user_id,
+            'verifier': ''.join(
+                secrets.SystemRandom().sample(
+                    base.VERIFIER_CHARS, _VERIFIER_LENGTH
+                )
+            ),
+            'role_ids': jsonutils.dumps(role_ids),
+        }
+        lengths.check(changes, _LENGTHS)
+        if not self._agreed(
+            AUTHORIZE,
+            stored,
+            'verifier',
+            consumer_id=stored['consumer_id'],
+            **changes,
+        ):
+            raise exception.NotFound(_('Request token not found'))
+        return _presented_request(stored | changes)
+
+    def create_access_token(
+        self, request_id: str, access_token_duration: int
+    ) -> Stored:
+        request = self._request_token(request_id)
+        if request['authorizing_user_id'] is None:
+            raise exception.Unauthorized(
+                _('Request Token does not have an authorizing user id.')
+            )
+        new = ACCESS_TOKENS.new(
+            {
+                'id': uuid.uuid4().hex,
+                'access_secret': uuid.uuid4().hex,
+                'authorizing_user_id': request['authorizing_user_id'],
+                'project_id': request['requested_project_id'],
+                'role_ids': request['role_ids'],
+                'consumer_id': request['consumer_id'],
+                'expires_at': _expiry(access_token_duration),
+            }
+        )
+        if not self._agreed(
+            EXCHANGE,
+            request,
+            'access_token_id',
+            verifier=request['verifier'],
+            access_token_id=new['id'],
+        ):
+            raise exception.NotFound(_('Request token not found'))
+        if not ACCESS_TOKENS.create(
+            self.db, new, self._ttl(new['expires_at'])
+        ):
+            raise exception.Conflict(
+                type='access_token', details=_('Duplicate entry')
+            )
+        with contextlib.suppress(errors.StoreUnavailable):
+            # Used up it is already.
+            self._delete_request_token(request)
+        return _presented_access(new)
+
+    def _consumer(self, consumer_id: str) -> Stored:
+        stored = CONSUMERS.find(self.db, consumer_id)
+        if stored is None:
+            raise exception.NotFound(_('Consumer not found'))
+        return stored
+
+    def _request_token(self, request_token_id: str) -> Stored:
+        stored = self.db.one(GET, REQUEST, id=request_token_id)
+        if not _usable(stored):
+            raise exception.NotFound(_('Request token not found'))
+        return stored
+
+    def _access_token(self, access_token_id: str) -> Stored:
+        stored = ACCESS_TOKENS.find(self.db, access_token_id)
+        if stored is None:
+            raise exception.NotFound(_('Access token not found'))
+        return stored
+
+    def _agreed(
+        self, statement: Statement, request: Stored, own: str, **values: Any
+    ) -> bool:
+        """Write a request token conditionally; return whether that was done.
+
+        With the life that it has: a cell written without would outlive it.
+
+        :param own: the column of a value that nobody else writes.
+        :raises OutcomeUnknown: if that cannot be found out.
+        """
+        binds = {'id': request['id'], **values}
+        ttl = self._ttl(request['expires_at'])
+        if ttl is not None:
+            if ttl <= 0:
+                return False
+            statement = _EXPIRING[statement]
+            binds['ttl'] = ttl
+        try:
+            return bool(self.db.cas(statement, **binds))
+        except errors.OutcomeUnknown:
+            found = self.db.one(SETTLE, REQUEST, id=request['id'])
+            if found is not None and found[own] == values[own]:
+                return True
+            if _usable(found) or statement.verb == 'INSERT':
+                raise
+            return False  # somebody else has used it up, or it was deleted
+
+    def _delete_tokens(self, consumer_id: str) -> None:
+        ids = REQUESTS_BY_CONSUMER.ids(self.db, consumer_id)
+        for request_token_id in ids:
+            self._delete_request_token(
+                {'id': request_token_id, 'consumer_id': consumer_id}
+            )
+        for stored in ACCESS_TOKENS.find_by(
+            self.db, ACCESS_BY_CONSUMER, consumer_id
+        ):
+            ACCESS_TOKENS.discard(self.db, stored)
+
+    def _delete_request_token(self, request: Mapping[str, Any]) -> None:
+        key = {'id': request['id']}
+        try:
+            gone = bool(self.db.cas(DELETE, **key))
+        except errors.OutcomeUnknown:
+            if self.db.one(SETTLE, REQUEST, **key) is not None:
+                raise
+            gone = True
+        if not gone:
+            LOG.debug('A request token was gone already.')
+        self.db.batch(*REQUEST_INDEXES.deletes(request))
+
+    def _ttl(self, expires_at: datetime.datetime | None) -> int | None:
+        """Return the seconds for which a token stays; None is for ever."""
+        if expires_at is None:
+            return None
+        return clock.ttl_until(
+            expires_at,
+            self.conf.token.expiration + self.conf.token.allow_expired_window,
+        )
+
+
+def _usable(stored: Stored | None) -> TypeGuard[Stored]:
+    # What is written shortly before the end can outlive its row by a moment.
+    return (
+        stored is not None
+        and stored['consumer_id'] is not None
+        and stored['access_token_id'] is None
+    )
+
+
+def _expiry(duration: int) -> datetime.datetime | None:
+    """Return when a token of so many seconds expires; of none, never."""
+    if duration <= 0:
+        return None
+    end = clock.utcnow() + datetime.timedelta(seconds=duration)
+    return end.replace(microsecond=0)  # as Keystone shows it
+
+
+def _stored_consumer(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that a consumer names."""
+    found = {
+        name: given[name] for name in _CONSUMER_ATTRIBUTES if name in given
+    }
+    lengths.check(found, _LENGTHS)
+    return found | {
+        'extra': {
+            name: given[name]
+            for name in given
+            # An attribute of that name is dropped, as with SQL.
+            if name not in (*_CONSUMER_ATTRIBUTES, 'extra')
+        }
+    }
+
+
+def _presented_consumer(stored: Mapping[str, Any]) -> Stored:
+    """Return a consumer as the SQL driver shows it, with its secret."""
+    return {
+        **(stored['extra'] or {}),
+        **{name: stored[name] for name in _CONSUMER_ATTRIBUTES},
+    }
+
+
+def _without_secret(consumer: Stored) -> Stored:
+    shown: Stored = base.filter_consumer(consumer)
+    return shown
+
+
+def _presented_request(stored: Mapping[str, Any]) -> Stored:
+    return _presented_token(stored, 'access_token_id')
+
+
+def _presented_access(stored: Mapping[str, Any]) -> Stored:
+    return _presented_token(stored, 'incarnation')
+
+
+def _presented_token(stored: Mapping[str, Any], hidden: str) -> Stored:
+    """Return a token as the SQL driver shows it."""
+    shown = {name: value for name, value in stored.items() if name != hidden}
+    if shown['expires_at'] is not None:
+        shown['expires_at'] = utils.isotime(
+            shown['expires_at'], subsecond=True
+        )
+    return shown
