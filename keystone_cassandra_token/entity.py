@@ -244,13 +244,15 @@ class Entity:
         try:
             return bool(
                 db.cas_batch(
-                    self.insert,
-                    (
-                        self.row.encode(
-                            {name: each[name] for name in self._written}
+                    *(
+                        (
+                            self.insert,
+                            self.row.encode(
+                                {name: each[name] for name in self._written}
+                            ),
                         )
                         for each in new
-                    ),
+                    )
                 )
             )
         except errors.OutcomeUnknown:

@@ -261,7 +261,8 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
 
 def _delete_together(db: Store, grants: list[Grant]) -> bool:
     try:
-        return bool(db.cas_batch(DELETE, [_seen(each) for each in grants]))
+        steps = ((DELETE, _seen(each)) for each in grants)
+        return bool(db.cas_batch(*steps))
     except errors.OutcomeUnknown:
         return False  # deleting what may be gone is no harm
 

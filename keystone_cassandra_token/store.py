@@ -162,16 +162,16 @@ class Store:
         return Outcome(row.pop('[applied]'), row)
 
     def cas_batch(
-        self, statement: Statement, keys: Iterable[Mapping[str, Any]]
+        self, *steps: tuple[Statement, Mapping[str, Any]]
     ) -> Outcome:
         """Run conditional writes of one partition: all or none.
 
         :raises OutcomeUnknown: as :meth:`cas`.
         """
+        statement = _of_one_class(steps)
         if statement.operation not in consistency.CONDITIONAL:
             raise TypeError(f'not conditional: {statement}')
         with self._translated(statement):
-            steps = tuple((statement, key) for key in keys)
             row = self._start_batch(steps).result().one()
         return Outcome(row.pop('[applied]'), row)
 
@@ -181,9 +181,7 @@ class Store:
         :raises RegionUnavailable: in the strict mode of revocations, if the
             batch is durable here and not yet in another region.
         """
-        statement = steps[0][0]
-        if len({step.operation for step, _ in steps}) != 1:
-            raise TypeError('the statements of a batch are of one class')
+        statement = _of_one_class(steps)
         _check_plain(statement)
         try:
             with self._translated(statement, note=False):
@@ -291,6 +289,15 @@ class Store:
     @property
     def _outage(self) -> outage.Outage:
         return self._sessions.outage
+
+
+def _of_one_class(
+    steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
+) -> Statement:
+    """Return the first statement of a batch, which stands for all."""
+    if len({step.operation for step, _ in steps}) != 1:
+        raise TypeError('the statements of a batch are of one class')
+    return steps[0][0]
 
 
 def _check_plain(statement: Statement) -> None:

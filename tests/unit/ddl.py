@@ -25,7 +25,8 @@ _KEY = re.compile(
     r'PRIMARY KEY \((?:\((?P<partition>[^)]*)\))?(?P<rest>[^)]*)\)', re.DOTALL
 )
 _COLUMN = re.compile(
-    r'^(?P<name>\w+) (?P<type>\w+(?:<.*>)?)(?P<key> PRIMARY KEY)?'
+    r'^(?P<name>\w+) (?P<type>\w+(?:<.*>)?)'
+    r'(?P<key> PRIMARY KEY)?(?P<static> STATIC)?'
 )
 _MARKER = re.compile(r':(\w+)')
 
@@ -48,11 +49,15 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table: CQL types by column, and the columns of its key."""
+    """A table: CQL types by column, and the columns of its key.
+
+    :ivar static: columns that a partition has once.
+    """
 
     columns: Mapping[str, str]
     partition: tuple[str, ...]
     clustering: tuple[str, ...]
+    static: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -80,7 +85,7 @@ def tables() -> Mapping[str, Table]:
                 partition = _names(key['partition']) or rest[:1]
                 clustering = rest if key['partition'] else rest[1:]
                 body = body.replace(key[0], '')
-            columns = {}
+            columns, static = {}, set()
             for line in body.split(',\n'):
                 column = _COLUMN.match(line.strip())
                 if column is None:
@@ -88,7 +93,11 @@ def tables() -> Mapping[str, Table]:
                 columns[column['name']] = column['type']
                 if column['key']:
                     partition = (column['name'],)
-            found[created['name']] = Table(columns, partition, clustering)
+                if column['static']:
+                    static.add(column['name'])
+            found[created['name']] = Table(
+                columns, partition, clustering, frozenset(static)
+            )
     return found
 
 

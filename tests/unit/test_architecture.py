@@ -186,6 +186,10 @@ def test_a_driver_does_not_reach_into_the_store(name: str) -> None:
             assert not (isinstance(of, ast.Attribute) and of.attr == 'db')
 
 
+#: What returns the outcome of a conditional write.
+CONDITIONAL = {'cas', '_cas', 'cas_batch'}
+
+
 def discarded(module: ast.Module) -> Iterator[int]:
     """Yield the lines where the outcome of a conditional write is dropped."""
     for node in ast.walk(module):
@@ -195,7 +199,7 @@ def discarded(module: ast.Module) -> Iterator[int]:
         if (
             isinstance(call, ast.Call)
             and isinstance(call.func, ast.Attribute)
-            and call.func.attr in {'cas', '_cas'}
+            and call.func.attr in CONDITIONAL
         ):
             yield node.lineno
     for node in ast.walk(module):
@@ -207,7 +211,7 @@ def discarded(module: ast.Module) -> Iterator[int]:
             if (
                 isinstance(call, ast.Call)
                 and isinstance(call.func, ast.Attribute)
-                and call.func.attr in {'cas', '_cas'}
+                and call.func.attr in CONDITIONAL
             ):
                 yield node.lineno
 
@@ -224,6 +228,7 @@ def test_the_outcome_of_a_conditional_write_is_used(name: str) -> None:
         ('db.cas(X)', [1]),
         ('def f():\n    self._cas(X)', [2]),
         ('_ = db.cas(X)', [1]),
+        ('db.cas_batch((X, {}))', [1]),
         ('if db.cas(X): pass', []),
         ('outcome = db.cas(X)', []),
         ('db.run(X)', []),

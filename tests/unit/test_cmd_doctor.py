@@ -27,6 +27,8 @@ OURS = {
     'assignment',
     'shadow_users',
     'unified_limit',
+    'role',
+    'domain_config',
 }
 
 

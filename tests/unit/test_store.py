@@ -210,6 +210,16 @@ def test_a_batch_of_two_classes_is_refused(db, steps) -> None:
         db.batch(*steps)
 
 
+def test_a_conditional_batch_of_two_classes_is_refused(db) -> None:
+    with pytest.raises(TypeError, match='one class'):
+        db.cas_batch((EXISTS, {'id': '1'}), (trust.DELETE, {'id': '1'}))
+
+
+def test_a_plain_batch_as_a_conditional_one_is_refused(db) -> None:
+    with pytest.raises(TypeError, match='not conditional'):
+        db.cas_batch((trust.DELETE, {'id': '1'}))
+
+
 def test_a_conditional_batch_is_refused(db) -> None:
     with pytest.raises(TypeError, match='conditional'):
         db.batch((EXISTS, {'id': '1'}))
@@ -236,6 +246,7 @@ def test_a_plain_cas_is_refused(db, statement) -> None:
         lambda db: db.run(trust.DELETE, id='1'),
         lambda db: db.cas(trust.DELETE_USE, id='1'),
         lambda db: db.batch((trust.DELETE, {'id': '1'})),
+        lambda db: db.cas_batch((trust.DELETE_USE, {'id': '1'})),
     ],
 )
 def test_every_verb_is_503_without_contact_points(db, call) -> None:

@@ -42,6 +42,7 @@ import keystone.conf.identity
 import keystone.identity.backends.sql
 import keystone.identity.shadow_backends.sql
 import keystone.resource.backends.sql
+import keystone.resource.config_backends.sql
 import keystone.revoke.backends.sql
 import pytest
 from keystone.common import manager
@@ -61,6 +62,7 @@ from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
 from keystone_cassandra_token.drivers import (
     application_credential,
+    domain_config,
     id_mapping,
     identity,
     resource,
@@ -91,6 +93,8 @@ EXCHANGED = {
     'keystone.resource': {'sql': 'cassandra'},
     'keystone.assignment': {'sql': 'cassandra'},
     'keystone.unified_limit': {'sql': 'cassandra'},
+    'keystone.role': {'sql': 'cassandra'},
+    'keystone.resource.domain_config': {'sql': 'cassandra'},
 }
 
 #: SQL classes that a module of tests takes from their module.
@@ -107,6 +111,11 @@ NAMED = (
         keystone.identity.shadow_backends.sql,
         'ShadowUsers',
         shadow_users.ShadowUsers,
+    ),
+    (
+        keystone.resource.config_backends.sql,
+        'DomainConfig',
+        domain_config.DomainConfig,
     ),
 )
 
