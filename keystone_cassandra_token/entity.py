@@ -117,9 +117,9 @@ class Entity:
                 f'UPDATE {table} SET {assignments} WHERE {where}'
                 ' IF incarnation = :seen'
             )
-        if apart:
-            # What is written apart can come after its row was deleted, and
-            # then keeps IF NOT EXISTS from seeing that there is none.
+            # What is written apart, or in another region in the moment of a
+            # deletion, can come after its row was deleted, and then keeps IF
+            # NOT EXISTS from seeing that there is none.
             self.revive = cql.mutate(
                 f'UPDATE {table} SET '
                 + ', '.join(f'{name} = :{name}' for name in self._changing)
@@ -155,7 +155,12 @@ class Entity:
 
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
-        return list(filter(_born, db.rows(self.get_all, self.row)))
+        return self.ask_all(db)()
+
+    def ask_all(self, db: Store) -> Callable[[], list[dict[str, Any]]]:
+        """Ask for :meth:`all`; return a function that waits for them."""
+        answer = db.ask_all(self.get_all, self.row)
+        return lambda: [entity for entity in answer() if _born(entity)]
 
     def scanned(
         self, db: Store, scan: cql.Statement
@@ -379,7 +384,8 @@ class Entity:
 
 
 def _born(stored: dict[str, Any] | None) -> dict[str, Any] | None:
-    # A column that is written apart can outlive its row.
+    # A column that is written apart can outlive its row, and so can one that
+    # was changed in another region in the moment of the deletion.
     return stored if stored and stored['incarnation'] is not None else None
 
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import keystone.application_credential.backends.sql
+import keystone.catalog.backends.sql
 import keystone.federation.backends.sql
+import keystone.policy.backends.rules
 import pytest
 
 import keystone_cassandra_token
@@ -31,9 +33,11 @@ DRIVER_LAYERS = {
     'clock',
     'consistency',
     'cql',
+    'endpoints',
     'entity',
     'errors',
     'federated_users',
+    'extras',
     'grants',
     'groups',
     'index',
@@ -45,8 +49,10 @@ DRIVER_LAYERS = {
     'named',
     'opaque_ids',
     'pages',
+    'project_endpoints',
     'projects',
     'recent',
+    'regions',
     'resource_options',
     'revocation_ttl',
     'rows',
@@ -327,16 +333,29 @@ def test_every_abstract_method_is_implemented(cls: type) -> None:
 
 
 #: Where Keystone passes more than its base class says: the SQL driver tells.
-FULLER = {
-    (
-        'ApplicationCredential',
-        name,
-    ): keystone.application_credential.backends.sql.ApplicationCredential
-    for name in ('create_application_credential', 'list_access_rules_for_user')
-} | {
-    ('Federation', name): keystone.federation.backends.sql.Federation
-    for name in ('update_mapping', 'list_idps', 'list_sps')
-}
+FULLER = (
+    {
+        (
+            'ApplicationCredential',
+            name,
+        ): keystone.application_credential.backends.sql.ApplicationCredential
+        for name in (
+            'create_application_credential',
+            'list_access_rules_for_user',
+        )
+    }
+    | {
+        ('Federation', name): keystone.federation.backends.sql.Federation
+        for name in ('update_mapping', 'list_idps', 'list_sps')
+    }
+    | {
+        (
+            'Catalog',
+            'create_endpoint_group',
+        ): keystone.catalog.backends.sql.Catalog,
+        ('Policy', 'enforce'): keystone.policy.backends.rules.Policy,
+    }
+)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,10 @@ from typing import Any
 import freezegun
 import keystone.application_credential.backends.sql
 import keystone.conf.identity
+import keystone.endpoint_policy.backends.sql
 import keystone.identity.backends.sql
 import keystone.identity.shadow_backends.sql
+import keystone.policy.backends.sql
 import keystone.resource.backends.sql
 import keystone.resource.config_backends.sql
 import keystone.revoke.backends.sql
@@ -63,8 +65,10 @@ from keystone_cassandra_token import store as stores
 from keystone_cassandra_token.drivers import (
     application_credential,
     domain_config,
+    endpoint_policy,
     id_mapping,
     identity,
+    policy,
     resource,
     revoke,
     shadow_users,
@@ -95,6 +99,10 @@ EXCHANGED = {
     'keystone.unified_limit': {'sql': 'cassandra'},
     'keystone.role': {'sql': 'cassandra'},
     'keystone.resource.domain_config': {'sql': 'cassandra'},
+    'keystone.catalog': {'sql': 'cassandra'},
+    'keystone.endpoint_filter': {'sql': 'cassandra'},
+    'keystone.endpoint_policy': {'sql': 'cassandra'},
+    'keystone.policy': {'sql': 'cassandra'},
 }
 
 #: SQL classes that a module of tests takes from their module.
@@ -117,6 +125,12 @@ NAMED = (
         'DomainConfig',
         domain_config.DomainConfig,
     ),
+    (
+        keystone.endpoint_policy.backends.sql,
+        'EndpointPolicy',
+        endpoint_policy.EndpointPolicy,
+    ),
+    (keystone.policy.backends.sql, 'Policy', policy.Policy),
 )
 
 #: Modules of tests that look at users as rows of the SQL model.

@@ -2,6 +2,7 @@
 """Keystone's own tests, see conftest."""
 
 from keystone.tests.unit.test_backend_sql import (  # noqa: F401
+    SqlCatalog,
     SqlCredential,
     SqlFilterTests,
     SqlIdentity,
@@ -9,6 +10,7 @@ from keystone.tests.unit.test_backend_sql import (  # noqa: F401
     SqlInheritance,
     SqlLimit,
     SqlLimitTests,
+    SqlPolicy,
     SqlRegisteredLimit,
     SqlTrust,
 )

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.policy`` on Cassandra: blobs that Keystone keeps for others.
+
+There are hundreds at most, in one partition, ``policy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common.rbac_enforcer import policy as rules
+from keystone.i18n import _
+from keystone.policy.backends import base
+from oslo_log import log
+
+from keystone_cassandra_token import extras
+from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.index import Indexes
+from keystone_cassandra_token.rows import Row, json_map, json_text
+from keystone_cassandra_token.store import Driver
+
+LOG = log.getLogger(__name__)
+
+_ATTRIBUTES = ('id', 'blob', 'type')
+_LENGTHS = {'id': 64, 'type': 255}
+
+POLICY = Row('id', 'incarnation', 'type', blob=json_text, extra=json_map)
+POLICIES = Entity('policy', POLICY, Indexes(), maps=['extra'], together=True)
+
+
+class Policy(Driver, base.PolicyDriverBase):
+    """Policies in Cassandra."""
+
+    def enforce(
+        self, credentials: Mapping[str, Any], action: str, target: Any
+    ) -> None:
+        LOG.debug('enforce %s', action)
+        rules.enforce(credentials, action, target)
+
+    def create_policy(
+        self, policy_id: str, policy: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        new = POLICIES.new(_stored(policy))
+        if not POLICIES.create(self.db, new):
+            raise exception.Conflict(
+                type='policy',
+                details=_('Duplicate entry found with ID %s') % new['id'],
+            )
+        return _presented(new)
+
+    def list_policies(self) -> list[dict[str, Any]]:
+        return [_presented(policy) for policy in POLICIES.all(self.db)]
+
+    def get_policy(self, policy_id: str | tuple[str]) -> dict[str, Any]:
+        if not isinstance(policy_id, str):
+            # As the drivers of endpoint policies give it.
+            (policy_id,) = policy_id
+        policy = POLICIES.find(self.db, policy_id)
+        if policy is None:
+            raise exception.PolicyNotFound(policy_id=policy_id)
+        return _presented(policy)
+
+    def update_policy(
+        self, policy_id: str, policy: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        changes = _stored(policy)
+        changes.pop('id', None)
+        changed = POLICIES.change(self.db, policy_id, changes)
+        if changed is None:
+            raise exception.PolicyNotFound(policy_id=policy_id)
+        return _presented(changed)
+
+    def delete_policy(self, policy_id: str) -> None:
+        if not POLICIES.remove(self.db, policy_id):
+            raise exception.PolicyNotFound(policy_id=policy_id)
+
+
+def _stored(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns that a policy names."""
+    return extras.stored(policy, _ATTRIBUTES, _LENGTHS)
+
+
+def _presented(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy as the SQL driver shows it."""
+    return extras.presented(policy, _ATTRIBUTES)

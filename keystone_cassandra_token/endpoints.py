@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services and their endpoints: rows, and what endpoints refer to.
+
+SQL has foreign keys from an endpoint to its service and its region.  Here an
+endpoint is written first, and then what it refers to gets a new incarnation:
+who deletes a region reads it before it looks for endpoints, and so deletes
+none that came to have one meanwhile; who deletes a service looks for
+endpoints afterwards.  An endpoint whose service or region turns out to be
+gone is taken back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keystone import exception
+
+from keystone_cassandra_token import clock, errors, extras, lengths
+from keystone_cassandra_token.entity import Entity
+from keystone_cassandra_token.index import Indexes
+from keystone_cassandra_token.regions import REGIONS
+from keystone_cassandra_token.rows import Row, json_map, json_text
+from keystone_cassandra_token.store import Store
+
+Stored = dict[str, Any]
+
+SERVICE_ATTRIBUTES = ('id', 'type', 'enabled')
+_SERVICE_LENGTHS = {'id': 64, 'type': 255}
+SERVICE = Row(*SERVICE_ATTRIBUTES, 'incarnation', extra=json_map)
+SERVICES = Entity('service', SERVICE, Indexes(), maps=['extra'], together=True)
+
+ENDPOINT_ATTRIBUTES = (
+    'id',
+    'interface',
+    'region_id',
+    'service_id',
+    'url',
+    'legacy_endpoint_id',
+    'enabled',
+)
+_ENDPOINT_LENGTHS = {
+    'id': 64,
+    'legacy_endpoint_id': 64,
+    'interface': 8,
+    'region_id': 255,
+    'service_id': 64,
+}
+ENDPOINT = Row(*ENDPOINT_ATTRIBUTES, 'incarnation', extra=json_map)
+ENDPOINTS = Entity(
+    'endpoint',
+    ENDPOINT,
+    Indexes(),
+    maps=['extra'],
+    guarded=['service_id', 'region_id'],
+    together=True,
+)
+#: Each attempt but the last lost against somebody else's change.
+_ATTEMPTS = 16
+
+#: What an endpoint refers to, and what Keystone calls that.
+_REFERENCES = {
+    'service_id': (SERVICES, 'service table'),
+    'region_id': (REGIONS, 'region table'),
+}
+
+GROUP_ATTRIBUTES = ('id', 'name', 'description', 'filters')
+_GROUP_LENGTHS = {'id': 64, 'name': 255}
+GROUP = Row('id', 'name', 'description', 'incarnation', filters=json_text)
+GROUPS = Entity('endpoint_group', GROUP, Indexes(), together=True)
+
+
+def stored_service(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that a service names."""
+    return extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+
+
+def presented_service(service: Mapping[str, Any]) -> Stored:
+    """Return a service as the SQL driver shows it."""
+    return extras.presented(service, SERVICE_ATTRIBUTES)
+
+
+def stored_endpoint(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that an endpoint names."""
+    found = extras.stored(given, ENDPOINT_ATTRIBUTES, _ENDPOINT_LENGTHS)
+    if 'enabled' in found and found['enabled'] is None:
+        found['enabled'] = True  # as the SQL model
+    return found
+
+
+def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
+    """Return an endpoint as the SQL driver shows it."""
+    return extras.presented(endpoint, ENDPOINT_ATTRIBUTES)
+
+
+def stored_group(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that an endpoint group names."""
+    found = {name: given[name] for name in GROUP_ATTRIBUTES if name in given}
+    lengths.check(found, _GROUP_LENGTHS)
+    return found
+
+
+def presented_group(group: Mapping[str, Any]) -> Stored:
+    """Return an endpoint group as the SQL driver shows it."""
+    return {name: group[name] for name in GROUP_ATTRIBUTES}
+
+
+def create(db: Store, new: Stored) -> bool:
+    """Create an endpoint; return whether its id was free.
+
+    :param new: from ``ENDPOINTS.new``.
+    :raises keystone.exception.ValidationError: if its service or its region
+        is not there.
+    """
+    if ENDPOINTS.find(db, new['id']):
+        return False
+    _check(db, new)
+    if not ENDPOINTS.create(db, new):
+        return False
+    with _undone_by(lambda: ENDPOINTS.discard(db, new)):
+        _hold(db, new)
+    return True
+
+
+def change(
+    db: Store, endpoint_id: str, changes: Mapping[str, Any]
+) -> Stored | None:
+    """Change an endpoint; return what it has become, None if it is gone.
+
+    :raises keystone.exception.ValidationError: if the service or region that
+        it is to have is not there.
+    """
+    if ENDPOINTS.find(db, endpoint_id) is None:
+        return None
+    _check(db, changes)
+    was: Stored = {}
+
+    def wanted(now: Stored) -> Mapping[str, Any]:
+        was.update(now)
+        return changes
+
+    def move_back(now: Stored) -> Stored:
+        return {
+            name: was[name]
+            for name in _REFERENCES
+            if name in changes and now[name] == changes[name]
+        }
+
+    changed = ENDPOINTS.change(db, endpoint_id, wanted)
+    if changed is not None:
+        with _undone_by(lambda: ENDPOINTS.change(db, endpoint_id, move_back)):
+            _hold(db, changes)
+    return changed
+
+
+def remove_of_service(db: Store, service_id: str) -> list[str]:
+    """Delete a service's endpoints; return their ids.
+
+    :raises StoreUnavailable: if others change them all the time.
+    """
+    gone: list[str] = []
+    for _ in range(_ATTEMPTS):
+        found = [
+            endpoint
+            for endpoint in ENDPOINTS.all(db)
+            if endpoint['service_id'] == service_id
+        ]
+        if not found:
+            return gone
+        gone += [
+            endpoint['id']
+            for endpoint in found
+            # Else it has got another service meanwhile, or is looked at again.
+            if ENDPOINTS.discard(db, endpoint)
+        ]
+    raise errors.StoreUnavailable(
+        'Others change the same endpoints all the time; try again.'
+    )
+
+
+def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    """Return whether an endpoint is one of a group's."""
+    shown = presented_endpoint(endpoint)
+    return all(
+        name in shown and shown[name] == value
+        for name, value in (group['filters'] or {}).items()
+    )
+
+
+def _check(db: Store, endpoint: Mapping[str, Any]) -> None:
+    """Check that what an endpoint refers to is there, before it is written."""
+    for name, (entity, _) in _REFERENCES.items():
+        value = endpoint.get(name)
+        if value is not None and entity.find(db, value) is None:
+            raise _missing(name)
+
+
+def _hold(db: Store, endpoint: Mapping[str, Any]) -> None:
+    """Let those who delete what an endpoint refers to know of it."""
+    for name, (entity, _) in _REFERENCES.items():
+        value = endpoint.get(name)
+        if value is not None and not entity.change(
+            db, value, lambda _now: {'incarnation': clock.incarnation()}
+        ):
+            raise _missing(name)
+
+
+@contextlib.contextmanager
+def _undone_by(undo: Callable[[], object]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # While Cassandra is away nothing can be taken back: the endpoint
+        # stays, and is listed.
+        with contextlib.suppress(errors.StoreUnavailable):
+            undo()
+        raise
+
+
+def _missing(name: str) -> exception.ValidationError:
+    """Return what Keystone raises where it sees that before."""
+    return exception.ValidationError(
+        attribute=f'endpoint {name}', target=_REFERENCES[name][1]
+    )
