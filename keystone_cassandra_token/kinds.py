@@ -50,6 +50,7 @@ class Kind:
     :param together: whether all are in one partition, ``bucket`` 0.
     :param links: its index tables.
     :param names: its unique names; the key is one column then.
+    :param whole: whether a row is more than a remnant of a deleted one.
     :param over: whether a truth may be without its claims, as one whose
         removal was broken off.
     :param stamp: returns the timestamp with which the rows of a truth are
@@ -70,6 +71,7 @@ class Kind:
         together: bool = False,
         links: Iterable[Link] = (),
         names: Iterable[Names] = (),
+        whole: Callable[[Truth], bool] = lambda truth: True,
         over: Callable[[Truth], bool] = lambda truth: False,
         stamp: Callable[[Truth], int] | None = None,
         rewrite: Callable[[Truth, Link], list[Step]] | None = None,
@@ -80,6 +82,7 @@ class Kind:
         self.links = tuple(links)
         self.names = tuple(names)
         self.over = over
+        self._whole = whole
         self.stamp = stamp
         self.rewrite = rewrite
         self._birth = birth
@@ -109,12 +112,14 @@ class Kind:
         entities: Entity | Named,
         *columns: str,
         also: Iterable[Names] = (),
+        whole: Callable[[Truth], bool] = lambda truth: True,
     ) -> Kind:
         """Return the kind of an entity.
 
         :param columns: those that decide what follows, besides the columns
             of its indexes.
         :param also: unique names besides the one of a :class:`Named`.
+        :param whole: as for the class.
         """
         names = [*also]
         if isinstance(entities, Named):
@@ -132,8 +137,13 @@ class Kind:
             together=entities.together,
             links=entities.indexes,
             names=names,
+            whole=whole,
         )
 
     def is_born(self, truth: Truth | None) -> TypeGuard[Truth]:
         """Return whether a row that was read exists."""
-        return truth is not None and truth[self._birth] is not None
+        return (
+            truth is not None
+            and truth[self._birth] is not None
+            and self._whole(truth)
+        )

@@ -61,7 +61,21 @@ REGISTERED_LIMITS = Named(
     name_key,
 )
 
-REGISTERED_LIMIT_KIND = Kind.of(REGISTERED_LIMITS, *CALLED)
+
+def is_remnant(registered_limit: Mapping[str, Any]) -> bool:
+    """Return whether it is what a change left of a deleted one.
+
+    That is how a deletion and a change in two regions can end.
+    """
+    return registered_limit['default_limit'] is None
+
+
+REGISTERED_LIMIT_KIND = Kind.of(
+    REGISTERED_LIMITS,
+    *CALLED,
+    'default_limit',
+    whole=lambda row: not is_remnant(row),
+)
 
 LIMIT = Row(*ATTRIBUTES, 'registered_limit_id', 'incarnation')
 # A project, or a domain, has one of each registered limit at most.
@@ -137,14 +151,6 @@ def _check(given: Mapping[str, Any], number: str, kind: str) -> None:
         raise exception.UnexpectedError(
             _('An unexpected error occurred when trying to store %s') % kind
         )
-
-
-def is_remnant(registered_limit: Mapping[str, Any]) -> bool:
-    """Return whether it is what a change left of a deleted one.
-
-    That is how a deletion and a change in two regions can end.
-    """
-    return registered_limit['default_limit'] is None
 
 
 def presented_registered(registered_limit: Mapping[str, Any]) -> Stored:

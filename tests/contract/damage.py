@@ -10,6 +10,7 @@ import uuid
 from keystone_cassandra_token import (
     clock,
     grants,
+    limits,
     memberships,
     projects,
     repair,
@@ -127,6 +128,18 @@ class Maker:
         values = {**fresh('target_id', 'actor_id', 'role_id'), **given}
         grants.add(identity.Identity().db, **values)
 
+    def registered_limit(self, **given):
+        values = {**fresh('id', 'service_id', 'resource_name'), **given}
+        store = identity.Identity().db
+        new = limits.new_registered({'default_limit': 1, **values})
+        limits.REGISTERED_LIMITS.create(store, new)
+
+    def limit(self, **given):
+        values = fresh('id', 'project_id', 'domain_id', 'registered_limit_id')
+        values |= {'resource_limit': 1, **given}
+        store = identity.Identity().db
+        limits.LIMITS.create(store, limits.LIMITS.entity.new(values))
+
     def membership(self, **given):
         values = {**fresh('user_id', 'group_id'), **given}
         memberships.add(identity.Identity().db, **values)
@@ -228,6 +241,16 @@ CASES = [
         ('target_id', 'actor_id', 'role_id'),
         fixed=(('type', 'UserProject'), ('inherited', False)),
     ),
+    Case(
+        'registered_limit',
+        'registered_limit',
+        ('id', 'service_id', 'resource_name'),
+    ),
+    Case(
+        'limit',
+        'limit',
+        ('id', 'project_id', 'domain_id', 'registered_limit_id'),
+    ),
     Case('membership_by_user', 'membership', ('user_id', 'group_id')),
 ]
 LINKS = [(case, link) for case in CASES for link in case.links]
@@ -279,6 +302,8 @@ class Tables:
         )
 
     def delete(self, table, key, using=''):
+        if 'bucket' in self._primary_key(table):  # where all are together
+            key = {'bucket': 0, **key}
         where = ' AND '.join(f'{name} = %s' for name in key)
         self.execute(
             f'DELETE FROM {self.keyspace}."{table}"{using} WHERE {where}',
@@ -287,18 +312,21 @@ class Tables:
 
     def empty(self):
         """Delete all rows; with a few of them this is faster than TRUNCATE."""
-        known = self._session.cluster.metadata.keyspaces[self.keyspace].tables
         there = {}
         for table in {
-            each for kind in KINDS.values() for each in tables_of(kind)
+            table for kind in KINDS.values() for table in tables_of(kind)
         }:
-            key = ', '.join(column.name for column in known[table].primary_key)
+            key = ', '.join(self._primary_key(table))
             there[table] = self._session.execute_async(
                 f'SELECT {key} FROM {self.keyspace}."{table}"', timeout=60
             )
         for table, found in there.items():
             for key in found.result():
                 self.delete(table, key)
+
+    def _primary_key(self, table):
+        keyspace = self._session.cluster.metadata.keyspaces[self.keyspace]
+        return [each.name for each in keyspace.tables[table].primary_key]
 
     def truth(self, kind, key):
         return self.store.one(kind.find_everywhere, kind.row, **key)

@@ -487,6 +487,14 @@ def test_a_deleted_trust_may_be_without_its_claim(store, tables, aged):
     assert mend(store, case.kind) == {}
 
 
+def test_what_a_change_left_of_a_deleted_one_is_none(store, tables, aged):
+    tables.insert(
+        'registered_limit',
+        {'bucket': 0, 'id': 'gone', 'incarnation': clock.incarnation()},
+    )
+    assert mend(store, KINDS['registered_limit']) == {}
+
+
 def test_what_a_failure_after_a_deletion_leaves_is_no_user(
     store, tables, aged
 ):
