@@ -172,6 +172,54 @@ def hold(store: Store, target: Statement) -> Iterator[Held]:
     held.check()
 
 
+class Stalled:
+    """A call that waits at a statement.
+
+    :ivar said: what it returned, or the exception that it raised.
+    """
+
+    said: Any = None
+
+    def __init__(self, held: Held, call: Callable[[], object]) -> None:
+        self._held = held
+        self._call = call
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self.said = self._call()
+        except Exception as error:
+            self.said = error
+
+    def start(self) -> None:
+        """Call, and return once it waits."""
+        self._thread.start()
+        assert self._held.reached.wait(PATIENCE), repr(self.said)
+
+    def finish(self) -> None:
+        """Let it come to its end; again is harmless."""
+        self._held.release()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), 'it did not come to its end'
+
+
+@contextlib.contextmanager
+def stalled(
+    store: Store, target: Statement, call: Callable[[], object]
+) -> Iterator[Stalled]:
+    """Call in a thread that waits at a statement until the block is done.
+
+    Or until ``finish()``, which the end of the block calls.
+    """
+    with hold(store, target) as held:
+        late = Stalled(held, call)
+        try:
+            late.start()
+            yield late
+        finally:
+            late.finish()
+
+
 class Crash:
     """A process that dies after a number of requests.
 

@@ -7,7 +7,9 @@ that anybody does who wants SQL, and notes it in a file.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import secrets
 import uuid
 from collections.abc import Iterator
@@ -37,6 +39,12 @@ for module in (
 ):
     module.create_engine = refuse
 """
+
+#: Who owns keys, where the command is not that of a user of its own.
+_OWNER = (
+    f'--keystone-user={pwd.getpwuid(os.getuid()).pw_name}',
+    f'--keystone-group={grp.getgrgid(os.getgid()).gr_name}',
+)
 
 _PASSWORD = secrets.token_urlsafe(16)
 
@@ -172,13 +180,12 @@ class TestCommands:
     @pytest.mark.parametrize(
         'words',
         [
-            ('doctor',),
             ('trust_flush',),
             ('mapping_purge', '--all'),
-            ('credential_migrate',),
-            ('credential_rotate',),
-            ('fernet_rotate',),
-            ('receipt_rotate',),
+            ('credential_migrate', *_OWNER),
+            ('credential_rotate', *_OWNER),
+            ('fernet_rotate', *_OWNER),
+            ('receipt_rotate', *_OWNER),
             ('domain_config_upload', '--domain-name', 'Default'),
             ('bootstrap', '--bootstrap-password', _PASSWORD),
             ('project_setup', '--project-name', 'another'),
@@ -192,6 +199,12 @@ class TestCommands:
         configuration = folder / 'domains' / 'keystone.Default.conf'
         configuration.write_text('[ldap]\nurl = ldap://localhost\n')
         keystone.manage(*words)
+
+    def test_keystones_own_doctor(self, keystone: Keystone) -> None:
+        """It takes no connection for SQLite, and warns of that alone."""
+        with pytest.raises(ServerError, match='exited with 1') as raised:
+            keystone.manage('doctor')
+        assert 'SQLite does not enforce type checking' in str(raised.value)
 
     def test_doctor(self, keystone: Keystone) -> None:
         told = keystone.run('keystone-cassandra', 'doctor')

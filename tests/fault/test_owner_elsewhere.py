@@ -17,10 +17,16 @@ import pytest
 from keystone import exception
 from lab.cassandra import Cluster
 
-from keystone_cassandra_token import clock, errors, repair, uniqueness
+from keystone_cassandra_token import (
+    clock,
+    errors,
+    repair,
+    uniqueness,
+    users,
+)
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import trust
+from keystone_cassandra_token.drivers import identity, trust
 from keystone_cassandra_token.schema import keyspace as keyspaces
 from keystone_cassandra_token.schema import migrate
 from tests.fault import faults
@@ -65,38 +71,105 @@ def conf(regions, monkeypatch):
     conf.clear_override('cassandra_node_ips', group='database')
 
 
-def new():
-    return {
-        'trustor_user_id': uuid.uuid4().hex,
-        'trustee_user_id': uuid.uuid4().hex,
-        'project_id': uuid.uuid4().hex,
-        'impersonation': False,
-        'expires_at': clock.utcnow() + HOUR,
-        'remaining_uses': None,
-    }
+class Trusts:
+    """Trusts, of which no two are equal."""
+
+    table = 'trust'
+    ttl = 3600
+    row = trust.TRUST
+    claims = trust.CLAIMS
+    get = trust.GET
+    get_everywhere = trust.GET_EVERYWHERE
+
+    def new(self):
+        return {
+            'trustor_user_id': uuid.uuid4().hex,
+            'trustee_user_id': uuid.uuid4().hex,
+            'project_id': uuid.uuid4().hex,
+            'impersonation': False,
+            'expires_at': clock.utcnow() + HOUR,
+            'remaining_uses': None,
+        }
+
+    def stored(self, trust_id, values):
+        return trust._stored(trust_id, values, [])
+
+    def key(self, db, values):
+        return trust._claim_key(self.stored('any', values))
+
+    def create(self, trust_id, values):
+        trust.Trust().create_trust(trust_id, values, [])
 
 
-def stored(trust_id, values):
-    return trust._stored(trust_id, values, [])
+class Users:
+    """Users, of which no two of a domain have one name."""
+
+    table = 'user'
+    ttl = None
+    row = users.USER
+    claims = users.USERS.claims
+    get = users.USERS.entity.get
+    get_everywhere = users.USERS.get_everywhere
+
+    def new(self):
+        return {
+            'name': uuid.uuid4().hex,
+            'domain_id': uuid.uuid4().hex,
+            'enabled': True,
+        }
+
+    def stored(self, user_id, values):
+        return users.USERS.entity.new(
+            {'id': user_id, 'lock_epoch': 0, **users.stored(values)}
+        )
+
+    def key(self, db, values):
+        return users.name_key(db, values['domain_id'], values['name'])
+
+    def create(self, user_id, values):
+        identity.Identity().create_user(user_id, values | {'id': user_id})
 
 
-def claim(db, trust_id, values):
-    """Leave the pending claim of a creator that stalls."""
-    trust.CLAIMS.claim(
-        db,
-        trust_id,
-        exists=lambda owner: True,
-        ttl=3600,
-        **trust._claim_key(stored(trust_id, values)),
-    )
+class Case:
+    """What one kind's creators and owners want, by name."""
+
+    def __init__(self, db, kind):
+        self._db = db
+        self.kind = kind
+        self.slow, self.absent, self.winner = (
+            uuid.uuid4().hex for _ in range(3)
+        )
+        self.taken, self.untold = kind.new(), kind.new()
+
+    def claim(self, owner, values):
+        """Leave the pending claim of a creator that stalls."""
+        self.kind.claims.claim(
+            self._db,
+            owner,
+            exists=lambda other: True,
+            ttl=self.kind.ttl,
+            **self.kind.key(self._db, values),
+        )
+
+    def owner(self, values):
+        key = self.kind.key(self._db, values)
+        return self.kind.claims.owner(self._db, **key)
+
+    def write(self, session, keyspace):
+        """Write what the slow one writes, in the region of a session."""
+        row = self.kind.row.dump(self.kind.stored(self.slow, self.taken))
+        row = {name: value for name, value in row.items() if value is not None}
+        statement = cassandra.query.SimpleStatement(
+            f'INSERT INTO {keyspace}."{self.kind.table}" ({", ".join(row)})'
+            f' VALUES ({", ".join(["%s"] * len(row))})'
+            + (f' USING TTL {self.kind.ttl}' if self.kind.ttl else ''),
+            consistency_level=cassandra.ConsistencyLevel.LOCAL_QUORUM,
+        )
+        session.execute(statement, list(row.values()), timeout=30)
 
 
-def owner(db, values):
-    return trust.CLAIMS.owner(db, **trust._claim_key(stored('any', values)))
-
-
-def write_elsewhere(regions, keyspace, trust_id, values):
-    """Write a trust while this region's node is away."""
+def write_elsewhere(regions, keyspace, cases):
+    """Write what the slow ones write while this region's node is away."""
     here, there = regions.nodes
     here.stop()
     try:
@@ -107,17 +180,9 @@ def write_elsewhere(regions, keyspace, trust_id, values):
                 there.datacenter
             ),
         ) as cluster:
-            row = trust.TRUST.dump(stored(trust_id, values))
-            row = {
-                name: value for name, value in row.items() if value is not None
-            }
             session = cluster.connect()
-            statement = cassandra.query.SimpleStatement(
-                f'INSERT INTO {keyspace}.trust ({", ".join(row)}) VALUES'
-                f' ({", ".join(["%s"] * len(row))}) USING TTL 3600',
-                consistency_level=cassandra.ConsistencyLevel.LOCAL_QUORUM,
-            )
-            session.execute(statement, list(row.values()), timeout=30)
+            for case in cases:
+                case.write(session, keyspace)
     finally:
         here.start()
 
@@ -126,41 +191,48 @@ def test_a_claim_is_not_taken_from_an_owner_elsewhere(
     conf, regions, monkeypatch
 ):
     db = stores.shared(conf)
-    driver = trust.Trust()
-    slow, absent = uuid.uuid4().hex, uuid.uuid4().hex
-    taken, untold = new(), new()
-    claim(db, slow, taken)
-    claim(db, absent, untold)
+    cases = [Case(db, kind()) for kind in (Trusts, Users)]
+    for case in cases:
+        case.claim(case.slow, case.taken)
+        case.claim(case.absent, case.untold)
     db.close()
-    write_elsewhere(regions, conf.cassandra.keyspace, slow, taken)
+    write_elsewhere(regions, conf.cassandra.keyspace, cases)
 
-    assert db.one(trust.GET, trust.TRUST, id=slow) is None
     real = clock.utcnow
     ahead = uniqueness.STALE_AFTER * 2
     monkeypatch.setattr(clock, 'utcnow', lambda: real() + ahead)
-    with faults.counted(db) as sent, pytest.raises(exception.Conflict):
-        driver.create_trust(uuid.uuid4().hex, taken, [])
-    assert (trust.GET_EVERYWHERE,) in sent
-    assert owner(db, taken) == slow
+    for case in cases:
+        kind = case.kind
+        assert db.one(kind.get, kind.row, id=case.slow) is None
+        with faults.counted(db) as sent, pytest.raises(exception.Conflict):
+            kind.create(case.winner, case.taken)
+        assert (kind.get_everywhere,) in sent
+        assert case.owner(case.taken) == case.slow
 
     # With that region away nobody knows of the other one's owner.
     regions.nodes[1].stop()
     try:
-        with pytest.raises(errors.StoreUnavailable) as refused:
-            driver.create_trust(uuid.uuid4().hex, untold, [])
-        assert refused.value.code == 503
-        assert owner(db, untold) == absent
+        for case in cases:
+            with pytest.raises(errors.StoreUnavailable) as refused:
+                case.kind.create(case.winner, case.untold)
+            assert refused.value.code == 503
+            assert case.owner(case.untold) == case.absent
     finally:
         regions.nodes[1].start()
     # Back, and that owner is nowhere: now its claim is free to take.
-    winner = uuid.uuid4().hex
+    for case in cases:
+        until_back(case.kind.create, case.winner, case.untold)
+        assert case.owner(case.untold) == case.winner
+
+
+def until_back(call, *arguments):
+    """Call until the driver has heard that the region is back."""
     for _ in range(60):
         try:
-            driver.create_trust(winner, untold, [])
-            break
+            return call(*arguments)
         except errors.StoreUnavailable:
-            time.sleep(1)  # the driver has not yet heard that it is back
-    assert owner(db, untold) == winner
+            time.sleep(1)
+    pytest.fail('the region did not come back')
 
 
 def run_repair(db):
@@ -180,19 +252,22 @@ def run_repair(db):
 def test_repair_asks_every_region(conf, regions, monkeypatch):
     monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
     db = stores.shared(conf)
-    elsewhere, nowhere = uuid.uuid4().hex, uuid.uuid4().hex
-    values = {elsewhere: new(), nowhere: new()}
-    for trust_id, each in values.items():
-        claim(db, trust_id, each)
-        db.batch(*trust.INDEXES.inserts(stored(trust_id, each), 3600))
+    # Two trusts in the making: one is there, and only elsewhere.
+    case = Case(db, Trusts())
+    elsewhere, nowhere = case.taken, case.untold
+    for trust_id, values in (
+        (case.slow, elsewhere),
+        (case.absent, nowhere),
+    ):
+        case.claim(trust_id, values)
+        stored = case.kind.stored(trust_id, values)
+        db.batch(*trust.INDEXES.inserts(stored, case.kind.ttl))
     db.close()
-    write_elsewhere(
-        regions, conf.cassandra.keyspace, elsewhere, values[elsewhere]
-    )
+    write_elsewhere(regions, conf.cassandra.keyspace, [case])
 
     regions.nodes[1].stop()
     try:
-        assert db.one(trust.GET, trust.TRUST, id=elsewhere) is None
+        assert db.one(trust.GET, trust.TRUST, id=case.slow) is None
         with (
             faults.counted(db) as sent,
             pytest.raises(errors.StoreUnavailable) as refused,
@@ -202,12 +277,7 @@ def test_repair_asks_every_region(conf, regions, monkeypatch):
         assert sent == [(repair.PROBE,)]
     finally:
         regions.nodes[1].start()
-    for _ in range(60):
-        try:
-            found = run_repair(db)
-            break
-        except errors.StoreUnavailable:
-            time.sleep(1)  # the driver has not yet heard that it is back
+    found = until_back(run_repair, db)
     row = {'stale': 1, 'pending': 0}
     assert found == {
         'trust_by_trustor': row,
@@ -215,10 +285,10 @@ def test_repair_asks_every_region(conf, regions, monkeypatch):
         'trust_by_project': row,
         'trust_claim': {'stale': 0, 'pending': 1},
     }
-    assert owner(db, values[elsewhere]) == elsewhere
-    assert owner(db, values[nowhere]) is None
+    assert case.owner(elsewhere) == case.slow
+    assert case.owner(nowhere) is None
     (listed,) = trust.Trust().list_trusts_for_trustor(
-        values[elsewhere]['trustor_user_id']
+        elsewhere['trustor_user_id']
     )
-    assert listed['id'] == elsewhere
+    assert listed['id'] == case.slow
     assert run_repair(db) == {}

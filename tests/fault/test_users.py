@@ -2,7 +2,6 @@
 """Users and groups under crashes, lost replies and races."""
 
 import datetime
-import multiprocessing
 import threading
 import types
 import uuid
@@ -11,18 +10,15 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import errors, groups, memberships, uniqueness
+from keystone_cassandra_token import clock, groups, memberships, uniqueness
 from keystone_cassandra_token import users as rows
 from keystone_cassandra_token.drivers import identity, shadow_users
 from keystone_cassandra_token.users import USERS
-from tests.fault import faults
+from tests.fault import at_once, faults
 
 ATTACKERS = 8
 ALLOWED = 5
-CREATORS = 16
-
-# Forked after first use of the session: each child must open its own.
-processes = multiprocessing.get_context('fork')
+AGE = uniqueness.STALE_AFTER
 
 
 @pytest.fixture
@@ -38,6 +34,20 @@ def impatient(monkeypatch):
     monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
 
 
+@pytest.fixture
+def comply(conf):
+    """A function that sets a security compliance option for the test."""
+    names = []
+
+    def set_option(name, value):
+        conf.set_override(name, value, 'security_compliance')
+        names.append(name)
+
+    yield set_option
+    for name in names:
+        conf.clear_override(name, 'security_compliance')
+
+
 def new(**more):
     return {
         'id': uuid.uuid4().hex,
@@ -49,6 +59,13 @@ def new(**more):
     }
 
 
+def claim(store, made):
+    """Return who has a user's name, and in which state."""
+    key = rows.name_key(store, made['domain_id'], made['name'])
+    found = store.one(USERS.claims.settle, USERS.claims.row, **key)
+    return found['owner'], found['state']
+
+
 def create(driver, made):
     driver.create_user(made['id'], made)
 
@@ -57,6 +74,11 @@ def make(driver, **more):
     made = new(**more)
     create(driver, made)
     return made
+
+
+def again(made):
+    """Return another user of the same name."""
+    return made | {'id': uuid.uuid4().hex}
 
 
 def named(driver, domain_id, name):
@@ -82,16 +104,16 @@ class TestCrashes:
         ):
             there = named(driver, made['domain_id'], made['name'])
             outcomes.append(there is not None)
-            again = made | {'id': uuid.uuid4().hex}
+            other = again(made)
             if there:
                 assert driver.authenticate(made['id'], 'right')
                 with pytest.raises(exception.Conflict):
-                    create(driver, again)
+                    create(driver, other)
             else:
                 with pytest.raises(exception.UserNotFound):
                     driver.get_user(made['id'])
-                create(driver, again)
-                assert driver.authenticate(again['id'], 'right')
+                create(driver, other)
+                assert driver.authenticate(other['id'], 'right')
         assert outcomes == sorted(outcomes)
         assert (outcomes[0], outcomes[-1]) == (False, True)
 
@@ -227,24 +249,6 @@ def test_a_lost_reply_of_a_membership_is_settled(driver, store, statement):
     assert bool(found) is (statement == 'INSERT')
 
 
-def run(target, arguments, count):
-    """Run a function in many processes at once; return what they say."""
-    start = processes.Barrier(count)
-    results = processes.Queue()
-    children = [
-        processes.Process(target=target, args=(start, results, *arguments))
-        for _ in range(count)
-    ]
-    try:
-        for child in children:
-            child.start()
-        return [results.get(timeout=120) for _ in children]
-    finally:
-        for child in children:
-            child.join(10)
-            child.kill()
-
-
 def attack(start, results, user_id):
     """Try wrong passwords until the account is locked; say how many."""
     driver = identity.Identity()
@@ -264,118 +268,63 @@ def attack(start, results, user_id):
         results.put(repr(error))
 
 
-def test_eight_attackers_get_no_more_than_the_bound(driver, conf):
+def test_eight_attackers_get_no_more_than_the_bound(driver, comply):
     """Those allowed, and one for each that is being checked meanwhile."""
-    conf.set_override(
-        'lockout_failure_attempts', ALLOWED, 'security_compliance'
-    )
-    try:
-        for _ in range(3):
-            made = make(driver)
-            tried = run(attack, (made['id'],), ATTACKERS)
-            assert all(isinstance(each, int) for each in tried), tried
-            assert ALLOWED <= sum(tried) <= ALLOWED + ATTACKERS - 1
-            with pytest.raises(exception.AccountLocked):
-                driver.authenticate(made['id'], 'right')
-            found = USERS.entity.find(driver.db, made['id'])
-            assert len(found['failures']) == sum(tried)
-    finally:
-        conf.clear_override('lockout_failure_attempts', 'security_compliance')
-
-
-def claim_name(start, results, domain_id):
-    driver = identity.Identity()
-    made = new(domain_id=domain_id, name='wanted', password=None)
-    start.wait(60)
-    try:
-        create(driver, made)
-        results.put(made['id'])
-    except exception.Conflict:
-        results.put('conflict')
-    except errors.StoreUnavailable as error:
-        results.put(repr(error))
-
-
-def test_sixteen_processes_and_one_name(driver, store, keyspace):
-    domain_id = uuid.uuid4().hex
-    said = run(claim_name, (domain_id,), CREATORS)
-    winners = [each for each in said if each.isalnum() and len(each) == 32]
-    found = named(driver, domain_id, 'wanted')
-    assert [found] == winners or (found is None and not winners)
-    assert said.count('conflict') >= CREATORS // 2
-    # No orphan stays: all that the losers wrote is gone.
-    hints = Hints()
-    hints.add_filter('domain_id', domain_id)
-    assert [each['id'] for each in driver.list_users(hints)] == winners
-    assert rows.BY_DOMAIN.ids(store, domain_id) == winners
-
-
-def in_thread(call):
-    thread = threading.Thread(target=call)
-    thread.start()
-    return thread
+    comply('lockout_failure_attempts', ALLOWED)
+    for _ in range(3):
+        made = make(driver)
+        tried = at_once.run(attack, (made['id'],), ATTACKERS)
+        assert all(isinstance(each, int) for each in tried), tried
+        assert ALLOWED <= sum(tried) <= ALLOWED + ATTACKERS - 1
+        with pytest.raises(exception.AccountLocked):
+            driver.authenticate(made['id'], 'right')
+        found = USERS.entity.find(driver.db, made['id'])
+        assert len(found['failures']) == sum(tried)
 
 
 def test_an_update_never_brings_a_deleted_user_back(driver, store, keyspace):
     made = make(driver)
-    failures = []
-
-    def update():
-        try:
-            driver.update_user(made['id'], {'email': 'late'})
-        except exception.UserNotFound as error:
-            failures.append(error)
-
-    with faults.hold(store, USERS.entity.update) as held:
-        late = in_thread(update)
-        assert held.reached.wait(faults.PATIENCE)
+    with faults.stalled(
+        store,
+        USERS.entity.update,
+        lambda: driver.update_user(made['id'], {'email': 'late'}),
+    ) as late:
         driver.delete_user(made['id'])
-        held.release()
-        late.join(faults.PATIENCE)
-    assert len(failures) == 1
+    assert isinstance(late.said, exception.UserNotFound)
     session = store._sessions.get().session
     assert not session.execute(
         f'SELECT id FROM {keyspace}."user" WHERE id = %s', (made['id'],)
     ).one()
 
 
-def test_a_failure_that_comes_late_makes_no_user(driver, store, conf):
-    conf.set_override('lockout_failure_attempts', 9, 'security_compliance')
-    try:
-        made = make(driver)
-
-        def wrong():
-            with pytest.raises(AssertionError):
-                driver.authenticate(made['id'], 'wrong')
-
-        with faults.hold(store, identity.FAIL) as held:
-            late = in_thread(wrong)
-            assert held.reached.wait(faults.PATIENCE)
-            driver.delete_user(made['id'])
-            held.release()
-            late.join(faults.PATIENCE)
-        with pytest.raises(exception.UserNotFound):
-            driver.get_user(made['id'])
-        assert made['id'] not in {
-            each['id'] for each in driver.list_users(Hints())
-        }
-        # And is no obstacle to another life of this id.
-        create(driver, made)
-        assert driver.authenticate(made['id'], 'right')['id'] == made['id']
-    finally:
-        conf.clear_override('lockout_failure_attempts', 'security_compliance')
+def test_a_failure_that_comes_late_makes_no_user(driver, store, comply):
+    comply('lockout_failure_attempts', 9)
+    made = make(driver)
+    with faults.stalled(
+        store,
+        identity.FAIL,
+        lambda: driver.authenticate(made['id'], 'wrong'),
+    ) as late:
+        driver.delete_user(made['id'])
+    assert isinstance(late.said, AssertionError)
+    with pytest.raises(exception.UserNotFound):
+        driver.get_user(made['id'])
+    assert made['id'] not in {
+        each['id'] for each in driver.list_users(Hints())
+    }
+    # And is no obstacle to another life of this id.
+    create(driver, made)
+    assert driver.authenticate(made['id'], 'right')['id'] == made['id']
 
 
 def test_of_two_renames_at_once_no_name_is_left_over(driver, store, impatient):
     made = make(driver)
-    with faults.hold(store, USERS.entity.update) as held:
-        late = in_thread(
-            lambda: driver.update_user(made['id'], {'name': 'late'})
-        )
-        assert held.reached.wait(faults.PATIENCE)
+    with faults.stalled(
+        store,
+        USERS.entity.update,
+        lambda: driver.update_user(made['id'], {'name': 'late'}),
+    ):
         driver.update_user(made['id'], {'name': 'early'})
-        held.release()
-        late.join(faults.PATIENCE)
     domain_id = made['domain_id']
     assert named(driver, domain_id, 'late') == made['id']
     for name in (made['name'], 'early'):
@@ -389,58 +338,130 @@ def test_a_refused_rename_keeps_the_name(driver, store):
     with pytest.raises(exception.Conflict):
         driver.update_user(made['id'], {'name': other['name']})
     for each in (made, other):
-        key = rows.name_key(store, each['domain_id'], each['name'])
         assert named(driver, each['domain_id'], each['name']) == each['id']
-        claim = store.one(USERS.claims.settle, USERS.claims.row, **key)
-        assert (claim['owner'], claim['state']) == (
-            each['id'],
-            uniqueness.HELD,
+        assert claim(store, each) == (each['id'], uniqueness.HELD)
+
+
+def test_of_two_passwords_at_once_both_are_in_the_history(
+    driver, store, comply
+):
+    comply('unique_last_password_count', 3)
+    made = make(driver)
+    with faults.stalled(
+        store,
+        USERS.entity.update,
+        lambda: driver.update_user(made['id'], {'password': 'late'}),
+    ):
+        driver.update_user(made['id'], {'password': 'early'})
+    assert driver.authenticate(made['id'], 'late')
+    for former in ('right', 'early', 'late'):
+        with pytest.raises(exception.PasswordHistoryValidationError):
+            driver.change_password(made['id'], former)
+
+
+class TestTakeOver:
+    """A name's claim is pending for longer than a minute.
+
+    Whoever is slow then must find out who has the name, and never do two.
+    """
+
+    @pytest.fixture
+    def later(self, monkeypatch):
+        """A function that lets the rest happen some seconds later."""
+        real = clock.utcnow
+
+        def go_on(time):
+            monkeypatch.setattr(clock, 'utcnow', lambda: real() + time)
+
+        return go_on
+
+    @pytest.fixture
+    def stall(self, driver, store):
+        """Creation of a user that waits at a statement."""
+        return lambda target, made: faults.stalled(
+            store, target, lambda: create(driver, made)
         )
 
+    @pytest.fixture
+    def only(self, driver, store):
+        """A function that asserts that one alone is there, and so called."""
 
-def test_of_two_passwords_at_once_both_are_in_the_history(driver, store, conf):
-    conf.set_override('unique_last_password_count', 3, 'security_compliance')
-    try:
+        def check(made, *others):
+            domain_id = made['domain_id']
+            assert claim(store, made) == (made['id'], uniqueness.HELD)
+            assert named(driver, domain_id, made['name']) == made['id']
+            assert rows.BY_DOMAIN.ids(store, domain_id) == [made['id']]
+            assert driver.authenticate(made['id'], 'right')
+            for other in others:
+                with pytest.raises(exception.UserNotFound):
+                    driver.get_user(other['id'])
+
+        return check
+
+    def test_before_the_user_is_written(self, driver, stall, later, only):
+        slow = new()
+        other = again(slow)
+        with stall(USERS.entity.insert, slow) as late:
+            later(AGE / 2)
+            with pytest.raises(exception.Conflict):
+                create(driver, other)  # it may be merely slow
+            later(2 * AGE)
+            create(driver, other)
+        assert isinstance(late.said, exception.Conflict)
+        only(other, slow)
+
+    def test_after_the_user_is_written(self, driver, stall, later, only):
+        slow = new()
+        other = again(slow)
+        with stall(USERS.claims.set_held, slow) as late:
+            later(2 * AGE)
+            with pytest.raises(exception.Conflict):
+                create(driver, other)
+        assert late.said is None
+        only(slow, other)
+
+    def test_while_somebody_looks_for_the_user(self, stall, later, only):
+        slow = new()
+        other = again(slow)
+        with stall(USERS.entity.insert, slow) as late:
+            later(2 * AGE)
+            with stall(USERS.claims.take_over, other) as taker:
+                late.finish()
+        assert late.said is None
+        assert isinstance(taker.said, exception.Conflict)
+        only(slow, other)
+
+    def test_two_that_take_it_over(self, driver, stall, later, only):
+        slow = new()
+        first, second = again(slow), again(slow)
+        with stall(USERS.entity.insert, slow) as late:
+            later(2 * AGE)
+            with stall(USERS.claims.take_over, first) as beaten:
+                with stall(USERS.claims.set_held, second) as winner:
+                    beaten.finish()
+                assert winner.said is None
+        for each in (late, beaten):
+            assert isinstance(each.said, exception.Conflict)
+        only(second, slow, first)
+
+    def test_a_renaming_that_stalls(self, driver, store, later, only):
+        """Gets its former name back, which nobody else could take."""
         made = make(driver)
-        with faults.hold(store, USERS.entity.update) as held:
-            late = in_thread(
-                lambda: driver.update_user(made['id'], {'password': 'late'})
-            )
-            assert held.reached.wait(faults.PATIENCE)
-            driver.update_user(made['id'], {'password': 'early'})
-            held.release()
-            late.join(faults.PATIENCE)
-        assert driver.authenticate(made['id'], 'late')
-        for former in ('right', 'early', 'late'):
-            with pytest.raises(exception.PasswordHistoryValidationError):
-                driver.change_password(made['id'], former)
-    finally:
-        conf.clear_override(
-            'unique_last_password_count', 'security_compliance'
-        )
-
-
-def test_a_creator_that_stalls_loses_its_name(driver, store, impatient):
-    made = new()
-    failures = []
-
-    def slow():
-        try:
-            create(driver, made)
-        except exception.Conflict as error:
-            failures.append(error)
-
-    with faults.hold(store, USERS.entity.insert) as held:
-        late = in_thread(slow)
-        assert held.reached.wait(faults.PATIENCE)
-        other = made | {'id': uuid.uuid4().hex}
-        create(driver, other)
-        held.release()
-        late.join(faults.PATIENCE)
-    assert len(failures) == 1
-    assert named(driver, made['domain_id'], made['name']) == other['id']
-    with pytest.raises(exception.UserNotFound):
-        driver.get_user(made['id'])
+        other = new(domain_id=made['domain_id'])
+        rename = {'name': other['name']}
+        with faults.stalled(
+            store,
+            USERS.entity.update,
+            lambda: driver.update_user(made['id'], rename),
+        ) as late:
+            later(2 * AGE)
+            create(driver, other)
+            with pytest.raises(exception.Conflict):
+                create(driver, again(made))
+        assert isinstance(late.said, exception.Conflict)
+        for each in (made, other):
+            assert claim(store, each) == (each['id'], uniqueness.HELD)
+            assert named(driver, each['domain_id'], each['name']) == each['id']
 
 
 def test_group_names_are_claims_too(driver, store):
@@ -510,21 +531,13 @@ class TestFederated:
     def test_who_comes_second_frees_no_claim(self, shadows, store):
         """The claim that it made first is the other one's by now."""
         each = self.identity()
-        failures = []
 
-        def slow():
-            try:
-                shadows.create_federated_user('domain', each)
-            except exception.Conflict as error:
-                failures.append(error)
+        def create():
+            return shadows.create_federated_user('domain', each)
 
-        with faults.hold(store, USERS.entity.insert) as held:
-            late = in_thread(slow)
-            assert held.reached.wait(faults.PATIENCE)
-            made = shadows.create_federated_user('domain', each)
-            held.release()
-            late.join(faults.PATIENCE)
-        assert len(failures) == 1
+        with faults.stalled(store, USERS.entity.insert, create) as late:
+            made = create()
+        assert isinstance(late.said, exception.Conflict)
         assert shadows.get_federated_user(*self.key(each)) == made
 
     def test_two_log_ins_at_once_make_one_user(self, shadows, store):
@@ -541,7 +554,9 @@ class TestFederated:
             except exception.Conflict:
                 outcomes.append('conflict')
 
-        threads = [in_thread(log_in) for _ in range(4)]
+        threads = [threading.Thread(target=log_in) for _ in range(4)]
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join(faults.PATIENCE)
         made = {said for said in outcomes if said != 'conflict'}

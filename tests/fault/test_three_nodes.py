@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What needs three nodes: migrators at once or dying, a race for a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cassandra.cluster
+import cassandra.policies
+import cassandra.query
+import command
+import keystone.conf
+import pytest
+from keystone import exception
+from lab.cassandra import Cluster
+
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token import errors, session
+from keystone_cassandra_token import store as stores
+from keystone_cassandra_token.drivers import identity
+from keystone_cassandra_token.schema import (
+    ddl,
+    describe,
+    files,
+    lease,
+    migrate,
+)
+from keystone_cassandra_token.session import Connection
+from keystone_cassandra_token.users import USERS
+from tests.conftest import point_at
+from tests.fault import at_once, faults
+
+#: Seconds after which something has gone wrong.
+PATIENCE = 240
+CREATORS = 16
+
+
+Run = Callable[[int], command.Command]
+
+
+@pytest.fixture(scope='module')
+def cluster() -> Iterator[Cluster]:
+    with Cluster.start(nodes=3, own=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope='module')
+def make_runs(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Run]:
+    """A function that makes a keyspace without tables.
+
+    It returns the command by the number of the node that it contacts first.
+    """
+
+    def make() -> Run:
+        name = f'three_{uuid.uuid4().hex[:12]}'
+
+        def on_node(number: int) -> command.Command:
+            return command.for_nodes(
+                tmp_path_factory.mktemp('conf'),
+                [cluster.nodes[number].address],
+                cluster.port,
+                name,
+            )
+
+        migrate.create_keyspace(
+            command.configuration(on_node(0).path), report=lambda line: None
+        )
+        return on_node
+
+    return make
+
+
+@pytest.fixture
+def runs(make_runs: Callable[[], Run]) -> Run:
+    return make_runs()
+
+
+@dataclasses.dataclass
+class FirstRuns:
+    """Three migrators that began at once, and came to their end."""
+
+    commands: list[command.Command]
+    codes: list[int]
+    outputs: list[tuple[str, str]]
+
+    @property
+    def keyspace(self) -> str:
+        conf = command.configuration(self.commands[0].path)
+        return str(conf.cassandra.keyspace)
+
+
+@pytest.fixture(scope='module')
+def first_runs(make_runs: Callable[[], Run]) -> FirstRuns:
+    runs = make_runs()
+    commands = [runs(number) for number in range(3)]
+    processes = [run.start('schema', 'apply') for run in commands]
+    try:
+        outputs = [
+            process.communicate(timeout=PATIENCE) for process in processes
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    return FirstRuns(commands, codes, outputs)
+
+
+def test_first_runs_at_once_converge(first_runs: FirstRuns) -> None:
+    assert 0 in first_runs.codes, first_runs.outputs
+    for code, (_, complaint) in zip(
+        first_runs.codes, first_runs.outputs, strict=True
+    ):
+        assert code == 0 or 'Another migrator is at work' in complaint
+    # Each node has the same tables, under the same ids.
+    found = []
+    for run in first_runs.commands:
+        conf = command.configuration(run.path)
+        assert migrate.apply(conf, report=lambda line: None) == files.latest()
+        assert migrate.verify(conf) == []
+        assert migrate.dump(conf) == describe.packaged()
+        with ddl.connected(conf) as connection:
+            rows = connection.session.execute(
+                'SELECT table_name, id FROM system_schema.tables'
+                ' WHERE keyspace_name = %s',
+                (connection.keyspace,),
+            )
+            found.append({row['table_name']: row['id'] for row in rows})
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.fixture
+def driver(
+    cluster: Cluster,
+    first_runs: FirstRuns,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[identity.Identity]:
+    """Users in the keyspace that the first runs made: three replicas."""
+    conf = keystone.conf.CONF
+    keystone.conf.configure()
+    options.register_opts(conf)
+    conf([], project='keystone', default_config_files=[])
+    monkeypatch.setattr(stores, '_shared', {})
+    point_at(conf, cluster, first_runs.keyspace)
+    migrate.apply(conf, report=lambda line: None)  # what is missing yet
+    yield identity.Identity()
+    stores.shared(conf).close()
+
+
+def create(start: Any, results: Any, domain_id: str, nodes: list[str]) -> None:
+    """Create a user of a wanted name; say its id, None if it is taken.
+
+    And which node was asked for the name.  After a 503 it tries again, as a
+    client does: that has left nothing which is in its own way.
+    """
+    driver = identity.Identity()
+    claims = []
+
+    def note(statements: Any, send: faults.Send) -> Any:
+        sent = send()
+        if USERS.claims.insert in statements:
+            claims.append(sent)
+        return sent
+
+    user_id = None
+    with faults.intercepted(driver.db, note):
+        connection = driver.db._sessions.get()
+        number = start.wait(60)
+        ask(connection, nodes[number % len(nodes)])
+        while True:
+            made = {
+                'id': uuid.uuid4().hex,
+                'name': 'wanted',
+                'domain_id': domain_id,
+                'enabled': True,
+            }
+            try:
+                driver.create_user(made['id'], made)
+                user_id = made['id']
+            except exception.Conflict:
+                pass
+            except errors.StoreUnavailable:
+                continue
+            break
+    asked = {sent.coordinator_host for sent in claims} - {None}
+    results.put((user_id, {node.address for node in asked}))
+
+
+def ask(connection: Connection, node: str) -> None:
+    """Let one node coordinate all that a connection asks from now on.
+
+    By itself the driver asks the first replica, and that is one for all.
+    """
+    only = cassandra.policies.WhiteListRoundRobinPolicy([node])
+    only.populate(connection.cluster, connection.cluster.metadata.all_hosts())
+    for profile in connection.cluster.profile_manager.profiles.values():
+        profile.load_balancing_policy = only
+
+
+def test_sixteen_processes_and_one_name(
+    cluster: Cluster, driver: identity.Identity
+) -> None:
+    connection = driver.db._sessions.get()
+    assert connection.replication == {'dc1': 3}
+    for _ in range(3):
+        domain_id = uuid.uuid4().hex
+        said = at_once.run(
+            create, (domain_id, cluster.contact_points), CREATORS
+        )
+        (winner,) = [user_id for user_id, _ in said if user_id is not None]
+        asked = set().union(*(nodes for _, nodes in said))
+        assert asked == set(cluster.contact_points)
+        # All that the losers wrote is gone, from every replica.
+        for table, column in (
+            ('user', 'id'),
+            ('user_by_domain', 'id'),
+            ('user_claim', 'owner'),
+        ):
+            found = {
+                row[column]
+                for row in everywhere(connection, table)
+                if row['domain_id'] in (domain_id, None)
+            }
+            assert found == {winner}, table
+        assert driver.get_user_by_name('wanted', domain_id)['id'] == winner
+
+
+def everywhere(connection: Connection, table: str) -> list[dict[str, Any]]:
+    """Return a table's rows as all replicas together have them."""
+    read = cassandra.query.SimpleStatement(
+        f'SELECT * FROM {connection.keyspace}."{table}"',
+        consistency_level=session.level_value('ALL'),
+    )
+    return list(connection.session.execute(read))
+
+
+def test_a_killed_migrator_leaves_a_lease_that_ends(runs: Run) -> None:
+    first, second = runs(0), runs(1)
+    process = first.start('schema', 'apply')
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if 'revocation' in line:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finally:
+        process.kill()
+        process.communicate()
+    done = second('schema', 'apply')
+    assert done.returncode == 1
+    assert f':{process.pid} holds the lease' in command.last_line(done)
+    status = second('schema', 'status')
+    assert status.returncode == 1
+    deadline = time.monotonic() + PATIENCE
+    while done.returncode:
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(2)
+        done = second('schema', 'apply')
+    conf = command.configuration(second.path)
+    assert migrate.verify(conf) == []
+
+
+def test_nodes_that_disagree_stop_the_migrator(
+    runs: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ddl, 'AGREEMENT_TIMEOUT', 3.0)
+    conf = command.configuration(runs(0).path)
+    migrate.apply(conf, report=lambda line: None)
+    text = files.migrations()[0].statements(conf.cassandra.keyspace)[0]
+    with ddl.connected(conf) as connection:
+        # The control connection's node says that its schema is another.
+        node = connection.cluster.get_control_connection_host()
+        own = on_host(
+            connection, node, 'SELECT schema_version FROM system.local'
+        ).one()['schema_version']
+        setting = (
+            "UPDATE system.local SET schema_version = {} WHERE key = 'local'"
+        )
+        on_host(connection, node, setting.format(uuid.uuid4()))
+        try:
+            with pytest.raises(migrate.MigrationError, match='do not agree'):
+                ddl.alter(connection, text)
+        finally:
+            on_host(connection, node, setting.format(own))
+        ddl.alter(connection, text)
+
+
+def on_host(connection: Connection, host: Any, text: str) -> Any:
+    """Run a statement on one node, once the driver is connected to it.
+
+    On a busy machine nodes take each other for dead, and the driver hears.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return connection.session.execute(text, host=host)
+        except cassandra.cluster.NoHostAvailable:
+            assert time.monotonic() < deadline
+            time.sleep(1)
+
+
+def test_a_node_that_hangs_stops_the_migrator_or_not_at_all(
+    cluster: Cluster, runs: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ddl, 'AGREEMENT_TIMEOUT', 3.0)
+    monkeypatch.setattr(ddl, 'STATEMENT_TIMEOUT', 10.0)
+    conf = command.configuration(runs(0).path)
+    paused = cluster.nodes[2]
+    lines = []
+
+    def pause(line: str) -> None:
+        lines.append(line)
+        if 'token' in line:
+            paused.pause()
+
+    try:
+        # In one line that the command prints, never with a half-made record.
+        with pytest.raises(
+            (migrate.MigrationError, lease.LeaseTaken, errors.StoreUnavailable)
+        ):
+            migrate.apply(conf, report=pause)
+    finally:
+        paused.resume()
+    assert any('token' in line for line in lines)
+    recorded = migrate.status(conf).applied
+    assert len(recorded) < files.latest()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            migrate.apply(conf, report=lambda line: None)
+            break
+        except (
+            migrate.MigrationError,
+            lease.LeaseTaken,
+            errors.StoreUnavailable,
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(2)
+    assert migrate.verify(conf) == []
+    assert recorded.items() <= migrate.status(conf).applied.items()
