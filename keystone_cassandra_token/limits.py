@@ -65,9 +65,14 @@ REGISTERED_LIMITS = Named(
 def is_remnant(registered_limit: Mapping[str, Any]) -> bool:
     """Return whether it is what a change left of a deleted one.
 
-    That is how a deletion and a change in two regions can end.
+    That is how a deletion and a change in two regions can end: only what was
+    changed is there.
     """
-    return registered_limit['default_limit'] is None
+    return None in (
+        registered_limit['service_id'],
+        registered_limit['resource_name'],
+        registered_limit['default_limit'],
+    )
 
 
 REGISTERED_LIMIT_KIND = Kind.of(

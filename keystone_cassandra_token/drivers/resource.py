@@ -352,9 +352,14 @@ class Resource(Driver, base.ResourceDriverBase):
         )
         return gone is not None
 
-    def _open(self, project_id: str, closed_at: datetime.datetime) -> None:
-        """Let a project have children again, if it is closed since then."""
-        PROJECTS.entity.change(
+    def _open(
+        self, project_id: str, closed_at: datetime.datetime
+    ) -> Project | None:
+        """Let a project have children again, if it is closed since then.
+
+        Return what it is now, None if it is gone.
+        """
+        return PROJECTS.entity.change(
             self.db,
             project_id,
             lambda now: (
@@ -378,21 +383,21 @@ class Resource(Driver, base.ResourceDriverBase):
             found = PROJECTS.entity.find(
                 self.db, above, PROJECTS.entity.settle
             )
+            closed_at = found and found['closed_at']
+            if closed_at and clock.utcnow() - closed_at >= _CLOSED:
+                # Unless it was deleted, or closed again, just before.
+                found = self._open(above, closed_at)
             if found is None:
                 PROJECTS.remove(self.db, project['id'])
                 if name == 'domain_id':
                     raise exception.DomainNotFound(domain_id=above)
                 raise exception.ProjectNotFound(project_id=above)
-            closed_at = found['closed_at']
-            if closed_at is None:
-                continue
-            if clock.utcnow() - closed_at < _CLOSED:
+            if found['closed_at'] is not None:
                 PROJECTS.remove(self.db, project['id'])
                 raise exception.Conflict(
                     type='project',
                     details=_('%s is being deleted') % above,
                 )
-            self._open(above, closed_at)
 
     def _with_any(self, tags: Iterable[str]) -> list[str]:
         """Return the ids of the projects that have one of some tags."""

@@ -449,6 +449,35 @@ class TestForeignKeys:
         assert ours.get_project(parent['id']) == parent
         assert len(left_below(store, parent)) == 1
 
+    def test_who_opens_late_finds_it_gone(self, ours, store, monkeypatch):
+        """The parent is closed for long, and goes before it is opened."""
+        parent = make(ours, make(ours))
+        with faults.crash(store, 6):
+            ours.delete_project(parent['id'])
+        monkeypatch.setattr(resource, '_CLOSED', -resource._CLOSED)
+        refused = []
+
+        def add():
+            with pytest.raises(exception.ProjectNotFound) as raised:
+                make(ours, parent)
+            refused.append(raised)
+
+        with faults.hold(store, PROJECTS.entity.settle) as held:
+            late = threading.Thread(target=add)
+            late.start()
+            assert held.reached.wait(faults.PATIENCE)
+            late_open = resource.Resource._open
+
+            def gone_first(driver, project_id, closed_at):
+                PROJECTS.remove(store, project_id)
+                return late_open(driver, project_id, closed_at)
+
+            monkeypatch.setattr(resource.Resource, '_open', gone_first)
+            held.release()
+            late.join(faults.PATIENCE)
+        assert refused
+        assert left_below(store, parent) == []
+
     def test_many_do_both_at_once(self, ours, store):
         """Never an orphan that no call can see."""
         domain = make(ours)

@@ -189,7 +189,11 @@ class TestCommands:
             ('domain_config_upload', '--domain-name', 'Default'),
             ('bootstrap', '--bootstrap-password', _PASSWORD),
             ('project_setup', '--project-name', 'another'),
-            ('user_setup', '--username', 'another', '--password', 'secret'),
+            (
+                'user_setup',
+                '--username=another',
+                '--user-password-plain=secret',
+            ),
         ],
         ids=lambda words: words[0],
     )
