@@ -130,12 +130,17 @@ class Entity:
         )
 
     def find(
-        self, db: Store, entity_id: str, read: cql.Statement | None = None
+        self,
+        db: Store,
+        entity_id: str | None,
+        read: cql.Statement | None = None,
     ) -> dict[str, Any] | None:
-        """Return an entity, or None.
+        """Return an entity, or None; of the id None there is none.
 
         :param read: another read of its columns by id.
         """
+        if entity_id is None:
+            return None  # Cassandra takes it for an error
         return _born(db.one(read or self.get, self.row, id=entity_id))
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:

@@ -313,3 +313,7 @@ class TestClocks:
         driver.create_credential(values['id'], values)
         assert get(driver, values['id']) == values
         assert listed(driver, values) == [True] * 3
+
+
+def test_of_no_id_there_is_no_entity(store):
+    assert CREDENTIALS.find(store, None) is None
