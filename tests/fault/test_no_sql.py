@@ -193,6 +193,7 @@ class TestCommands:
                 'user_setup',
                 '--username=another',
                 '--user-password-plain=secret',
+                f'--user-id={uuid.uuid4().hex}',
             ),
         ],
         ids=lambda words: words[0],
