@@ -49,20 +49,26 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def create_federated_object(self, fed_dict: Mapping[str, Any]) -> None:
         identity = users.federated(fed_dict)
         user_id = fed_dict['user_id']
+        key = _key(identity)
+        tried = False
 
         def added(user: User) -> dict[str, Any]:
+            nonlocal tried
+            # To claims what a user has already is no conflict.
+            tried = not _has(user, key)
+            if not tried:
+                raise _conflict(FEDERATED_NAMES)
             return {'federated': [*(user['federated'] or ()), identity]}
 
         def removed(user: User) -> dict[str, Any]:
             kept = [e for e in user['federated'] or () if e != identity]
             return {'federated': kept}
 
-        with self._claimed(
-            FEDERATED_NAMES,
-            user_id,
-            _key(identity),
-            undo=lambda: USERS.entity.change(self.db, user_id, removed),
-        ):
+        def undo() -> None:
+            if tried:
+                USERS.entity.change(self.db, user_id, removed)
+
+        with self._claimed(FEDERATED_NAMES, user_id, key, undo=undo):
             if USERS.entity.change(self.db, user_id, added) is None:
                 raise exception.UserNotFound(user_id=user_id)
 

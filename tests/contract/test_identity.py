@@ -18,7 +18,7 @@ from oslo_utils import fixture as time_fixture
 from keystone_cassandra_token import clock, memberships, users
 from keystone_cassandra_token.drivers import identity
 from keystone_cassandra_token.users import USERS
-from tests.contract import sql_oracle
+from tests.contract import emptying, sql_oracle
 from tests.fault import faults
 
 MODELS = (
@@ -33,6 +33,17 @@ MODELS = (
     sql_model.User,
     sql_federation.FederationProtocolModel,
     sql_federation.IdentityProviderModel,
+)
+TABLES = (
+    'user',
+    'user_by_domain',
+    'user_by_default_project',
+    'user_claim',
+    'group',
+    'group_by_domain',
+    'group_claim',
+    'membership_by_user',
+    'membership_by_group',
 )
 DOMAINS = ['domain-1', 'domain-2']
 NAMES = ['anna', 'bert', 'carl']
@@ -219,7 +230,7 @@ def test_sequences_give_equal_answers(
     )
     @given(st.lists(calls, min_size=12, max_size=30))
     def compare(sequence):
-        empty(store, keyspace)
+        emptying.truncate(store, keyspace, *TABLES)
         sql_oracle.empty(*MODELS)
         with time_fixture.TimeFixture() as time:
             for call in sequence:
@@ -239,23 +250,6 @@ def test_sequences_give_equal_answers(
     happened = {name for name, _ in seen}
     assert len(happened) > 15
     assert len([said for _, said in seen if said]) > 5
-
-
-def empty(store, keyspace):
-    session = store._sessions.get().session
-    for table in (
-        '"user"',
-        'user_by_domain',
-        'user_by_default_project',
-        'user_claim',
-        '"group"',
-        'group_by_domain',
-        'group_claim',
-        'membership_by_user',
-        'membership_by_group',
-    ):
-        if session.execute(f'SELECT * FROM {keyspace}.{table} LIMIT 1').one():
-            session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
 
 
 def make(driver, **values):

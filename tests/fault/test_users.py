@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users and groups under crashes, lost replies and races."""
 
+import contextlib
 import datetime
 import threading
 import types
@@ -539,6 +540,44 @@ class TestFederated:
             made = create()
         assert isinstance(late.said, exception.Conflict)
         assert shadows.get_federated_user(*self.key(each)) == made
+
+    def test_crashes_while_an_identity_is_added(self, shadows, store):
+        made = shadows.create_federated_user('domain', self.identity())
+        wanted = []
+
+        def prepare():
+            wanted.append(self.identity() | {'user_id': made['id']})
+            return wanted[-1]
+
+        for _, each in faults.each_crash(
+            store, prepare, shadows.create_federated_object
+        ):
+            with contextlib.suppress(exception.Conflict):
+                shadows.create_federated_object(each)
+            found = shadows.get_federated_user(*self.key(each))
+            assert found['id'] == made['id']
+        self.has(shadows, made, 1 + len(wanted))
+
+    def test_an_identity_added_twice_at_once(self, shadows, store):
+        """Is there once, and is not taken away by who comes second."""
+        made = shadows.create_federated_user('domain', self.identity())
+        wanted = self.identity() | {'user_id': made['id']}
+
+        def add():
+            shadows.create_federated_object(wanted)
+
+        with faults.stalled(store, USERS.entity.update, add) as late:
+            add()
+        assert isinstance(late.said, exception.Conflict)
+        with pytest.raises(exception.Conflict):
+            add()
+        found = shadows.get_federated_user(*self.key(wanted))
+        assert found['id'] == made['id']
+        self.has(shadows, made, 2)
+
+    def has(self, shadows, made, count):
+        (found,) = shadows.get_federated_objects(made['id'])
+        assert len(found['protocols']) == count
 
     def test_two_log_ins_at_once_make_one_user(self, shadows, store):
         each = self.identity()
