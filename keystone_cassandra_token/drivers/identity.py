@@ -40,12 +40,18 @@ from keystone_cassandra_token import (
     pages,
     users,
 )
-from keystone_cassandra_token.cql import mutate, mutate_read, scan, write
+from keystone_cassandra_token.cql import (
+    mutate,
+    mutate_read,
+    read,
+    scan,
+    write,
+)
 from keystone_cassandra_token.entity import AT_ONCE
 from keystone_cassandra_token.groups import GROUP, GROUPS
 from keystone_cassandra_token.named import conflict
 from keystone_cassandra_token.recent import Recent
-from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.rows import Row, json_text
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.users import USER, USERS
 
@@ -58,6 +64,9 @@ _GROUP_FILTERS = groups.ATTRIBUTES
 LIST_USERS = scan(f'SELECT {USER} FROM user')
 LIST_GROUPS = scan(f'SELECT {GROUP} FROM group')
 
+# A log-in has read the rest already.
+KNOWN = Row('incarnation', federated=json_text)
+GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
 FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
 FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
 EPOCH = Row('lock_epoch')
@@ -279,13 +288,13 @@ class Identity(Driver, base.IdentityDriverBase):
         self, user_id: str, hints: driver_hints.Hints
     ) -> list[Entity]:
         # At once, since each log-in waits for them; also the groups that
-        # the user had last time.
-        asked = USERS.entity.ask(self.db, user_id)
-        of_user = memberships.ask_of_user(self.db, user_id)
+        # the user had last time, and these first: they take longest.
         likely = _GROUPS_OF.get(user_id)
         meanwhile = likely and GROUPS.entity.ask_some(self.db, likely)
+        of_user = memberships.ask_of_user(self.db, user_id)
+        asked = self.db.ask(GET_KNOWN, KNOWN, id=user_id)
         user = asked()
-        if user is None:
+        if user is None or user['incarnation'] is None:
             raise exception.UserNotFound(user_id=user_id)
         lasting = of_user()
         expiring = {}

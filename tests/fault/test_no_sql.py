@@ -205,6 +205,51 @@ class TestCommands:
         configuration.write_text('[ldap]\nurl = ldap://localhost\n')
         keystone.manage(*words)
 
+    def test_credentials_outlive_a_rotation_of_keys(
+        self, keystone: Keystone, client: Client, cassandra_cluster: Cluster
+    ) -> None:
+        login = client.log_in('admin', _PASSWORD, **ADMIN_SCOPE)
+        secret = uuid.uuid4().hex
+        made = client.call(
+            'POST',
+            '/credentials',
+            login.auth_token,
+            {
+                'credential': {
+                    'type': 'cert',
+                    'blob': secret,
+                    'user_id': login.user_id,
+                    'project_id': login.project_id,
+                }
+            },
+        )
+
+        def stored() -> tuple[str, str]:
+            keyspace = keystone.settings['cassandra']['keyspace']
+            with cassandra_cluster.connect() as session:
+                row = session.execute(
+                    'SELECT encrypted_blob, key_hash'
+                    f' FROM {keyspace}.credential WHERE id = %s',
+                    (made['id'],),
+                ).one()
+            return row.encrypted_blob, row.key_hash
+
+        keystone.manage('credential_migrate', *_OWNER)
+        before = stored()
+        keystone.manage('credential_rotate', *_OWNER)
+        # Not twice: this one's key would be gone.
+        with pytest.raises(ServerError):
+            keystone.manage('credential_rotate', *_OWNER)
+        keystone.manage('credential_migrate', *_OWNER)
+        after = stored()
+        assert before[1] != after[1]
+        assert secret not in before[0] + after[0]
+        keystone.manage('credential_rotate', *_OWNER)
+        shown = client.request(
+            'GET', f'/credentials/{made["id"]}', login.auth_token
+        )
+        assert shown.json()['credential']['blob'] == secret
+
     def test_keystones_own_doctor(self, keystone: Keystone) -> None:
         """It takes no connection for SQLite, and warns of that alone."""
         with pytest.raises(ServerError, match='exited with 1') as raised:

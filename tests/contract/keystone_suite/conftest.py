@@ -14,7 +14,7 @@ All other namespaces stay on SQL (SQLite in memory).  With the environment
 variable ``KEYSTONE_CASSANDRA_STOCK`` set nothing is exchanged and nothing
 left out: what fails then is Keystone's own.
 
-With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/4``, say, only the second quarter
+With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/8``, say, only the second eighth
 of the tests that go through Keystone's API is run, and all others; without
 it all are.
 
@@ -212,7 +212,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
         1 <= int(number) <= int(of)
     ):
         raise pytest.UsageError(
-            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/4'
+            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/8'
         )
     return [
         name

@@ -97,7 +97,8 @@ def write_named(
             found,
             named.claims.insert,
             (
-                {**named.key(db, each), 'owner': each['id'], 'claimed_at': now}
+                {**key, 'owner': each['id'], 'claimed_at': now}
                 for each in some
+                for key in named.keys(db, each)
             ),
         )

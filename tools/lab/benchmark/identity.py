@@ -8,6 +8,7 @@ third of a second by design and the same in both, is left out.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -30,12 +31,13 @@ from keystone_cassandra_token.drivers import (
     credential,
     identity,
 )
-from keystone_cassandra_token.index import shard_of
+from keystone_cassandra_token.index import SHARDS, shard_of
 from lab.benchmark import fill, stage, systems
 from lab.benchmark.clients import Pool, all_stopped
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.stage import Turn, say, take_turns
 from lab.benchmark.systems import Order, Place, Systems
+from lab.cassandra import Cluster
 from lab.mariadb import MariaDB
 
 DOMAIN = 'domain'
@@ -120,6 +122,7 @@ def run(plan: Plan) -> tuple[Measurements, dict[str, str]]:
             f' {ASKED} users are in {GROUPS_OF_A_USER} groups each and have'
             ' a credential and an application credential'
         )
+        context['Partitions'] = sizes(cluster, place.name, plan)
         for clients in sorted(plan.clients):
             say(f'measuring with {clients} clients')
             turns = [
@@ -137,6 +140,24 @@ def run(plan: Plan) -> tuple[Measurements, dict[str, str]]:
             ]
             take_turns(measured, turns, plan.rounds)
     return measured, context
+
+
+def sizes(cluster: Cluster, keyspace: str, plan: Plan) -> str:
+    """Return how large partitions are, and with a million users would be."""
+    rows = collections.Counter(
+        shard_of(user_id(number)) for number in range(plan.users)
+    )
+    most = max(rows.values())
+    measured = stage.largest_partition(cluster, f'{keyspace}.user_by_domain')
+    row = stage.largest_partition(cluster, f'{keyspace}.user')
+    each = measured / most
+    million = each * 1_000_000 / SHARDS
+    return (
+        f'{most} of {plan.users} users are in the largest of {SHARDS} shards'
+        f' of user_by_domain, {measured} bytes, {each:.1f} for each; of'
+        f' 1000000 users a shard would be {million / 1e6:.1f} MB. The largest'
+        f' row of user is {row} bytes'
+    )
 
 
 def user_id(number: int) -> str:

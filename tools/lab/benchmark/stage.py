@@ -131,6 +131,19 @@ def settle(cluster: Cluster, timeout: float = 120) -> None:
         time.sleep(1)
 
 
+def largest_partition(cluster: Cluster, table: str) -> int:
+    """Return the bytes of a table's largest partition, once it is flushed.
+
+    :param table: ``keyspace.table``.
+    :raises LabError: if the node does not tell.
+    """
+    told = cluster.nodes[0].nodetool('tablestats', table)
+    found = re.search(r'Compacted partition maximum bytes: (\d+)', told)
+    if found is None:
+        raise LabError(f'nodetool does not tell the size of {table}')
+    return int(found[1])
+
+
 def context(pool: Pool) -> dict[str, str]:
     """Return what the figures depend on, by name."""
     version = pool.call(cassandra_version)
