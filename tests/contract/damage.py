@@ -217,7 +217,11 @@ CASES = [
         'user',
         'user',
         ('id', 'domain_id', 'name', 'default_project_id'),
-        without=('federated_claim', 'nonlocal_claim'),
+        without=(
+            'federated_user_by_idp',
+            'federated_claim',
+            'nonlocal_claim',
+        ),
     ),
     Case(
         'user',
@@ -229,7 +233,12 @@ CASES = [
         'user',
         'nonlocal_user',
         ('id', 'domain_id', 'name'),
-        without=('user_by_default_project', 'user_claim', 'federated_claim'),
+        without=(
+            'user_by_default_project',
+            'federated_user_by_idp',
+            'user_claim',
+            'federated_claim',
+        ),
     ),
     Case('group', 'group', ('id', 'domain_id', 'name')),
     Case(

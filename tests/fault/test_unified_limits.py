@@ -375,7 +375,7 @@ class TestFailures:
             wanted = several()
             create, is_there = driver.create_registered_limits, is_registered
         second = wanted[-2]  # the last one is held first
-        key = kind.key(
+        (key,) = kind.keys(
             store, second | {'registered_limit_id': registered['id']}
         )
         holds = []
