@@ -27,7 +27,8 @@ from lab.processes import Group, kill_marked
 
 CONTACT_POINTS = 'KEYSTONE_CASSANDRA_CONTACT_POINTS'
 STATE = 'cluster.json'
-HEAP_MB = 384
+#: Each table takes its share: the tests have some hundred at once.
+HEAP_MB = 900
 FIRST_COMPILER = ('-XX:TieredStopAtLevel=1',)
 
 

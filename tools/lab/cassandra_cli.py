@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         '--heap-mb',
         type=_number(256, 65536),
         metavar='MB',
-        help='heap of each node (default: 384)',
+        help='heap of each node (default: 900)',
     )
     it.add_argument(
         '--port',

@@ -37,7 +37,7 @@ class Node:
         shift: int,
         datacenter: str,
         directory: str,
-        heap_mb: int = 384,
+        heap_mb: int = 900,
         java_options: Sequence[str] = (),
         encrypted: bool = False,
         passwords: bool = False,
