@@ -65,18 +65,17 @@ class Named:
         return keys if isinstance(keys, list) else [keys]
 
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
-        """Return the entity that has a name, or None."""
+        """Return the entity that has a name, or None.
+
+        Who had it last is asked first: it gives its claim up only after its
+        row has another name, or is gone.
+        """
         name = tuple(sorted(key.items()))
-        # Who had it last is read meanwhile: then one round trip is enough.
-        likely = self._owners.get(name)
-        asked = self.claims.ask_owner(db, **key)
-        meanwhile = likely and self.entity.ask(db, likely)
-        owner = asked()
-        if meanwhile and owner == likely:
-            found = meanwhile()
-        else:
-            found = None if owner is None else self.entity.find(db, owner)
-        self._owners.set(name, owner)
+        found = self.entity.find(db, self._owners.get(name))
+        if found is None or key not in self.keys(db, found):
+            owner = self.claims.owner(db, **key)
+            found = self.entity.find(db, owner)
+            self._owners.set(name, owner)
         # A claim can be there before its entity, and after.
         return found if found and key in self.keys(db, found) else None
 

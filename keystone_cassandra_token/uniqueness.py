@@ -150,17 +150,8 @@ class Claims:
 
     def owner(self, db: Store, **key: Any) -> str | None:
         """Return who has the name, or None."""
-        return self.ask_owner(db, **key)()
-
-    def ask_owner(self, db: Store, **key: Any) -> Callable[[], str | None]:
-        """Ask who has the name; return a function that waits for it."""
-        answer = db.ask(self.get, self.row, **key)
-
-        def owner() -> str | None:
-            row = answer()
-            return row['owner'] if row else None
-
-        return owner
+        row = db.one(self.get, self.row, **key)
+        return row['owner'] if row else None
 
     def owners(self, db: Store, **part: Any) -> list[str]:
         """Return who has names with this part; some may have none yet."""

@@ -187,9 +187,18 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         return [limit['id'] for limit in found]
 
     def _all(self) -> list[Stored]:
-        """Return all registered limits."""
-        found = REGISTERED_LIMITS.entity.all(self.db)
-        return [each for each in found if not rows.is_remnant(each)]
+        """Return all registered limits, as they were made or last renamed.
+
+        SQL too lists them as they were made.
+        """
+        return sorted(
+            (
+                each
+                for each in REGISTERED_LIMITS.entity.all(self.db)
+                if not rows.is_remnant(each)
+            ),
+            key=lambda each: clock.micros_of(each['incarnation']),
+        )
 
     def _registered(self, registered_limit_id: str) -> Stored:
         found = REGISTERED_LIMITS.entity.find(self.db, registered_limit_id)

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from keystone.common import sql
 from keystone.identity.backends import sql_model
+from keystone.identity.mapping_backends import sql as mapping_sql
 
-from keystone_cassandra_token import clock, users
-from keystone_cassandra_token.drivers import identity, shadow_users
+from keystone_cassandra_token import clock, memberships, users
+from keystone_cassandra_token.drivers import (
+    id_mapping,
+    identity,
+    shadow_users,
+)
 from keystone_cassandra_token.users import USERS
 
 
@@ -93,51 +98,100 @@ class UserRef:
 
 
 class Session:
-    """A session that knows users from Cassandra, and saves them."""
+    """A session that knows the models that the tests look at."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.seen: list[UserRef] = []
+    def __init__(self) -> None:
+        self._seen: list[UserRef] = []
 
     def get(self, model: Any, key: Any) -> Any:
         if model is not sql_model.User:
-            return self._inner.get(model, key)
+            raise NotImplementedError(model)
         stored = USERS.entity.find(identity.Identity().db, key)
         if stored is None:
             return None
-        self.seen.append(UserRef(stored))
-        return self.seen[-1]
+        self._seen.append(UserRef(stored))
+        return self._seen[-1]
+
+    def query(self, model: Any) -> Query:
+        return Query(_READERS[model])
 
     def add(self, entity: Any) -> None:
         if isinstance(entity, sql_model.User):
             _create(entity)
-        else:
-            self._inner.add(entity)
+        elif isinstance(entity, sql_model.ExpiringUserGroupMembership):
+            memberships.renew(
+                identity.Identity().db,
+                entity.user_id,
+                entity.group_id,
+                entity.idp_id,
+            )
+        elif entity not in self._seen:
+            raise NotImplementedError(type(entity))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+    def save(self) -> None:
+        for user in self._seen:
+            user.save()
 
 
-class Sql:
-    """``keystone.common.sql``, but for these sessions."""
+@contextlib.contextmanager
+def session() -> Iterator[Session]:
+    """Stand for ``session_for_read`` and ``session_for_write``."""
+    opened = Session()
+    yield opened
+    opened.save()
 
-    @staticmethod
-    @contextlib.contextmanager
-    def session_for_read() -> Iterator[Session]:
-        with sql.session_for_read() as inner:
-            yield Session(inner)
 
-    @staticmethod
-    @contextlib.contextmanager
-    def session_for_write() -> Iterator[Session]:
-        with sql.session_for_write() as inner:
-            session = Session(inner)
-            yield session
-            for user in session.seen:
-                user.save()
+class Query:
+    """A query of a model: ``all``, ``count``, and ``filter_by`` once."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sql, name)
+    def __init__(self, read: Callable[..., list[Any]]) -> None:
+        self._read = read
+
+    def filter_by(self, **values: str) -> Query:
+        return Query(functools.partial(self._read, **values))
+
+    def all(self) -> list[Any]:
+        return self._read()
+
+    def count(self) -> int:
+        return len(self._read())
+
+
+def _federated(user_id: str = '', idp_id: str = '') -> list[Any]:
+    """Return federated objects: of one user, or of an identity provider."""
+    db = shadow_users.ShadowUsers().db
+    stored = (
+        [USERS.entity.find(db, user_id)]
+        if user_id
+        else USERS.entity.scanned(db, shadow_users.LIST)
+    )
+    return [
+        each
+        for user in stored
+        if user
+        for each in user['federated'] or ()
+        if idp_id in ('', each['idp_id'])
+    ]
+
+
+def _mappings() -> list[Any]:
+    db = id_mapping.IDMappings().db
+    return [
+        types.SimpleNamespace(to_dict=lambda mapping=mapping: mapping)
+        for mapping in db.iterate(id_mapping.LIST, id_mapping.MAPPING)
+    ]
+
+
+_READERS: dict[Any, Callable[..., list[Any]]] = {
+    sql_model.FederatedUser: _federated,
+    sql_model.UserGroupMembership: lambda user_id: memberships.of_user(
+        identity.Identity().db, user_id
+    ),
+    sql_model.ExpiringUserGroupMembership: (
+        lambda user_id: memberships.asserted(identity.Identity().db, user_id)
+    ),
+    mapping_sql.IDMapping: _mappings,
+}
 
 
 def _create(user: sql_model.User) -> None:

@@ -1,41 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run Keystone's own tests on the drivers, without touching a line of them.
 
-Each ``test_*.py`` of this folder takes the test classes of one module of
-``keystone.tests`` as they are.  While they run
+A plugin of pytest for the packages ``keystone.tests.unit`` and
+``keystone.tests.protection`` of the installed Keystone; ``tools/test
+conformance`` tells pytest of both.  While a test runs
 
 - a driver that is asked for as ``sql`` or ``fernet`` (the providers of tokens
-  and receipts), by default or in so many words, is the one for Cassandra,
-  where there is one;
-- a SQL class that a module names directly is ours;
-- before each test the tables that were written since are truncated.
+  and receipts), by default or in so many words, is the one for Cassandra;
+- a SQL class that a module of tests names directly is ours;
+- there is no SQL: who makes an engine gets an exception, and the test fails,
+  also if it does not mind the exception;
+- a test that looks at the SQL model looks at our rows
+  (:mod:`~tests.conformance.through_driver`);
+- the tables that the test before it wrote are empty.
 
-All other namespaces stay on SQL (SQLite in memory).  With the environment
-variable ``KEYSTONE_CASSANDRA_STOCK`` set nothing is exchanged and nothing
-left out: what fails then is Keystone's own.
-
-With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/8``, say, only the second eighth
-of the tests that go through Keystone's API is run, and all others; without
-it all are.
+With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done and nothing left
+out: what fails then is Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set
+to ``2/8``, say, the second eighth is run of the tests that go through
+Keystone's API, and all others; without it all are.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
-matches no test fails the run, and so does a skip that is not listed.  Not
-here at all are ``token.test_fernet_provider``, ``token.test_jws_provider``,
-``token.test_token_serialization`` and ``token.test_mysql_pool_reproducer``
-(the formats and keys of other providers, and MySQL's connections).
+matches no test fails the run.  A test may skip itself with the reasons that
+are listed there only.
 """
 
 from __future__ import annotations
 
 import collections
 import fnmatch
+import functools
 import gc
 import os
 import pathlib
+import tempfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+import fixtures
 import freezegun
 import keystone.application_credential.backends.sql
 import keystone.conf.identity
@@ -46,17 +48,11 @@ import keystone.policy.backends.sql
 import keystone.resource.backends.sql
 import keystone.resource.config_backends.sql
 import keystone.revoke.backends.sql
+import keystone.tests
 import pytest
-from keystone.common import manager
-from keystone.tests.unit import (
-    identity_mapping,
-    test_backend_sql,
-    test_v3_identity,
-)
-from keystone.tests.unit.identity import test_backend_sql as identity_sql_tests
-from keystone.tests.unit.identity.shadow_users import (
-    test_backend as shadow_tests,
-)
+import sqlalchemy
+import sqlalchemy.engine.create
+from keystone.common import manager, sql
 from lab.cassandra import Cluster
 from oslo_config import cfg
 
@@ -66,7 +62,6 @@ from keystone_cassandra_token.drivers import (
     application_credential,
     domain_config,
     endpoint_policy,
-    id_mapping,
     identity,
     policy,
     resource,
@@ -74,35 +69,39 @@ from keystone_cassandra_token.drivers import (
     shadow_users,
 )
 from keystone_cassandra_token.schema.level import SETTING
+from tests.conformance import summary, through_driver
 from tests.conftest import made_keyspace, point_at
-from tests.contract import left_out
-from tests.contract.keystone_suite import through_driver
 
 HERE = pathlib.Path(__file__).parent
+KEYSTONE_TESTS = pathlib.Path(keystone.tests.__file__).parent
 STOCK = 'KEYSTONE_CASSANDRA_STOCK' in os.environ
 
 #: Asked for -> given, by namespace.
 EXCHANGED = {
-    'keystone.token.provider': {'fernet': 'cassandra'},
-    'keystone.revoke': {'sql': 'cassandra'},
-    'keystone.trust': {'sql': 'cassandra'},
-    'keystone.credential': {'sql': 'cassandra'},
-    'keystone.identity': {'sql': 'cassandra'},
-    'keystone.identity.shadow_users': {'sql': 'cassandra'},
-    'keystone.identity.id_mapping': {'sql': 'cassandra'},
-    'keystone.application_credential': {'sql': 'cassandra'},
-    'keystone.federation': {'sql': 'cassandra'},
-    'keystone.oauth1': {'sql': 'cassandra'},
     'keystone.receipt.provider': {'fernet': 'cassandra'},
-    'keystone.resource': {'sql': 'cassandra'},
-    'keystone.assignment': {'sql': 'cassandra'},
-    'keystone.unified_limit': {'sql': 'cassandra'},
-    'keystone.role': {'sql': 'cassandra'},
-    'keystone.resource.domain_config': {'sql': 'cassandra'},
-    'keystone.catalog': {'sql': 'cassandra'},
-    'keystone.endpoint_filter': {'sql': 'cassandra'},
-    'keystone.endpoint_policy': {'sql': 'cassandra'},
-    'keystone.policy': {'sql': 'cassandra'},
+    'keystone.token.provider': {'fernet': 'cassandra'},
+} | {
+    f'keystone.{name}': {'sql': 'cassandra'}
+    for name in (
+        'application_credential',
+        'assignment',
+        'catalog',
+        'credential',
+        'endpoint_filter',
+        'endpoint_policy',
+        'federation',
+        'identity',
+        'identity.id_mapping',
+        'identity.shadow_users',
+        'oauth1',
+        'policy',
+        'resource',
+        'resource.domain_config',
+        'revoke',
+        'role',
+        'trust',
+        'unified_limit',
+    )
 }
 
 #: SQL classes that a module of tests takes from their module.
@@ -133,16 +132,14 @@ NAMED = (
     (keystone.policy.backends.sql, 'Policy', policy.Policy),
 )
 
-#: Modules of tests that look at users as rows of the SQL model.
-READING_MODELS = (
-    test_backend_sql,
-    test_v3_identity,
-    identity_sql_tests,
-    shadow_tests,
-)
+#: Tests that go through Keystone's API, which takes a second each.
+THROUGH_API = ('unit/test_v3_', 'protection/')
 
-#: Modules of tests that go through Keystone's API, which takes a second each.
-THROUGH_API = ('test_v3_', 'test_protection_')
+#: What an entry of ``deselected.txt`` begins with that is a reason.
+_SKIP = 'skip: '
+
+#: Who made an engine of SQL during the test.
+_touched: list[str] = []
 
 # Each test builds a whole Keystone, and collecting what it leaves with the
 # thresholds of a small program takes a tenth of the time.
@@ -157,49 +154,114 @@ cfg.set_defaults(
     [keystone.conf.identity.password_hash_rounds], password_hash_rounds=4
 )
 
+# Where Keystone's tests put their files; the default is among their sources.
+# Each worker of pytest-xdist has one of its own.
+_folder = tempfile.TemporaryDirectory(prefix='keystone-tests-')
+os.environ['KEYSTONE_TEST_TEMP_DIR'] = _folder.name
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if STOCK:
+        return
+    for module in (sqlalchemy, sqlalchemy.engine, sqlalchemy.engine.create):
+        module.create_engine = _refuse  # type: ignore[attr-defined]
+    sql.session_for_read = through_driver.session  # type: ignore[assignment]
+    sql.session_for_write = through_driver.session  # type: ignore[assignment]
+    from keystone.tests.unit.ksfixtures import database
+
+    database.Database = _NoDatabase
+    database.initialize_sql_session = _refuse
+
+
+def _refuse(*_args: Any, **_options: Any) -> Any:
+    """Stand where an engine of SQL is made."""
+    _touched.append(os.environ.get('PYTEST_CURRENT_TEST', ''))
+    raise AssertionError('SQL was touched')
+
+
+class _NoDatabase(fixtures.Fixture):  # type: ignore[misc]
+    """Stand where Keystone's tests make an SQL database."""
+
+    def recreate(self) -> None:
+        """Do nothing, as there is nothing to make."""
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """Leave listed modules uncollected: they cannot be imported."""
+    if not STOCK and KEYSTONE_TESTS in collection_path.parents:
+        path = collection_path.relative_to(KEYSTONE_TESTS)
+        return str(path) in _listed() or None
+    return None
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Take the listed tests out; an entry without a test is an error."""
-    mine = {_name(item): item for item in items if HERE in item.path.parents}
+    named = {summary.name(item): item for item in items}
+    modules = {name.split('::')[0] for name in named}
     narrowed = any('::' in arg for arg in config.args)
-    modules = {name.split('::')[0] for name in mine}
     gone: dict[str, str] = {}
     for entry, reason in _listed().items():
-        found = fnmatch.filter(mine, entry)
+        if entry.startswith(_SKIP):
+            continue
         module = entry.split('::')[0]
-        stale = module in modules or not (HERE / f'{module}.py').exists()
+        found = fnmatch.filter(named, entry)
+        there = any(
+            (folder / module).exists() for folder in (KEYSTONE_TESTS, HERE)
+        )
+        stale = module in modules or not there
         if not found and not narrowed and stale:
             raise pytest.UsageError(
                 f'deselected.txt lists {entry}, which is no test'
             )
         gone.update(dict.fromkeys(found, reason))
-    gone |= dict.fromkeys(_not_shared(mine), 'not of this share')
-    if gone and not STOCK:
-        config.hook.pytest_deselected(items=[mine[name] for name in gone])
-        items[:] = [
-            item
-            for item in items
-            if HERE not in item.path.parents or _name(item) not in gone
-        ]
-        left_out.record(config, collections.Counter(gone.values()))
+    not_shared = set(_not_shared(named)) - gone.keys()
+    if STOCK:
+        gone = {}
+    summary.record(
+        config,
+        collections.Counter(gone.values()),
+        collections.Counter(map(summary.area, gone)),
+        len(not_shared),
+    )
+    gone |= dict.fromkeys(not_shared, '')
+    if gone:
+        config.hook.pytest_deselected(items=[named[name] for name in gone])
+        items[:] = [i for i in items if summary.name(i) not in gone]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let no test skip itself unnoticed."""
+    """Let no test skip itself for a reason that is not listed."""
     report = yield
     if report.skipped and not STOCK:
-        report.outcome = 'failed'
-        report.longrepr = (
-            f'{_name(item)} was skipped and is not in deselected.txt:'
-            f' {report.longrepr}'
-        )
+        reason = summary.skipped_because(report)
+        if not any(
+            fnmatch.fnmatch(_SKIP + reason, entry) for entry in _listed()
+        ):
+            report.outcome = 'failed'
+            report.longrepr = (
+                f'{summary.name(item)} skipped itself, and deselected.txt'
+                f' does not list the reason: {reason}'
+            )
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    summary.receive(node.config, getattr(node, 'workeroutput', {}))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    terminalreporter.section("Keystone's own tests on these drivers")
+    for line in summary.report(config, terminalreporter.stats):
+        terminalreporter.line(line)
 
 
 def _not_shared(names: Iterable[str]) -> list[str]:
@@ -222,6 +284,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
     ]
 
 
+@functools.cache
 def _listed() -> dict[str, str]:
     """Return the tests that are not run, each with its reason."""
     found: dict[str, str] = {}
@@ -236,11 +299,6 @@ def _listed() -> dict[str, str]:
         else:
             found[line] = reason
     return found
-
-
-def _name(item: pytest.Item) -> str:
-    """Return ``module::Class::test``."""
-    return '::'.join((item.path.stem, *item.nodeid.split('::')[1:]))
 
 
 @pytest.fixture(scope='session')
@@ -277,17 +335,13 @@ def written(suite_keyspace: str) -> Iterator[set[str]]:
     patch.undo()
 
 
-def _list_id_mappings() -> list[dict[str, Any]]:
-    db = id_mapping.IDMappings().db
-    return list(db.iterate(id_mapping.LIST, id_mapping.MAPPING))
-
-
 @pytest.fixture(autouse=True)
 def on_cassandra(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[None]:
     """Exchange the drivers for one test, and give it empty tables."""
     if STOCK:
+        yield
         return
     keyspace = request.getfixturevalue('suite_keyspace')
     cluster = request.getfixturevalue('cassandra_cluster')
@@ -317,8 +371,6 @@ def on_cassandra(
     monkeypatch.setattr(manager, 'load_driver', load_ours)
     for module, name, ours in NAMED:
         monkeypatch.setattr(module, name, ours)
-    for module in READING_MODELS:
-        monkeypatch.setattr(module, 'sql', through_driver.Sql())
     for driver, name, ours in (
         (identity.Identity, '_get_user', through_driver.get_user),
         (
@@ -328,13 +380,12 @@ def on_cassandra(
         ),
     ):
         monkeypatch.setattr(driver, name, ours, raising=False)
-    # Keystone's tests count the mappings in the table.
-    monkeypatch.setattr(
-        identity_mapping, 'list_id_mappings', _list_id_mappings
-    )
     for table in sorted(written):
         for store in stores._shared.values():
             store._sessions.get().session.execute(
                 f'TRUNCATE {keyspace}."{table}"', timeout=60
             )
     written.clear()
+    _touched.clear()
+    yield
+    assert not _touched, 'SQL was touched'

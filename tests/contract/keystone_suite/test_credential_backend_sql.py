@@ -1,6 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Keystone's own tests, see conftest."""
-
-from keystone.tests.unit.credential.test_backend_sql import (  # noqa: F401
-    SqlCredential,
-)

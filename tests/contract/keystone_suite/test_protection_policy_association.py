@@ -1,4 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Keystone's own tests, see conftest."""
-
-from keystone.tests.protection.v3.test_policy_association import *  # noqa: F403

@@ -1,4 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Keystone's own tests, see conftest."""
-
-from keystone.tests.unit.resource.test_core import *  # noqa: F403

@@ -1,4 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Keystone's own tests, see conftest."""
-
-from keystone.tests.unit.test_v3_endpoint_policy import *  # noqa: F403

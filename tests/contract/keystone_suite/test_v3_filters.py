@@ -1,4 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Keystone's own tests, see conftest."""
-
-from keystone.tests.unit.test_v3_filters import *  # noqa: F403
