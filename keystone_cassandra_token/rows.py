@@ -17,6 +17,8 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from oslo_serialization import jsonutils
+
 from keystone_cassandra_token import clock
 
 
@@ -34,8 +36,10 @@ def _same(value: Any) -> Any:
 
 def _dump_json(value: Any) -> str:
     # Sorted and compact, so that equal values have equal texts: some are
-    # part of a primary key.
-    return json.dumps(value, sort_keys=True, separators=(',', ':'))
+    # part of a primary key.  With what JSON lacks, as times, as keystone's
+    # SQL model writes it.
+    text: str = jsonutils.dumps(value, sort_keys=True, separators=(',', ':'))
+    return text
 
 
 #: Stored as it is.

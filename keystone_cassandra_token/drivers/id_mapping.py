@@ -137,7 +137,10 @@ class IDMappings(Driver, base.MappingDriverBase):
 
     def get_public_id(self, local_entity: Mapping[str, Any]) -> str | None:
         row = self.db.one(GET_BY_LOCAL, BY_LOCAL, **_local(local_entity))
-        return row['public_id'] if row else None
+        # What is found by its local id alone is no mapping.
+        return (
+            row['public_id'] if row and self._get(row['public_id']) else None
+        )
 
     def get_domain_mapping_list(
         self, domain_id: str, entity_type: str | None = None
@@ -156,9 +159,8 @@ class IDMappings(Driver, base.MappingDriverBase):
     ) -> str | None:
         local = _local(local_entity)
         known = self.get_public_id(local)
-        if known is not None and self._get(known):
+        if known is not None:
             return known
-        # What is found by its local id alone is no mapping; all is written.
         if public_id is None:
             # From the entity alone: nothing else can have this one.
             public_id = self.id_generator_api.generate_public_ID(local)

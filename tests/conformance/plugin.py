@@ -17,7 +17,7 @@ conformance`` tells pytest of both.  While a test runs
 With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done and nothing left
 out: what fails then is Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set
 to ``2/8``, say, the second eighth is run of the tests that go through
-Keystone's API, and all others; without it all are.
+Keystone's API or LDAP, and all others; without it all are.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run.  A test may skip itself with the reasons that
@@ -54,7 +54,6 @@ import sqlalchemy
 import sqlalchemy.engine.create
 from keystone.common import manager, sql
 from lab.cassandra import Cluster
-from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
@@ -132,8 +131,8 @@ NAMED = (
     (keystone.policy.backends.sql, 'Policy', policy.Policy),
 )
 
-#: Tests that go through Keystone's API, which takes a second each.
-THROUGH_API = ('unit/test_v3_', 'protection/')
+#: Tests that take a second or more each.
+SLOW = ('unit/test_v3_', 'protection/', 'unit/test_backend_ldap')
 
 #: What an entry of ``deselected.txt`` begins with that is a reason.
 _SKIP = 'skip: '
@@ -147,12 +146,6 @@ gc.set_threshold(100_000, 50, 50)
 
 # The driver's time-outs run on real time, in threads of its own.
 freezegun.configure(extend_ignore_list=['cassandra', 'lab'])
-
-# Keystone's protection tests hash with 12 rounds, 0.4 s each; its other tests
-# set the minimum, as this does.
-cfg.set_defaults(
-    [keystone.conf.identity.password_hash_rounds], password_hash_rounds=4
-)
 
 # Where Keystone's tests put their files; the default is among their sources.
 # Each worker of pytest-xdist has one of its own.
@@ -265,7 +258,7 @@ def pytest_terminal_summary(
 
 
 def _not_shared(names: Iterable[str]) -> list[str]:
-    """Return the tests of Keystone's API that are of other shares."""
+    """Return the slow tests that are of other shares."""
     share = os.environ.get('KEYSTONE_CASSANDRA_SHARE')
     if not share:
         return []
@@ -279,7 +272,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
     return [
         name
         for name in names
-        if name.startswith(THROUGH_API)
+        if name.startswith(SLOW)
         and zlib.crc32(name.encode()) % int(of) != int(number) - 1
     ]
 
@@ -340,6 +333,11 @@ def on_cassandra(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Exchange the drivers for one test, and give it empty tables."""
+    if summary.name(request.node).startswith('protection/'):
+        # These hash with 12 rounds, 0.4 s each; others set the minimum.
+        monkeypatch.setattr(
+            keystone.conf.identity.password_hash_rounds, 'default', 4
+        )
     if STOCK:
         yield
         return
