@@ -44,9 +44,13 @@ class Policy(Driver, base.PolicyDriverBase):
     ) -> dict[str, Any]:
         new = POLICIES.new(_stored(policy))
         if not POLICIES.create(self.db, new):
+            # Keystone calls a policy by its name if it has one.
+            name = policy.get('name')
             raise exception.Conflict(
                 type='policy',
-                details=_('Duplicate entry found with ID %s') % new['id'],
+                details=_('Duplicate entry found with name %s') % name
+                if name
+                else _('Duplicate entry found with ID %s') % new['id'],
             )
         return _presented(new)
 

@@ -188,7 +188,7 @@ class Trust(Driver, base.TrustDriverBase):
         stored = _stored(trust_id, trust, roles)
         if _exists(self.db.one(GET, TRUST, id=trust_id)):
             # Before anything is written that would have to be undone.
-            raise _duplicate_id()
+            raise _duplicate(trust_id)
         ttl = self._ttl(stored)
         key = _claim_key(stored)
         if key is None:
@@ -385,7 +385,7 @@ class Trust(Driver, base.TrustDriverBase):
                 raise
         else:
             if not outcome:
-                raise _duplicate_id()
+                raise _duplicate(stored['id'])
 
     def _mark_deleted(self, stored: dict[str, Any]) -> None:
         mark = {
@@ -448,8 +448,11 @@ class Trust(Driver, base.TrustDriverBase):
         )
 
 
-def _duplicate_id() -> exception.Conflict:
-    return exception.Conflict(type='trust', details=_('Duplicate trust ID'))
+def _duplicate(trust_id: str) -> exception.Conflict:
+    return exception.Conflict(
+        type='trust',
+        details=_('Duplicate entry found with ID %s') % trust_id,
+    )
 
 
 def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
