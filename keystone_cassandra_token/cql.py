@@ -35,12 +35,16 @@ class Statement:
     :ivar operation: the class that decides its consistency level.
     :ivar idempotent: whether sending it twice equals sending it once.
     :ivar full_scan: whether it reads a whole table.
+    :ivar paged: whether its rows come page by page.  Cassandra reads the
+        partitions that an IN names one after the other then, and side by
+        side otherwise.
     """
 
     cql: str
     operation: Operation
     idempotent: bool = True
     full_scan: bool = False
+    paged: bool = True
 
     def __post_init__(self) -> None:
         conditional = bool(_CONDITION.search(self.cql))
@@ -90,6 +94,12 @@ class Statement:
         if self.verb != 'INSERT' or 'USING' in self.cql:
             raise ValueError(f'cannot add a TTL to: {self.cql}')
         return dataclasses.replace(self, cql=f'{self.cql} USING TTL :ttl')
+
+    def unpaged(self) -> Statement:
+        """Return this read of several partitions with few rows."""
+        if ' IN :' not in self.cql:
+            raise ValueError(f'one partition, or all: {self.cql}')
+        return dataclasses.replace(self, paged=False)
 
     def __str__(self) -> str:
         return self.cql

@@ -97,7 +97,9 @@ class Entity:
             )
         some = where.replace('= :id', 'IN :ids')
         self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
-        self.get_some = cql.read(f'SELECT {row} FROM {table} WHERE {some}')
+        self.get_some = cql.read(
+            f'SELECT {row} FROM {table} WHERE {some}'
+        ).unpaged()
         self.settle = cql.mutate_read(
             f'SELECT {row} FROM {table} WHERE {where}'
         )

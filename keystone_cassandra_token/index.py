@@ -146,7 +146,7 @@ class Index(Link):
         if not sharded:
             self.list_some = read(
                 f'SELECT id FROM {table} WHERE {column} IN :{column}s'
-            )
+            ).unpaged()
         at = ' AND '.join(f'{name} = :{name}' for name in partition)
         self.page = read(
             f'SELECT id FROM {table} WHERE {at} AND id > :after LIMIT :most'

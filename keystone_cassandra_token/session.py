@@ -137,6 +137,8 @@ class Connection:
             if level.serial:
                 found.serial_consistency_level = level_value(level.serial)
             found.is_idempotent = statement.idempotent
+            if not statement.paged:
+                found.fetch_size = None
             self.prepared[statement] = found
         return found
 

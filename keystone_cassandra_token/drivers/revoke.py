@@ -83,7 +83,7 @@ LOGGED = Row(
 
 CHECK = revocation_read(
     f'SELECT {REVOCATION} FROM revocation WHERE subject IN :subjects'
-)
+).unpaged()
 REVOKE = revocation_write(
     f'INSERT INTO revocation ({REVOCATION}) VALUES ({REVOCATION.markers})'
     ' USING TTL :ttl AND TIMESTAMP :issued_before'

@@ -138,7 +138,7 @@ def entity(**more):
     }
 
 
-def test_both_directions_are_one_read(ours, store):
+def test_one_direction_is_one_read_and_the_other_two(ours, store):
     local = entity()
     public_id = ours.create_id_mapping(local)
     with faults.counted(store) as sent:

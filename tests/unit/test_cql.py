@@ -198,3 +198,13 @@ def test_statements_are_told_apart_by_identity_and_frozen() -> None:
     assert len({one, other}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.cql = ''  # type: ignore[misc]
+
+
+def test_a_read_of_several_partitions_can_be_unpaged() -> None:
+    statement = cql.read('SELECT a FROM t WHERE a IN :as')
+    assert statement.paged
+    unpaged = statement.unpaged()
+    assert not unpaged.paged
+    assert unpaged.cql == statement.cql
+    with pytest.raises(ValueError, match='one partition, or all'):
+        cql.read('SELECT a FROM t WHERE a = :a').unpaged()
