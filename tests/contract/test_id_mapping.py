@@ -146,7 +146,9 @@ def test_one_direction_is_one_read_and_the_other_two(ours, store):
         assert ours.get_id_mapping(public_id) == local | {
             'public_id': public_id
         }
-    assert sent == [(id_mapping.GET_BY_LOCAL,), (id_mapping.GET,)]
+    # The row that is found by its local id may have outlived its mapping.
+    by_local = [(id_mapping.GET_BY_LOCAL,), (id_mapping.GET,)]
+    assert sent == [*by_local, (id_mapping.GET,)]
 
 
 def test_created_from_two_sides_at_once(ours):
