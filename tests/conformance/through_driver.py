@@ -157,8 +157,8 @@ class Query:
         return len(self._read())
 
 
-def _federated(user_id: str = '', idp_id: str = '') -> list[Any]:
-    """Return federated objects: of one user, or of an identity provider."""
+def _federated(user_id: str = '', **of: str) -> list[Any]:
+    """Return federated objects: of one user, or of a provider or protocol."""
     db = shadow_users.ShadowUsers().db
     stored = (
         [USERS.entity.find(db, user_id)]
@@ -170,7 +170,7 @@ def _federated(user_id: str = '', idp_id: str = '') -> list[Any]:
         for user in stored
         if user
         for each in user['federated'] or ()
-        if idp_id in ('', each['idp_id'])
+        if of.items() <= each.items()
     ]
 
 
