@@ -14,7 +14,13 @@ import pytest
 from keystoneauth1 import exceptions
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
-from lab.server import CASSANDRA_DRIVERS, Keystone, Settings, merge
+from lab.server import (
+    CASSANDRA_DRIVERS,
+    Keystone,
+    Settings,
+    merge,
+    points_at,
+)
 
 #: Seconds to wait for something that takes a few; only a hang needs as many.
 PATIENCE = 90
@@ -79,14 +85,6 @@ class Servers:
         for keystone in self._made:
             keystone.stop()
         self._made.clear()
-
-
-def points_at(cluster: Cluster, keyspace: str) -> Settings:
-    """Return the options that name a cluster and a keyspace."""
-    return {
-        'database': {'cassandra_node_ips': cluster.contact_points},
-        'cassandra': {'port': cluster.port, 'keyspace': keyspace},
-    }
 
 
 def make_schema(keystone: Keystone) -> None:

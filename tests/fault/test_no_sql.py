@@ -19,9 +19,15 @@ import pytest
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People, soon
-from lab.server import ALL_DRIVERS, Keystone, ServerError, merge
+from lab.server import (
+    ALL_DRIVERS,
+    Keystone,
+    ServerError,
+    merge,
+    points_at,
+)
 
-from tests.fault.keystone_servers import make_schema, points_at
+from tests.fault.keystone_servers import make_schema
 
 _POISON = """\
 import os

@@ -29,6 +29,7 @@ from lab.server import (
     ALL_DRIVERS,
     Keystone,
     merge,
+    points_at,
     stop_released,
     write_private,
 )
@@ -220,15 +221,11 @@ class Demo:
     def _main_keystone(self, cluster: Cluster) -> Keystone:
         settings = merge(
             ALL_DRIVERS,
+            points_at(cluster, self._keyspace),
             {
                 # What one worker revokes the others refuse at once.
                 'token': {'caching': False},
                 'security_compliance': LOCK_OUT,
-                'database': {'cassandra_node_ips': cluster.contact_points},
-                'cassandra': {
-                    'port': cluster.port,
-                    'keyspace': self._keyspace,
-                },
             },
         )
         return self._add(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two people in a Keystone, who log in and trust each other."""
+"""People in a Keystone, who log in and trust each other."""
 
 from __future__ import annotations
 
 import datetime
 import secrets
+from collections.abc import Iterable
 
 from lab.client import Client
 
@@ -18,20 +19,23 @@ def soon(seconds: float) -> str:
 
 
 class People:
-    """A project with two members, alice and bob, made through the API.
+    """A project with members, made through the API.
 
     :param admin: token of an administrator.
     :param project: the project's name.
+    :param names: of the members.
     """
 
     def __init__(
-        self, client: Client, admin: str, project: str = 'demo'
+        self,
+        client: Client,
+        admin: str,
+        project: str = 'demo',
+        names: Iterable[str] = ('alice', 'bob'),
     ) -> None:
         self._client = client
         self._project = project
-        self.passwords = {
-            name: secrets.token_urlsafe(12) for name in ('alice', 'bob')
-        }
+        self.passwords = {name: secrets.token_urlsafe(12) for name in names}
         self.project: str = client.call(
             'POST',
             '/projects',
@@ -75,28 +79,43 @@ class People:
             .auth_token
         )
 
-    def trust(self, token: str, client: Client, expires: str) -> str:
-        """Let alice trust bob twice; return the trust's id."""
+    def trust(
+        self,
+        token: str,
+        client: Client,
+        expires: str,
+        trustor: str = 'alice',
+        trustee: str = 'bob',
+        uses: int | None = 2,
+    ) -> str:
+        """Let one trust another; return the trust's id.
+
+        :param token: of the trustor.
+        :param uses: None for as many as the trustee likes.
+        """
         trust = {
-            'trustor_user_id': self.ids['alice'],
-            'trustee_user_id': self.ids['bob'],
+            'trustor_user_id': self.ids[trustor],
+            'trustee_user_id': self.ids[trustee],
             'project_id': self.project,
             'impersonation': True,
             'roles': [{'name': 'member'}],
-            'remaining_uses': 2,
+            'remaining_uses': uses,
             'expires_at': expires,
         }
         made = client.call('POST', '/OS-TRUST/trusts', token, {'trust': trust})
         return str(made['id'])
 
     def application_credential(
-        self, token: str, client: Client, expires: str
+        self, token: str, client: Client, expires: str, name: str = 'alice'
     ) -> tuple[str, str]:
-        """Make an application credential of alice; return id and secret."""
+        """Make an application credential; return its id and secret.
+
+        :param token: of the person whose it is.
+        """
         secret = secrets.token_urlsafe(12)
         made = client.call(
             'POST',
-            f'/users/{self.ids["alice"]}/application_credentials',
+            f'/users/{self.ids[name]}/application_credentials',
             token,
             {
                 'application_credential': {

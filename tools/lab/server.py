@@ -24,6 +24,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from lab import LabError
+from lab.cassandra import Cluster
 from lab.processes import Group, kill_marked
 
 TOOLS = Path(__file__).resolve().parent.parent
@@ -65,6 +66,15 @@ ALL_DRIVERS: Settings = {
     'receipt': {'provider': 'cassandra'},
 }
 
+
+def points_at(cluster: Cluster, keyspace: str) -> Settings:
+    """Return the options that name a cluster and a keyspace."""
+    return {
+        'database': {'cassandra_node_ips': cluster.contact_points},
+        'cassandra': {'port': cluster.port, 'keyspace': keyspace},
+    }
+
+
 _GUNICORN = """\
 # Read by gunicorn from its working directory.  Keystone parses the command
 # line of its process, so nothing may stand there.
@@ -74,7 +84,7 @@ workers = {workers}
 # Threads keep idle connections open without keeping a worker busy.
 worker_class = 'gthread'
 threads = {threads}
-keepalive = 65
+keepalive = {keepalive}
 preload_app = True
 timeout = 60
 graceful_timeout = 2
@@ -98,7 +108,9 @@ class Keystone:
     :param workers: processes that serve.
     :param threads: threads of each process.
     :param config_files: further oslo.config files; they win.
-    :param sql: whether there is an SQL database, of SQLite.
+    :param sql: whether there is an SQL database, of SQLite unless ``settings``
+        name another one.
+    :param keepalive: seconds for which an idle connection stays open.
     :param environment: further environment variables of the server.
     """
 
@@ -112,13 +124,18 @@ class Keystone:
         threads: int = 4,
         config_files: Sequence[str | Path] = (),
         sql: bool = True,
+        keepalive: int = 65,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.database = self.directory / 'keystone.db' if sql else None
+        self.sql = sql
+        # Who names a database has one of another kind.
+        own = 'connection' not in (settings or {}).get('database', {})
+        self.database = self.directory / 'keystone.db' if sql and own else None
         self.workers = workers
         self.threads = threads
+        self.keepalive = keepalive
         self.environment = dict(environment or {})
         self.log_file = self.directory / 'keystone.log'
         self._commands_log_file = self.directory / 'commands.log'
@@ -227,6 +244,7 @@ class Keystone:
             ) as database:
                 # Kept in the file: readers do not wait for a writer.
                 database.execute('PRAGMA journal_mode=WAL')
+        if self.sql:
             self.manage('db_sync')
         self.manage(
             'bootstrap',
@@ -255,6 +273,7 @@ class Keystone:
                     listener=listener.fileno(),
                     workers=self.workers,
                     threads=self.threads,
+                    keepalive=self.keepalive,
                     pidfile=str(self.directory / 'keystone.pid'),
                     directory=str(self.directory),
                 )

@@ -4,7 +4,9 @@
 Each answer carries ``X-Worker``, the process id of the worker that gave it,
 so that a client can ask each worker.  With ``KEYSTONE_LAB_LOGIN`` set to a
 password, the process that loads the application first logs in as ``admin``:
-the drivers are then in use before the workers are forked.
+the drivers are then in use before the workers are forked.  With
+``KEYSTONE_LAB_STATEMENTS`` set to the path of a file, each request adds to it
+what it sent to the databases (:mod:`lab.statements`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ del sys.argv[1:]
 
 from keystone.wsgi.api import application as _keystone  # noqa: E402
 
+from lab import statements  # noqa: E402
+
 
 def application(
     environ: dict[str, Any], start_response: Callable[..., Any]
@@ -28,9 +32,13 @@ def application(
     def start(
         status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Any:
+        if _statements:
+            _statements.end(environ)
         named = [*headers, ('X-Worker', str(os.getpid()))]
         return start_response(status, named, exc_info)
 
+    if _statements:
+        _statements.begin()
     return _keystone(environ, start)
 
 
@@ -55,6 +63,12 @@ def _log_in(password: str) -> None:
     )
     print(f'lab: log-in before the fork: {answer.status}', file=sys.stderr)
 
+
+_statements = (
+    statements.Record(os.environ[statements.VARIABLE])
+    if statements.VARIABLE in os.environ
+    else None
+)
 
 if 'KEYSTONE_LAB_LOGIN' in os.environ:
     _log_in(os.environ.pop('KEYSTONE_LAB_LOGIN'))

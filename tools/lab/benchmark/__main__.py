@@ -11,21 +11,21 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lab import LabError
 from lab.benchmark import (
     assignment,
     identity,
+    keystone,
     plot,
     report,
     revocation,
     token,
     verdict,
 )
-from lab.benchmark.measure import Measurements
+from lab.benchmark.report import Found
 from lab.benchmark.stage import say
-from lab.benchmark.verdict import Verdict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,21 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_outputs(chosen)
         began = time.monotonic()
-        measured, context, verdicts = BENCHMARKS[chosen.benchmark](chosen)
+        found = BENCHMARKS[chosen.benchmark](chosen)
         took = f'{(time.monotonic() - began) / 60:.1f} min'
-        context['Run'] = f'{time.strftime("%Y-%m-%d")}, {took}'
-        print(report.text(measured, context, verdicts), end='')
-        _write(chosen, measured, context, verdicts)
+        found.context['Run'] = f'{time.strftime("%Y-%m-%d")}, {took}'
+        print(report.text(*found), end='')
+        _write(chosen, found)
     except LabError as error:
         print(f'tools/benchmark: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         say('interrupted; everything that was started is stopped')
         return 130
-    return 1 if chosen.check and verdict.missed(verdicts) else 0
+    return 1 if chosen.check and verdict.missed(found.verdicts) else 0
 
 
-def _revocation(chosen: argparse.Namespace) -> Any:
+def _revocation(chosen: argparse.Namespace) -> Found:
     plan = revocation.Plan(
         sizes=chosen.events, clients=_with_one(chosen.clients)
     )
@@ -63,10 +63,10 @@ def _revocation(chosen: argparse.Namespace) -> Any:
         plan = dataclasses.replace(plan, rounds=chosen.rounds)
     measured, context = revocation.run(plan)
     verdicts = verdict.revocation(report.rows('revocation', measured))
-    return measured, context, list(verdicts)
+    return Found(measured, context, list(verdicts))
 
 
-def _token(chosen: argparse.Namespace) -> Any:
+def _token(chosen: argparse.Namespace) -> Found:
     plan = token.Plan(
         tokens=chosen.tokens,
         flood=chosen.flood,
@@ -76,14 +76,14 @@ def _token(chosen: argparse.Namespace) -> Any:
         plan = dataclasses.replace(plan, rounds=chosen.rounds)
     measured, context, verdicts = token.run_all(plan)
     rows = report.rows('token', measured)
-    return (
+    return Found(
         measured,
         context,
         [verdict.validation(rows, plan.tokens), *verdicts],
     )
 
 
-def _identity(chosen: argparse.Namespace) -> Any:
+def _identity(chosen: argparse.Namespace) -> Found:
     plan = identity.Plan(
         users=chosen.users,
         groups=chosen.groups,
@@ -93,10 +93,10 @@ def _identity(chosen: argparse.Namespace) -> Any:
         plan = dataclasses.replace(plan, rounds=chosen.rounds)
     measured, context = identity.run(plan)
     verdicts = verdict.identity(report.rows('identity', measured))
-    return measured, context, list(verdicts)
+    return Found(measured, context, list(verdicts))
 
 
-def _assignment(chosen: argparse.Namespace) -> Any:
+def _assignment(chosen: argparse.Namespace) -> Found:
     plan = assignment.Plan(
         grants=chosen.grants, clients=_with_one(chosen.clients)
     )
@@ -104,7 +104,20 @@ def _assignment(chosen: argparse.Namespace) -> Any:
         plan = dataclasses.replace(plan, rounds=chosen.rounds)
     measured, context = assignment.run(plan)
     verdicts = verdict.assignment(report.rows('assignment', measured))
-    return measured, context, list(verdicts)
+    return Found(measured, context, list(verdicts))
+
+
+def _keystone(chosen: argparse.Namespace) -> Found:
+    plan = keystone.Plan(
+        users=chosen.users,
+        events=chosen.events,
+        clients=_with_one(chosen.clients),
+    )
+    if chosen.rounds:
+        plan = dataclasses.replace(plan, rounds=chosen.rounds)
+    found = keystone.run(plan, chosen.statements)
+    rows = report.rows('keystone', found.measured)
+    return found._replace(verdicts=[*verdict.keystone(rows), *found.verdicts])
 
 
 BENCHMARKS = {
@@ -112,6 +125,7 @@ BENCHMARKS = {
     'token': _token,
     'identity': _identity,
     'assignment': _assignment,
+    'keystone': _keystone,
 }
 
 
@@ -185,17 +199,45 @@ def _parser() -> argparse.ArgumentParser:
         help='grants, 30000 or more (default: %(default)s)',
     )
     _add_shared(command)
+    command = commands.add_parser(
+        'keystone',
+        help='a whole Keystone by HTTP, beside one with the SQL drivers on'
+        ' MariaDB and Fernet tokens',
+    )
+    command.add_argument(
+        '--users',
+        type=_number,
+        default=keystone.Plan.users,
+        metavar='N',
+        help='users of the domain that is listed (default: %(default)s)',
+    )
+    command.add_argument(
+        '--events',
+        type=_number,
+        default=keystone.Plan.events,
+        metavar='N',
+        help='live revocations with which validation is measured a second'
+        f' time, after {keystone.FEW} (default: %(default)s)',
+    )
+    command.add_argument(
+        '--statements',
+        metavar='FILE',
+        help='write what the requests sent to the databases, one in a line',
+    )
+    _add_shared(command, keystone.Plan.clients)
     return parser
 
 
-def _add_shared(command: argparse.ArgumentParser) -> None:
+def _add_shared(
+    command: argparse.ArgumentParser, clients: tuple[int, ...] = (1, 8)
+) -> None:
     command.add_argument(
         '--clients',
         type=_numbers,
-        default=(1, 8),
+        default=clients,
         metavar='N,N',
         help='numbers of client processes; 1 is always measured (default:'
-        ' 1,8)',
+        f' {",".join(map(str, clients))})',
     )
     command.add_argument(
         '--rounds',
@@ -244,7 +286,15 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
 
     :raises LabError: if a file cannot be written.
     """
-    for path in filter(None, (chosen.json, chosen.plot, chosen.page)):
+    for path in filter(
+        None,
+        (
+            chosen.json,
+            chosen.plot,
+            chosen.page,
+            getattr(chosen, 'statements', None),
+        ),
+    ):
         folder = os.path.dirname(os.path.abspath(path))
         if not os.access(folder, os.W_OK) or os.path.isdir(path):
             raise LabError(f'{path} cannot be written')
@@ -252,21 +302,13 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
         raise LabError('--plot needs matplotlib (the extra "lab")')
 
 
-def _write(
-    chosen: argparse.Namespace,
-    measured: Measurements,
-    context: dict[str, str],
-    verdicts: list[Verdict],
-) -> None:
-    rows = report.rows(chosen.benchmark, measured)
+def _write(chosen: argparse.Namespace, found: Found) -> None:
+    rows = report.rows(chosen.benchmark, found.measured)
     if chosen.json:
         report.write_json(chosen.json, rows)
-        beside = report.context_path(chosen.json)
-        report.write_context(beside, measured, context, verdicts)
+        report.write_context(report.context_path(chosen.json), *found)
     if chosen.page:
-        report.write_page(
-            chosen.page, report.page(measured, context, verdicts)
-        )
+        report.write_page(chosen.page, report.page(*found))
     if chosen.plot:
         plot.draw(chosen.benchmark, rows, chosen.plot)
 

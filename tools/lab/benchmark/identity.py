@@ -40,12 +40,14 @@ from lab.benchmark.systems import Order, Place, Systems
 from lab.cassandra import Cluster
 from lab.mariadb import MariaDB
 
-DOMAIN = 'domain'
+DOMAIN = uuid.uuid5(uuid.NAMESPACE_OID, 'domain').hex
 HASH = '$2b$12$' + 53 * 'x'
 #: Users that are in groups and have credentials; these are asked for.
 ASKED = 1000
 GROUPS_OF_A_USER = 20
 PAGE = 100
+#: Ids of SQL's local users, behind those that a bootstrap makes.
+_LOCAL = 1_000_000
 
 #: The tables of Keystone's SQL drivers that are needed.
 MODELS = (
@@ -199,7 +201,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
         sql_model.LocalUser,
         (
             {
-                'id': n + 1,
+                'id': _LOCAL + n,
                 'user_id': user_id(n),
                 'domain_id': DOMAIN,
                 'name': f'user-{n}',
@@ -211,7 +213,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
         sql_model.Password,
         (
             {
-                'local_user_id': n + 1,
+                'local_user_id': _LOCAL + n,
                 'password_hash': HASH,
                 'created_at': now,
                 'created_at_int': clock.from_micros(micros),
@@ -236,7 +238,7 @@ def fill_sql(found: Systems, count: int, group_count: int) -> None:
         sql_model.UserGroupMembership,
         (
             {'user_id': user_id(n), 'group_id': each}
-            for n in range(ASKED)
+            for n in numbers[:ASKED]
             for each in groups_of(n, group_count)
         ),
     )
@@ -286,7 +288,7 @@ def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
             'group_id': each,
             'incarnation': clock.incarnation(),
         }
-        for n in range(ASKED)
+        for n in range(min(ASKED, count))
         for each in groups_of(n, group_count)
     ]
     fill.write(found, memberships.INSERT, joined)

@@ -72,7 +72,7 @@ def _checks(axes: Any, rows: Rows) -> None:
 def _operations(axes: Any, rows: Rows) -> None:
     """p50 of each operation with one client, p99 as a whisker."""
     chosen = [row for row in rows if row['clients'] == 1]
-    labels = [f'{row["system"]}: {row["operation"]}' for row in chosen]
+    labels = [_label(row, chosen) for row in chosen]
     middle = [row['p50_ms'] for row in chosen]
     above = [row['p99_ms'] - row['p50_ms'] for row in chosen]
     axes.barh(
@@ -83,3 +83,14 @@ def _operations(axes: Any, rows: Rows) -> None:
     )
     axes.invert_yaxis()
     axes.set(xscale='log', xlabel='ms, p50; line to p99')
+
+
+def _label(row: Mapping[str, Any], rows: Rows) -> str:
+    """Return what names a row: its size only if there are several."""
+    sizes = {
+        other['size']
+        for other in rows
+        if other['operation'] == row['operation']
+    }
+    size = f', {row["size"]}' if len(sizes) > 1 else ''
+    return f'{row["system"]}: {row["operation"]}{size}'

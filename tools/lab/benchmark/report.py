@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.verdict import Verdict
@@ -39,6 +40,27 @@ _HEADINGS = (
 )
 
 Context = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What is told beside the figures of time.
+
+    :ivar lines: begin with the system and the operation.
+    """
+
+    name: str
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+class Found(NamedTuple):
+    """All that a benchmark hands out."""
+
+    measured: Measurements
+    context: dict[str, str]
+    verdicts: list[Verdict]
+    tables: Sequence[Table] = ()
 
 
 def rows(name: str, measured: Measurements) -> list[dict[str, Any]]:
@@ -86,10 +108,26 @@ def cells(measured: Measurements) -> list[tuple[str, ...]]:
 
 
 def text(
-    measured: Measurements, context: Context, verdicts: Iterable[Verdict]
+    measured: Measurements,
+    context: Context,
+    verdicts: Iterable[Verdict],
+    tables: Sequence[Table] = (),
 ) -> str:
     """Return what is printed."""
-    table = [_HEADINGS, *cells(measured)]
+    lines = _aligned(_HEADINGS, cells(measured))
+    for table in tables:
+        lines += ['', f'{table.name}:']
+        lines += _aligned(table.headings, table.lines)
+    lines += ['', *(f'{name}: {value}' for name, value in context.items())]
+    lines += ['', 'Targets:', *(f'  {verdict}' for verdict in verdicts)]
+    return '\n'.join(lines) + '\n'
+
+
+def _aligned(
+    headings: tuple[str, ...], body: Iterable[tuple[str, ...]]
+) -> list[str]:
+    """Return a table for a terminal."""
+    table = [headings, *body]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         '  '.join(
@@ -101,33 +139,41 @@ def text(
         for line in table
     ]
     lines.insert(1, '-' * (sum(widths) + 2 * len(widths) - 2))
-    lines += ['', *(f'{name}: {value}' for name, value in context.items())]
-    lines += ['', 'Targets:', *(f'  {verdict}' for verdict in verdicts)]
-    return '\n'.join(lines) + '\n'
+    return lines
 
 
 def page(
-    measured: Measurements, context: Context, verdicts: Iterable[Verdict]
+    measured: Measurements,
+    context: Context,
+    verdicts: Iterable[Verdict],
+    tables: Sequence[Table] = (),
 ) -> str:
     """Return the same for the documentation, as reStructuredText."""
     lines = ['.. Made by tools/benchmark; do not edit.', '']
-    lines += ['.. list-table::', '   :header-rows: 1', '']
-    for line in [_HEADINGS, *cells(measured)]:
-        lines += [
-            f'   {"*" if number == 0 else " "} - {cell}'
-            for number, cell in enumerate(line)
-        ]
+    lines += _list_table(_HEADINGS, cells(measured))
+    for table in tables:
+        lines += ['', f'{table.name}:', '']
+        lines += _list_table(table.headings, table.lines)
     lines += ['', *(f':{name}: {value}' for name, value in context.items())]
-    lines += ['', '.. list-table::', '   :header-rows: 1', '']
-    for line in (
+    lines.append('')
+    lines += _list_table(
         ('target', 'limit', 'measured', 'verdict'),
-        *((v.target, v.limit, v.measured, v.word) for v in verdicts),
-    ):
+        ((v.target, v.limit, v.measured, v.word) for v in verdicts),
+    )
+    return '\n'.join(lines) + '\n'
+
+
+def _list_table(
+    headings: tuple[str, ...], body: Iterable[tuple[str, ...]]
+) -> list[str]:
+    """Return a table for the documentation."""
+    lines = ['.. list-table::', '   :header-rows: 1', '']
+    for line in (headings, *body):
         lines += [
             f'   {"*" if number == 0 else " "} - {cell}'
             for number, cell in enumerate(line)
         ]
-    return '\n'.join(lines) + '\n'
+    return lines
 
 
 def write_json(path: str, found: Sequence[Mapping[str, Any]]) -> None:
@@ -141,6 +187,7 @@ def write_context(
     measured: Measurements,
     context: Context,
     verdicts: Iterable[Verdict],
+    tables: Iterable[Table] = (),
 ) -> None:
     """Write what does not fit the rows' form beside them."""
     cpu = [
@@ -163,7 +210,18 @@ def write_context(
         }
         for verdict in verdicts
     ]
-    document = {'context': context, 'client_cpu': cpu, 'targets': targets}
+    document = {
+        'context': context,
+        'client_cpu': cpu,
+        'targets': targets,
+        'tables': {
+            table.name: [
+                dict(zip(table.headings, line, strict=True))
+                for line in table.lines
+            ]
+            for table in tables
+        },
+    }
     _replace(path, json.dumps(document, indent=1) + '\n')
 
 

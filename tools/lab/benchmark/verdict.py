@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from lab.statements import Trips
+
 #: Age of the token that the promises are about: the middle of its hour.
 MIDDLE = 1800
 #: How an operation is named where the node syncs its log for each write.
@@ -68,11 +70,23 @@ def ratio(
     target: str, rows: Rows, figure: Figure, other: Figure, limit: float
 ) -> Verdict:
     """Judge that a figure is at most ``limit`` times another one."""
-    ours, theirs = figure.find(rows), other.find(rows)
+    return times(target, figure.find(rows), other.find(rows), limit, 'ms')
+
+
+def times(
+    target: str,
+    ours: float | None,
+    theirs: float | None,
+    limit: float,
+    unit: str,
+) -> Verdict:
+    """Judge that a value is at most ``limit`` times another one."""
     words = f'{limit:.4g} x'
     if ours is None or theirs is None:
         return Verdict(target, words, 'not measured in this run', None)
-    measured = f'{ours:.3f} ms / {theirs:.3f} ms = {ours / theirs:.4f} x'
+    measured = (
+        f'{ours:.3f} {unit} / {theirs:.3f} {unit} = {ours / theirs:.4f} x'
+    )
     return Verdict(target, words, measured, ours <= limit * theirs)
 
 
@@ -195,6 +209,33 @@ def assignment(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
             Figure('sql', operation, size, 0),
             1,
         )
+
+
+def keystone(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
+    """Judge the times of a whole Keystone."""
+    few, many = 10, 100_000
+    for operation, age, size, limit in (
+        ('token validation', MIDDLE, few, 1),
+        ('password log-in', 0, few, 1),
+        ('token validation', MIDDLE, many, 1 / 8),
+    ):
+        yield ratio(
+            f'{operation} with {size} live revocations against SQL, p50',
+            rows,
+            Figure('cassandra', operation, size, age),
+            Figure('sql', operation, size, age),
+            limit,
+        )
+
+
+def round_trips(operation: str, ours: Trips, theirs: Trips) -> Verdict:
+    """Judge that a request waits for its database no more often."""
+    return Verdict(
+        f'round trips of {operation} that follow each other, against SQL',
+        'no more',
+        f'{ours.waits} / {theirs.waits}',
+        ours.waits <= theirs.waits,
+    )
 
 
 def missed(verdicts: Iterable[Verdict]) -> bool:

@@ -116,10 +116,20 @@ def _stock(config_file: str) -> str:
     return path
 
 
-def resident() -> int:
-    """Return the resident bytes of this process."""
-    with open('/proc/self/statm') as file:
+def resident(process: int | str = 'self') -> int:
+    """Return the resident bytes of a process, of this one by default."""
+    with open(f'/proc/{process}/statm') as file:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+
+def share(process: int | str) -> int:
+    """Return the bytes of a process, of what it shares only its share."""
+    with open(f'/proc/{process}/smaps_rollup') as file:
+        for line in file:
+            name, _, value = line.partition(':')
+            if name == 'Pss':
+                return int(value.split()[0]) * 1024
+    raise LabError(f'the kernel does not tell the memory of {process}')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The requests to a whole Keystone, as one client process sends them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import http.client
+import itertools
+import json
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from lab import LabError
+from lab.benchmark import identity, systems
+
+#: Seconds; with many revocations SQL needs some for each request.
+_PATIENCE = 300
+#: Connections that are tried until one belongs to the wanted worker.
+_TRIES = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """Somebody who logs in.
+
+    :ivar token: of the project.
+    :ivar trust: id of a trust in this person.
+    :ivar credential: id and secret of an application credential.
+    """
+
+    name: str
+    password: str
+    token: str
+    trust: str
+    credential: tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A Keystone that has been filled.
+
+    :ivar workers: their process ids, as the answers name them.
+    :ivar admin: token of an administrator.
+    :ivar project: name of that of all people.
+    :ivar users: in the domain that is listed.
+    """
+
+    port: int
+    workers: tuple[str, ...]
+    admin: str
+    project: str
+    people: tuple[Person, ...]
+    users: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A request, and the status of the answer that it must have."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    body: Any = None
+    status: int = 200
+
+
+class Caller:
+    """An open connection to one worker.
+
+    :param number: of the client; the workers have equally many of them.
+    """
+
+    def __init__(self, site: Site, number: int) -> None:
+        wanted = site.workers[number % len(site.workers)]
+        others = []
+        try:
+            for _ in range(_TRIES):
+                self._connection = http.client.HTTPConnection(
+                    '127.0.0.1', site.port, timeout=_PATIENCE
+                )
+                answer = self._answer(Request('GET', '/v3'))
+                if answer.headers['X-Worker'] == wanted:
+                    return
+                # Open for now: the other worker is no better a choice then.
+                others.append(self._connection)
+        finally:
+            for each in others:
+                each.close()
+        raise LabError(f'worker {wanted} accepts no connection')
+
+    def send(self, request: Request) -> None:
+        """Send a request and read the answer.
+
+        :raises LabError: if it is not the expected one.
+        """
+        self._answer(request)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _answer(self, request: Request) -> http.client.HTTPResponse:
+        body = None
+        headers = dict(request.headers)
+        if request.body is not None:
+            body = json.dumps(request.body)
+            headers['Content-Type'] = 'application/json'
+        self._connection.request(request.method, request.path, body, headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status != request.status:
+            raise LabError(
+                f'{request.method} {request.path}: {answer.status}'
+                f' {content[:500].decode(errors="replace")}'
+            )
+        return answer
+
+
+class Callers:
+    """The Keystones, as one client sees them; opened at first use.
+
+    :param sites: by system.
+    :param number: of the client.
+    """
+
+    def __init__(self, sites: Mapping[str, Site], number: int) -> None:
+        self.sites = sites
+        self.number = number
+        self._callers: dict[str, Caller] = {}
+
+    def caller(self, system: str) -> Caller:
+        """Return this client's connection to a system."""
+        if system not in self._callers:
+            self._callers[system] = Caller(self.sites[system], self.number)
+        return self._callers[system]
+
+
+def _login(
+    method: str, content: Any, scope: Mapping[str, Any] | None = None
+) -> Request:
+    auth: dict[str, Any] = {'identity': {'methods': [method], method: content}}
+    if scope:
+        auth['scope'] = scope
+    return Request('POST', '/v3/auth/tokens', body={'auth': auth}, status=201)
+
+
+def _password(person: Person, scope: Mapping[str, Any]) -> Request:
+    user = {
+        'name': person.name,
+        'domain': {'id': 'default'},
+        'password': person.password,
+    }
+    return _login('password', {'user': user}, scope)
+
+
+def password(site: Site, person: Person) -> Request:
+    """A log-in to the project."""
+    project = {'name': site.project, 'domain': {'id': 'default'}}
+    return _password(person, {'project': project})
+
+
+def trust(site: Site, person: Person) -> Request:
+    """A log-in by which one acts for somebody else."""
+    return _password(person, {'OS-TRUST:trust': {'id': person.trust}})
+
+
+def credential(site: Site, person: Person) -> Request:
+    """A log-in of a program."""
+    credential_id, secret = person.credential
+    return _login(
+        'application_credential', {'id': credential_id, 'secret': secret}
+    )
+
+
+def validation(site: Site, person: Person) -> Request:
+    """What each service asks about the token that it was sent."""
+    return Request(
+        'GET',
+        '/v3/auth/tokens',
+        {'X-Auth-Token': site.admin, 'X-Subject-Token': person.token},
+    )
+
+
+def catalog(site: Site, person: Person) -> Request:
+    """The catalog of a token's project."""
+    return Request('GET', '/v3/auth/catalog', {'X-Auth-Token': person.token})
+
+
+def creation(site: Site, person: Person) -> Request:
+    """The creation of a user, with a password."""
+    user = {
+        'name': uuid.uuid4().hex,
+        'domain_id': 'default',
+        'password': uuid.uuid4().hex,
+    }
+    return Request(
+        'POST',
+        '/v3/users',
+        {'X-Auth-Token': site.admin},
+        {'user': user},
+        status=201,
+    )
+
+
+def page(site: Site, person: Person) -> Request:
+    """A page of a domain's users, from anywhere."""
+    marker = identity.user_id(random.randrange(site.users))
+    return Request(
+        'GET',
+        f'/v3/users?domain_id={identity.DOMAIN}&limit={identity.PAGE}'
+        f'&marker={marker}',
+        {'X-Auth-Token': site.admin},
+    )
+
+
+LOGIN = 'password log-in'
+VALIDATION = 'token validation'
+OPERATIONS: dict[str, Callable[[Site, Person], Request]] = {
+    LOGIN: password,
+    VALIDATION: validation,
+    'trust-scoped token': trust,
+    'application credential log-in': credential,
+    'catalog': catalog,
+    f'list {identity.PAGE} users': page,
+    'create user': creation,
+}
+
+
+def requests(site: Site, operation: str) -> Iterator[Request]:
+    """Yield requests of an operation without end, of one after the other."""
+    for person in itertools.cycle(site.people):
+        yield OPERATIONS[operation](site, person)
+
+
+def _operation(
+    callers: Callers, system: str, operation: str
+) -> Callable[[], object]:
+    caller = callers.caller(system)
+    coming = requests(callers.sites[system], operation)
+    # Not all clients begin with the same person.
+    for _ in range(callers.number % len(callers.sites[system].people)):
+        next(coming)
+    return lambda: caller.send(next(coming))
+
+
+@contextlib.contextmanager
+def _closing(site: Site) -> Iterator[Caller]:
+    caller = Caller(site, 0)
+    try:
+        yield caller
+    finally:
+        caller.close()
+
+
+def send_some(_: object, site: Site, operation: str, count: int) -> None:
+    """Send some requests, on a connection of their own."""
+    with _closing(site) as caller:
+        for request in itertools.islice(requests(site, operation), count):
+            caller.send(request)
+
+
+systems.OPERATIONS.update(
+    {
+        f'keystone: {name}': functools.partial(_operation, operation=name)
+        for name in OPERATIONS
+    }
+)

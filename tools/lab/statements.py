@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server sends to its databases, request by request.
+
+Counted where it leaves the process: each request of a Cassandra session, and
+each command of PyMySQL, COMMIT, ROLLBACK and the test of a connection that
+comes from the pool among them.
+
+What matters for time is what waits for what.  A request to Cassandra is
+*behind* those whose answers its thread had by then, so requests that are
+under way at once are one wait.  A command to MariaDB is behind all before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+#: Names a file, for :mod:`lab.wsgi`.
+VARIABLE = 'KEYSTONE_LAB_STATEMENTS'
+_ENDS = ('COMMIT', 'ROLLBACK')
+#: What SQLAlchemy's pool asks to find out whether a connection still lives.
+_PING = 'PING'
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """One statement.
+
+    :ivar wait: 1 for what waits for nothing; else one more than the highest
+        of those whose answers were there.
+    """
+
+    text: str
+    wait: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trips:
+    """What one request cost.
+
+    :ivar statements: all that was sent but the following.
+    :ivar ends: COMMIT and ROLLBACK.
+    :ivar pings: tests of a connection.
+    :ivar waits: round trips that followed each other.
+    """
+
+    statements: int
+    ends: int
+    pings: int
+    waits: int
+
+
+def trips(sent: Iterable[Sent]) -> Trips:
+    """Return what statements cost together."""
+    texts = []
+    waits = 0
+    for each in sent:
+        texts.append(each.text.strip())
+        waits = max(waits, each.wait)
+    ends = sum(text in _ENDS for text in texts)
+    pings = texts.count(_PING)
+    return Trips(len(texts) - ends - pings, ends, pings, waits)
+
+
+class _Request(threading.local):
+    """The request that a thread answers."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self._answered = 0
+
+    def send(self, text: str) -> int:
+        """Note a statement and return its wait."""
+        wait = self._answered + 1
+        self.sent.append(Sent(text, wait))
+        return wait
+
+    def answer(self, wait: int) -> None:
+        """Note that this answer is there."""
+        self._answered = max(self._answered, wait)
+
+    def clear(self) -> None:
+        self.__init__()
+
+
+class Record:
+    """Writes down what each request sends, from now on.
+
+    :param path: a file; each request adds a line, see :func:`read`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._request = _Request()
+        _watch_cassandra(self._request)
+        _watch_mysql(self._request)
+
+    def begin(self) -> None:
+        """Begin with a request of this thread."""
+        self._request.clear()
+
+    def end(self, environ: Mapping[str, Any]) -> None:
+        """Write down what the request has sent."""
+        line = {
+            'request': f'{environ["REQUEST_METHOD"]} {environ["PATH_INFO"]}',
+            'sent': [[each.wait, each.text] for each in self._request.sent],
+        }
+        with self._lock, open(self._path, 'a') as file:
+            file.write(json.dumps(line) + '\n')
+
+
+def read(path: Path) -> list[list[Sent]]:
+    """Return what each request sent."""
+    return [
+        [Sent(text, wait) for wait, text in json.loads(line)['sent']]
+        for line in path.read_text().splitlines()
+    ]
+
+
+def _watch_cassandra(request: _Request) -> None:
+    import cassandra.cluster
+
+    from keystone_cassandra_token import session
+
+    future = cassandra.cluster.ResponseFuture
+    connect, result = session.connect, future.result
+    next_page = future.start_fetching_next_page
+
+    def send(sent: Any) -> None:
+        sent.lab_wait = request.send(_text(sent.query))
+
+    def connected(*args: Any, **options: Any) -> session.Connection:
+        connection = connect(*args, **options)
+        connection.session.add_request_init_listener(send)
+        return connection
+
+    def answered(sent: Any) -> Any:
+        try:
+            return result(sent)
+        finally:
+            # What the driver asks for itself has none.
+            request.answer(getattr(sent, 'lab_wait', 0))
+
+    def another_page(sent: Any) -> None:
+        send(sent)
+        next_page(sent)
+
+    session.connect = connected
+    future.result = answered
+    future.start_fetching_next_page = another_page
+
+
+def _text(query: Any) -> str:
+    """Return the CQL of what a session was given."""
+    prepared = getattr(query, 'prepared_statement', None)
+    if prepared is not None:
+        return str(prepared.query_string)
+    steps = getattr(query, '_statements_and_parameters', None)
+    if steps is not None:
+        return f'BATCH of {len(steps)}'
+    return str(query.query_string)
+
+
+def _watch_mysql(request: _Request) -> None:
+    from pymysql import connections
+    from pymysql.constants import COMMAND
+
+    # Everything that is sent after the log-in goes through here.
+    execute = connections.Connection._execute_command
+
+    def executed(self: Any, command: int, sql: str | bytes) -> None:
+        text = sql if isinstance(sql, str) else sql.decode(errors='replace')
+        if command == COMMAND.COM_PING:
+            text = _PING
+        request.answer(request.send(text))
+        execute(self, command, sql)
+
+    connections.Connection._execute_command = executed
