@@ -18,6 +18,13 @@ VERDICTS = [
     Verdict('absent', '1 x', 'not measured in this run', None),
 ]
 CONTEXT = {'Machine': 'one', 'Node': 'two'}
+TABLES = [
+    report.Table(
+        'Round trips',
+        ('system', 'operation', 'statements'),
+        (('cassandra', 'check', '3'), ('sql', 'check', '17')),
+    )
+]
 
 
 @pytest.fixture
@@ -125,6 +132,41 @@ def test_plot_draws_what_was_measured(
         path = tmp_path / f'{name}.svg'
         plot.draw(name, rows, str(path))
         assert '<svg' in path.read_text()
+
+
+def test_another_table_is_in_all_that_is_written(
+    measured: Measurements, tmp_path: Path
+) -> None:
+    found = report.Found(measured, CONTEXT, VERDICTS, TABLES)
+    lines = report.text(*found).splitlines()
+    first = lines.index('Round trips:')
+    assert lines[first + 4].split() == ['sql', 'check', '17']
+    tree = publish_doctree(
+        report.page(*found),
+        settings_overrides={'halt_level': 2, 'report_level': 2},
+    )
+    tables = list(tree.findall(lambda node: node.tagname == 'table'))
+    assert len(tables) == 3
+    assert '17' in tables[1].astext()
+    path = tmp_path / 'rows.context.json'
+    report.write_context(str(path), *found)
+    assert json.loads(path.read_text())['tables']['Round trips'][1] == {
+        'system': 'sql',
+        'operation': 'check',
+        'statements': '17',
+    }
+
+
+def test_a_drawing_tells_sizes_apart_where_there_are_several() -> None:
+    rows = [
+        {'system': 'sql', 'operation': operation, 'size': size}
+        for operation, size in (('check', 1), ('check', 2), ('issue', 1))
+    ]
+    assert [plot._label(row, rows) for row in rows] == [
+        'sql: check, 1',
+        'sql: check, 2',
+        'sql: issue',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from lab.benchmark import verdict
 from lab.benchmark.verdict import Verdict
+from lab.statements import Trips
 
 
 def row(
@@ -160,3 +161,45 @@ def test_targets_of_users_are_ratios_to_sql() -> None:
     assert words['get_user'] == 'met'
     assert words['create_user'] == 'MISSED'
     assert words['get_credential'] == 'not measured'
+
+
+def keystone_rows(**changed: float) -> list[dict[str, Any]]:
+    """Rows that meet each target exactly, but for what is changed."""
+    value = {'few': 1.0, 'login': 1.0, 'many': 1.0} | changed
+    validation, login = 'token validation', 'password log-in'
+    return [
+        row('cassandra', validation, 10, value['few']),
+        row('sql', validation, 10, 1.0),
+        row('cassandra', login, 10, value['login'], age=0),
+        row('sql', login, 10, 1.0, age=0),
+        row('cassandra', validation, 100_000, value['many']),
+        row('sql', validation, 100_000, 8.0),
+        row('cassandra', validation, 10, 99.0, clients=16),
+    ]
+
+
+@pytest.mark.parametrize('changed', ['few', 'login', 'many'])
+def test_a_whole_keystone_is_held_against_sql(changed: str) -> None:
+    met = list(verdict.keystone(keystone_rows()))
+    assert [found.met for found in met] == [True] * 3
+    found = list(verdict.keystone(keystone_rows(**{changed: 1.01})))
+    assert [each.met for each in found].count(False) == 1
+
+
+def test_fewer_revocations_than_the_target_names_judge_nothing() -> None:
+    rows = [
+        each | {'size': min(each['size'], 500)} for each in keystone_rows()
+    ]
+    words = [found.word for found in verdict.keystone(rows)]
+    assert words == ['met', 'met', 'not measured']
+
+
+@pytest.mark.parametrize(('waits', 'met'), [(8, True), (9, False)])
+def test_round_trips_are_those_that_follow_each_other(
+    waits: int, met: bool
+) -> None:
+    found = verdict.round_trips(
+        'log-in', Trips(99, 0, 0, waits), Trips(5, 2, 1, 8)
+    )
+    assert found.met is met
+    assert found.measured == f'{waits} / 8'

@@ -88,7 +88,7 @@ class _Request(threading.local):
 
 
 class Record:
-    """Writes down what each request sends, from now on.
+    """Writes down what each request sends.
 
     :param path: a file; each request adds a line, see :func:`read`.
     """
@@ -96,19 +96,22 @@ class Record:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._request = _Request()
-        _watch_cassandra(self._request)
-        _watch_mysql(self._request)
+        self.request = _Request()
+
+    def watch(self) -> None:
+        """Take note of all that this process sends from now on."""
+        _watch_cassandra(self.request)
+        _watch_mysql(self.request)
 
     def begin(self) -> None:
         """Begin with a request of this thread."""
-        self._request.clear()
+        self.request.clear()
 
     def end(self, environ: Mapping[str, Any]) -> None:
         """Write down what the request has sent."""
         line = {
             'request': f'{environ["REQUEST_METHOD"]} {environ["PATH_INFO"]}',
-            'sent': [[each.wait, each.text] for each in self._request.sent],
+            'sent': [[each.wait, each.text] for each in self.request.sent],
         }
         with self._lock, open(self._path, 'a') as file:
             file.write(json.dumps(line) + '\n')

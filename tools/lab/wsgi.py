@@ -70,5 +70,7 @@ _statements = (
     else None
 )
 
+if _statements:
+    _statements.watch()
 if 'KEYSTONE_LAB_LOGIN' in os.environ:
     _log_in(os.environ.pop('KEYSTONE_LAB_LOGIN'))
