@@ -70,8 +70,7 @@ class _Request(threading.local):
     """The request that a thread answers."""
 
     def __init__(self) -> None:
-        self.sent: list[Sent] = []
-        self._answered = 0
+        self.clear()
 
     def send(self, text: str) -> int:
         """Note a statement and return its wait."""
@@ -84,7 +83,9 @@ class _Request(threading.local):
         self._answered = max(self._answered, wait)
 
     def clear(self) -> None:
-        self.__init__()
+        """Begin with another request."""
+        self.sent: list[Sent] = []
+        self._answered = 0
 
 
 class Record:

@@ -34,11 +34,13 @@ TRUSTOR = uuid.UUID(int=4).hex
 DOMAIN = 'default'
 
 #: What the mix is, for the page and the table.
-MIX = (
+UNRELATED = (
     'Unrelated events: 90 % in pairs for a token and its chain, as each'
-    ' log-out makes them, 5 % for a user, 5 % for a trust, evenly over the'
-    ' last hour. One in 100, at least 3, is for the user, the project or'
-    ' both of the tokens checked, from before they were issued.'
+    ' log-out makes them, 5 % for a user, 5 % for a trust, evenly over'
+)
+MIX = (
+    f'{UNRELATED} the last hour. One in 100, at least 3, is for the user, the'
+    ' project or both of the tokens checked, from before they were issued.'
 )
 
 _SHAPES = (

@@ -15,7 +15,7 @@ import datetime
 import multiprocessing
 import secrets
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lab import statements
@@ -26,7 +26,7 @@ from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.report import Found, Table
 from lab.benchmark.stage import Turn, say, take_turns
 from lab.benchmark.systems import Order, Place, Systems
-from lab.benchmark.verdict import MIDDLE, round_trips, times
+from lab.benchmark.verdict import MIDDLE, Verdict, round_trips, times
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.mariadb import MariaDB
@@ -76,7 +76,7 @@ class Plan:
     users: int = 10_000
     events: int = 100_000
     clients: tuple[int, ...] = (1, 16)
-    rounds: int = 6
+    rounds: int = 5
     seconds: float = 2.0
 
 
@@ -87,6 +87,7 @@ def run(plan: Plan, statements_file: str | None = None) -> Found:
 
     :param statements_file: where to write what requests sent.
     """
+    measured = Measurements()
     with contextlib.ExitStack() as servers:
         folder = servers.enter_context(stage.folder())
         say('starting MariaDB')
@@ -101,6 +102,8 @@ def run(plan: Plan, statements_file: str | None = None) -> Found:
             server.create('whole'),
         )
         stage.make_keyspace(place)
+        systems = Pool(lambda: Systems(place))
+        helper = Pool(lambda: None)
         password = secrets.token_urlsafe(16)
         keystones = {}
         for system in SYSTEMS:
@@ -108,67 +111,50 @@ def run(plan: Plan, statements_file: str | None = None) -> Found:
             keystones[system] = _keystone(system, place, cluster)
             servers.callback(keystones[system].stop)
             keystones[system].bootstrap(password)
-        # Not before both listen for themselves alone: a client that is
-        # forked now would keep their sockets.
+        # Before any client is forked, which would keep their sockets open.
         _restart(keystones, 1)
-        systems = Pool(lambda: Systems(place))
-        for function in (identity.fill_sql, identity.fill_cassandra):
-            say(f'{function.__name__}: {plan.users} users')
-            systems.call(function, plan.users, GROUPS)
-        helper = Pool(lambda: None)
-        sites = {}
-        for system, keystone in keystones.items():
-            say(f'filling by requests ({system})')
-            sites[system] = helper.call(
-                fill, keystone.port, password, plan.users
-            )
+        sites = _fill(plan, systems, helper, keystones, password)
         # Their tokens were issued now, in the middle of the events' hour.
         reference = datetime.datetime.now(datetime.UTC).replace(
             tzinfo=None, microsecond=0
         ) + datetime.timedelta(seconds=MIDDLE)
         _revoke(systems, server, place, FEW, reference)
-        say('counting round trips')
         counted = {
             system: count(helper, keystone, sites[system])
             for system, keystone in keystones.items()
         }
         if statements_file:
             _keep(statements_file, keystones)
-        helper.shrink(0)
         context = _context(plan, systems, server)
+        helper.shrink(0)
         systems.shrink(0)
         workers = _restart(keystones, _WORKERS)
         sites = {
             system: dataclasses.replace(site, workers=workers[system])
             for system, site in sites.items()
         }
-        stage.flush(cluster)
-        stage.settle(cluster)
         pool = Pool(_numbered(sites))
-        measured = Measurements()
+        _settle(cluster)
         _measure(measured, plan, pool, FEW, tuple(OPERATIONS))
         memory = {system: _memory(sites[system]) for system in SYSTEMS}
-        systems = Pool(lambda: Systems(place))
         _revoke(systems, server, place, plan.events, reference)
         systems.shrink(0)
-        stage.flush(cluster)
-        stage.settle(cluster)
+        _settle(cluster)
         _measure(measured, plan, pool, plan.events, (VALIDATION,))
         context['Worker'] = _told(memory, sites, plan)
-    verdicts = [
-        round_trips(name, counted['cassandra'][name], counted['sql'][name])
-        for name in OPERATIONS
-    ]
-    verdicts.append(
-        times(
-            'memory of a worker against SQL',
-            memory['cassandra'][0] / 1e6,
-            memory['sql'][0] / 1e6,
-            1.2,
-            'MB',
-        )
+    return Found(
+        measured, context, list(_verdicts(counted, memory)), [table(counted)]
     )
-    return Found(measured, context, verdicts, [table(counted)])
+
+
+def _verdicts(
+    counted: Mapping[str, Mapping[str, Trips]],
+    memory: Mapping[str, tuple[int, int]],
+) -> Iterator[Verdict]:
+    for name in OPERATIONS:
+        yield round_trips(name, *(counted[system][name] for system in SYSTEMS))
+    ours, theirs = (memory[system][0] / 1e6 for system in SYSTEMS)
+    yield times('memory of a worker against SQL', ours, theirs, 1.2, 'MB')
 
 
 def _keystone(system: str, place: Place, cluster: Cluster) -> Keystone:
@@ -198,7 +184,8 @@ def _restart(
     """
     found = {}
     for system, keystone in keystones.items():
-        keystone.stop()
+        if keystone.pid:
+            keystone.stop()
         keystone.workers = workers
         keystone.environment.pop(statements.VARIABLE, None)
         if workers == 1:
@@ -225,6 +212,24 @@ def _numbered(sites: _Sites) -> Callable[[], Callers]:
             return Callers(sites, last.value)
 
     return make
+
+
+def _fill(
+    plan: Plan,
+    systems: Pool,
+    helper: Pool,
+    keystones: Mapping[str, Keystone],
+    password: str,
+) -> _Sites:
+    """Fill both, what is many in bulk and the rest by requests."""
+    for function in (identity.fill_sql, identity.fill_cassandra):
+        say(f'{function.__name__}: {plan.users} users')
+        systems.call(function, plan.users, GROUPS)
+    sites = {}
+    for system, keystone in keystones.items():
+        say(f'filling by requests ({system})')
+        sites[system] = helper.call(fill, keystone.port, password, plan.users)
+    return sites
 
 
 def fill(_: object, port: int, password: str, users: int) -> Site:
@@ -331,6 +336,7 @@ def _revoke(
 
 def count(helper: Pool, keystone: Keystone, site: Site) -> dict[str, Trips]:
     """Return the round trips of each operation, when it is not the first."""
+    say(f'counting round trips ({keystone.directory.name})')
     found = {}
     for operation in OPERATIONS:
         # Each person once before: their names are then looked up.
@@ -369,6 +375,11 @@ def table(counted: Mapping[str, Mapping[str, Trips]]) -> Table:
             for system, found in counted.items()
         ),
     )
+
+
+def _settle(cluster: Cluster) -> None:
+    stage.flush(cluster)
+    stage.settle(cluster)
 
 
 def _measure(
@@ -437,5 +448,6 @@ def _context(plan: Plan, pool: Pool, server: MariaDB) -> dict[str, str]:
         f' {GROUPS_OF_A_PERSON} groups; {SERVICES + 1} services,'
         f' {SERVICES * len(INTERFACES) + 3} endpoints; {plan.users} users in'
         ' the domain that is listed',
-        'Live revocations': events.MIX,
+        'Live revocations': f'{events.UNRELATED} an hour in whose middle the'
+        ' tokens were issued',
     }
