@@ -47,6 +47,7 @@ from keystone_cassandra_token.projects import (
     PROJECT,
     PROJECTS,
 )
+from keystone_cassandra_token.recent import Recent
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.uniqueness import Taken
 
@@ -57,6 +58,8 @@ Project = dict[str, Any]
 _FILTERS = tuple(name for name in projects.ATTRIBUTES if name != 'tags')
 #: For how long a deletion may look for children.
 _CLOSED = datetime.timedelta(minutes=1)
+#: Of a project: the ids of those above it.
+_ABOVE = Recent(4096)
 _ATTEMPTS = 16
 
 # An administrator lists the projects of all domains.
@@ -124,7 +127,14 @@ class Resource(Driver, base.ResourceDriverBase):
         )
 
     def list_project_parents(self, project_id: str) -> list[Project] | None:
-        project = self._project(project_id)
+        # A log-in asks for this twice and a validation four times; what was
+        # above the project last time is read along.
+        likely = [project_id, *(_ABOVE.get(project_id) or ())]
+        known = {
+            project['id']: project
+            for project in PROJECTS.entity.find_all(self.db, likely)
+        }
+        project = known.get(project_id) or self._project(project_id)
         parents: list[Project] = []
         examined = set()
         while project['parent_id'] is not None:
@@ -132,8 +142,10 @@ class Resource(Driver, base.ResourceDriverBase):
                 _log_circle(project['id'])
                 return None
             examined.add(project['id'])
-            project = self._project(project['parent_id'])
+            above = project['parent_id']
+            project = known.get(above) or self._project(above)
             parents.append(projects.presented(project))
+        _ABOVE.set(project_id, [parent['id'] for parent in parents] or None)
         return parents
 
     def list_projects_in_subtree(

@@ -306,6 +306,29 @@ class TestCost:
             assert len(ours.list_projects_in_subtree(domain['id'])) == 13
         assert len(sent) == 2
 
+    def test_what_is_above_is_one_read_again(self, ours, store):
+        domain = make(ours)
+        parent = make(ours, domain)
+        child = make(ours, parent)
+        for expected in (3, 1):
+            with faults.counted(store) as sent:
+                found = ours.list_project_parents(child['id'])
+            assert found == [parent, domain]
+            assert len(sent) == expected
+
+    def test_what_was_above_in_a_former_life_is_no_answer(self, ours, store):
+        first, second = make(ours), make(ours)
+        child = make(ours, first)
+        assert ours.list_project_parents(child['id']) == [first]
+        ours.delete_project(child['id'])
+        with pytest.raises(exception.ProjectNotFound):
+            ours.list_project_parents(child['id'])
+        make(ours, second, id=child['id'])
+        assert ours.list_project_parents(child['id']) == [second]
+        changed = ours.update_project(second['id'], {'description': 'new'})
+        (above,) = ours.list_project_parents(child['id'])
+        assert above['description'] == changed['description'] == 'new'
+
 
 class TestForeignKeys:
     def test_a_parent_with_children_stays(self, ours):
