@@ -35,6 +35,7 @@ from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Indexes
 from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named, conflict
+from keystone_cassandra_token.recent import Recent
 from keystone_cassandra_token.rows import Row, json_map
 from keystone_cassandra_token.store import Driver, Store
 from keystone_cassandra_token.uniqueness import Claims
@@ -72,6 +73,7 @@ ROLES = Named(
 ROLE_KIND = Kind.of(ROLES, 'name', 'domain_id')
 ID = Row('id')
 LIST_IDS = read('SELECT id FROM role WHERE bucket = 0')
+LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
 
 RULE = Row('prior_role_id', 'implied_role_id', 'incarnation')
 LIST_RULES = read(f'SELECT {RULE} FROM implied_role WHERE bucket = 0')
@@ -94,6 +96,9 @@ INSERT_RULE = mutate(
 DELETE_RULE = mutate(
     f'DELETE FROM implied_role{_ONE_RULE} IF incarnation = :seen'
 )
+
+#: Of a role: its id and those of the roles that it implies.
+_IMPLIED = Recent(1024)
 
 
 class Role(Driver, base.RoleDriverBase):
@@ -186,8 +191,26 @@ class Role(Driver, base.RoleDriverBase):
         return list(map(_shown, self._rules(LIST_RULES)))
 
     def list_implied_roles(self, prior_role_id: str) -> list[dict[str, str]]:
-        found = self._rules(LIST_IMPLIED, prior_role_id=prior_role_id)
-        return list(map(_shown, found))
+        # Each log-in and each validation asks for this, of several roles: so
+        # it reads no role that is not in question, and those that this one
+        # implied last time are read along.
+        asked = self.db.ask_all(
+            LIST_IMPLIED, RULE, prior_role_id=prior_role_id
+        )
+        likely = _IMPLIED.get(prior_role_id)
+        meanwhile = likely and self.db.ask_all(LIST_SOME_IDS, ID, ids=likely)
+        rules = list(map(_shown, asked()))
+        wanted = sorted(set().union(*(rule.values() for rule in rules)))
+        _IMPLIED.set(prior_role_id, wanted or None)
+        if not wanted:
+            return []
+        found = (
+            meanwhile()
+            if meanwhile and likely == wanted
+            else self.db.rows(LIST_SOME_IDS, ID, ids=wanted)
+        )
+        there = {role['id'] for role in found}
+        return [rule for rule in rules if there.issuperset(rule.values())]
 
     def _rules(self, statement: Statement, **key: str) -> list[dict[str, Any]]:
         """Return the rules that a read finds and whose roles are there."""

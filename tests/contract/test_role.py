@@ -203,6 +203,8 @@ class TestCost:
     def test_rules_and_roles_are_asked_for_at_once(self, ours, store):
         one, other = make(ours)['id'], make(ours)['id']
         ours.create_implied_role(one, other)
+        # Which roles to ask for is known from the second time on.
+        ours.list_implied_roles(one)
         for call in (
             lambda: ours.list_role_inference_rules(),
             lambda: ours.list_implied_roles(one),
@@ -214,6 +216,25 @@ class TestCost:
                     'implied_role_id': other,
                 } in call()
             assert counts == [1, 2]
+
+    def test_no_other_role_is_read_for_what_one_implies(self, ours, store):
+        prior, first, second = (make(ours)['id'] for _ in range(3))
+        with faults.counted(store) as sent:
+            assert ours.list_implied_roles(prior) == []
+        assert sent == [(role.LIST_IMPLIED,)]
+        for implied in ([first], [first, second]):
+            ours.create_implied_role(prior, implied[-1])
+            # What is remembered is of the time before.
+            for _ in range(2):
+                found = ours.list_implied_roles(prior)
+                assert {each['implied_role_id'] for each in found} == set(
+                    implied
+                )
+        ours.delete_role(first)
+        (left,) = ours.list_implied_roles(prior)
+        assert left['implied_role_id'] == second
+        ours.delete_implied_role(prior, second)
+        assert ours.list_implied_roles(prior) == []
 
 
 @contextlib.contextmanager
