@@ -161,9 +161,13 @@ class OAuth1(Driver, base.Oauth1DriverBase):
     def update_consumer(
         self, consumer_id: str, consumer_ref: Mapping[str, Any]
     ) -> Stored:
-        changes = _stored_consumer(consumer_ref)
-        for name in ('id', 'secret'):
-            changes.pop(name, None)
+        def changes(_now: Stored) -> Stored:
+            # As with SQL, their lengths count once there is one.
+            found = _stored_consumer(consumer_ref)
+            for name in ('id', 'secret'):
+                found.pop(name, None)
+            return found
+
         changed = CONSUMERS.change(self.db, consumer_id, changes)
         if changed is None:
             raise exception.NotFound(_('Consumer not found'))
@@ -298,7 +302,9 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         return stored
 
     def _request_token(self, request_token_id: str) -> Stored:
-        stored = self.db.one(GET, REQUEST, id=request_token_id)
+        stored = None
+        if request_token_id:  # else Cassandra takes it for an error
+            stored = self.db.one(GET, REQUEST, id=request_token_id)
         if not _usable(stored):
             raise exception.NotFound(_('Request token not found'))
         return stored
