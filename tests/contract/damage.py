@@ -98,7 +98,8 @@ class Maker:
         identity.Identity().create_user(values['id'], values)
 
     def federated_user(self, **given):
-        values = {**fresh('id', 'domain_id', 'unique_id'), **given}
+        values = fresh('id', 'domain_id', 'unique_id')
+        values |= {'idp_id': 'idp', 'protocol_id': 'saml2', **given}
         user = {'domain_id': values['domain_id'], 'enabled': True}
         identity.Identity().create_user(
             values['id'], {'id': values['id'], **user}
@@ -106,8 +107,8 @@ class Maker:
         shadow_users.ShadowUsers().create_federated_object(
             {
                 'user_id': values['id'],
-                'idp_id': 'idp',
-                'protocol_id': 'saml2',
+                'idp_id': values['idp_id'],
+                'protocol_id': values['protocol_id'],
                 'unique_id': values['unique_id'],
                 'display_name': 'shown',
             }
