@@ -220,6 +220,9 @@ class TestCrashes:
                 outcomes.append(found(driver, made) is not None)
             else:
                 outcomes.append(bool(driver.list_protocols(made['id'])))
+            if not outcomes[-1]:
+                # Nobody outlives it: users go first.
+                assert not any(is_known(store, each) for each in come)
             # The same call again deletes what is left of it.
             with contextlib.suppress(exception.NotFound):
                 delete(prepared)
