@@ -376,6 +376,20 @@ class TestRaces:
         assert type(late.said) is exception.NotFound
         assert store.one(oauth1.GET, oauth1.REQUEST, id=token) is None
 
+    def test_nor_one_whose_removal_failed(self, driver, store):
+        """It is there still, used up, when the authorization comes."""
+        token = authorized(driver, 'user')
+        with (
+            faults.stalled(
+                store,
+                oauth1.AUTHORIZE_EXPIRING,
+                lambda: driver.authorize_request_token(token, 'other', []),
+            ) as late,
+            faults.fail(store, oauth1.DELETE),
+        ):
+            driver.create_access_token(token, 600)
+        assert type(late.said) is exception.NotFound
+
     @pytest.mark.parametrize('step', ['exchange', 'removal'])
     def test_nor_while_it_is_being_exchanged(self, driver, store, step):
         token = authorized(driver, 'user')
