@@ -137,11 +137,11 @@ class Entity:
         entity_id: str | None,
         read: cql.Statement | None = None,
     ) -> dict[str, Any] | None:
-        """Return an entity, or None; of the id None there is none.
+        """Return an entity, or None; without an id there is none.
 
         :param read: another read of its columns by id.
         """
-        if entity_id is None:
+        if not entity_id:
             return None  # Cassandra takes it for an error
         return _born(db.one(read or self.get, self.row, id=entity_id))
 

@@ -23,6 +23,7 @@ from typing import Any
 from keystone_cassandra_token import memberships
 from keystone_cassandra_token.entity import contended
 from keystone_cassandra_token.store import Store
+from keystone_cassandra_token.uniqueness import Key
 from keystone_cassandra_token.users import (
     BY_IDP,
     FEDERATED,
@@ -92,7 +93,7 @@ def _take(
             raise _Changed
         return {'federated': stays}
 
-    with FEDERATED_NAMES.all_released(db, user['id'], map(_key, goes)):
+    with _released(db, user, goes):
         USERS.entity.change(db, user['id'], unless_changed)
 
 
@@ -100,11 +101,24 @@ def _delete(
     db: Store, user: dict[str, Any], goes: Collection[Identity]
 ) -> None:
     memberships.remove_user(db, user['id'])
-    with FEDERATED_NAMES.all_released(db, user['id'], map(_key, goes)):
+    with _released(db, user, goes):
         if not USERS.entity.discard(db, user):
             raise _Changed
     # What was added meanwhile: the id is computed, and can come back.
     memberships.remove_user(db, user['id'])
+
+
+def _released(
+    db: Store, user: Identity, goes: Collection[Identity]
+) -> contextlib.AbstractContextManager[None]:
+    def known_so(user_id: str, key: Key) -> bool:
+        now = USERS.entity.find(db, user_id, USERS.get_everywhere)
+        known = (now and now['federated']) or ()
+        return any(_key(identity) == key for identity in known)
+
+    return FEDERATED_NAMES.all_released(
+        db, user['id'], map(_key, goes), exists=known_so
+    )
 
 
 def _key(identity: Identity) -> dict[str, Any]:

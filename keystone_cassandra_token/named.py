@@ -206,7 +206,10 @@ class Named:
 
         with (
             self.claims.all_released(
-                db, entity_id, [key for key in old_keys if key not in new_keys]
+                db,
+                entity_id,
+                [key for key in old_keys if key not in new_keys],
+                exists=lambda owner, key: self._has(db, owner, key),
             ),
             self._claimed(
                 db,
@@ -236,7 +239,11 @@ class Named:
                 return None
             with contextlib.suppress(_Renamed):
                 with self.claims.all_released(
-                    db, entity_id, self.keys(db, old), ttl=ttl
+                    db,
+                    entity_id,
+                    self.keys(db, old),
+                    exists=lambda owner, key: self._has(db, owner, key),
+                    ttl=ttl,
                 ):
                     if not self.entity.discard(db, old):
                         raise _Renamed  # or deleted: looked at again

@@ -306,29 +306,26 @@ class Claims:
             raise Taken(outcome.row.get('owner', 'nobody'))
 
     @contextlib.contextmanager
-    def released(
-        self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
-    ) -> Iterator[None]:
-        """Free the name once the body has removed the owner's truth.
-
-        Until then the claim is pending: if this process dies after the body,
-        the name can be taken over as from a creator that died.
-
-        :param ttl: as for :meth:`claimed`.
-        """
-        with self.all_released(db, owner, [key], ttl=ttl):
-            yield
-
-    @contextlib.contextmanager
     def all_released(
         self,
         db: Store,
         owner: str,
         keys: Iterable[Key],
         *,
+        exists: Callable[[str, Key], bool],
         ttl: int | None = None,
     ) -> Iterator[None]:
-        """Free several names, as :meth:`released`."""
+        """Free several names once the body has removed the owner's truth.
+
+        Until then their claims are pending: if this process dies after the
+        body, a name can be taken over as from a creator that died.
+
+        An id can come back, and a name too: what has been held again by then
+        is freed only if the owner does not have it.
+
+        :param exists: as for :meth:`all_claimed`.
+        :param ttl: as for :meth:`claimed`.
+        """
         life, loosen = _living(
             self.set_pending, self.set_pending_expiring, ttl
         )
@@ -347,7 +344,9 @@ class Claims:
                     self.hold(db, owner, ttl=ttl, **key)
             raise
         for key in mine:
-            self.release(db, owner, **key)
+            if self._free(db, self.free_pending, owner, key):
+                known = functools.partial(_known, exists, key)
+                self.evict(db, owner, exists=known, ttl=ttl, **key)
 
     def release(self, db: Store, owner: str, **key: Any) -> None:
         """Free the name if it is ``owner``'s; else leave it."""
@@ -403,16 +402,21 @@ class Claims:
         statement: cql.Statement,
         owner: str,
         key: Mapping[str, Any],
-    ) -> None:
+    ) -> bool:
+        """Free a name; return whether the owner holds it all the same.
+
+        As it can after :attr:`free_pending`.
+        """
         try:
             outcome = db.cas(statement, owner=owner, **key)
+            left = {} if outcome else outcome.row
         except errors.OutcomeUnknown:
-            row = db.one(self.settle, self.row, **key)
-            if row and row['owner'] == owner:
+            left = db.one(self.settle, self.row, **key) or {}
+            if left.get('owner') == owner and not (
+                statement is self.free_pending and left['state'] == HELD
+            ):
                 raise
-            return
-        if not outcome:
-            return  # not ours: nothing to free
+        return left.get('owner') == owner
 
     def _cas(
         self,

@@ -15,7 +15,8 @@ After a crash the same call again does the rest.
 
 Unlike with the SQL driver a user whose very first log-in is under way when
 its provider is deleted may stay, and users who have lost all their names in
-another way stay.
+another way stay.  An empty remote id finds no provider, and several can have
+it.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ IDP = Row(
 
 
 def _remote_ids(_db: Store, idp: Mapping[str, Any]) -> list[Any]:
-    return [{'remote_id': remote_id} for remote_id in idp['remote_ids'] or ()]
+    # An empty one names nobody, and cannot be a key.
+    return [
+        {'remote_id': remote_id}
+        for remote_id in idp['remote_ids'] or ()
+        if remote_id
+    ]
 
 
 IDPS = Named(
@@ -123,7 +129,7 @@ class Federation(Driver, base.FederationDriverBase):
         return _presented_idp(stored)
 
     def delete_idp(self, idp_id: str) -> None:
-        self._idp(idp_id)
+        # Also where it is gone: perhaps with a server that died on the way.
         federated_users.forget(self.db, idp_id)
         if IDPS.remove(self.db, idp_id) is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
@@ -133,17 +139,20 @@ class Federation(Driver, base.FederationDriverBase):
         return _presented_idp(self._idp(idp_id))
 
     def get_idp_from_remote_id(self, remote_id: str) -> Stored:
-        idp = IDPS.find(self.db, {'remote_id': remote_id})
-        if idp is None:
+        idp = remote_id and IDPS.find(self.db, {'remote_id': remote_id})
+        if not idp:
             raise exception.IdentityProviderNotFound(idp_id=remote_id)
         return {'idp_id': idp['id'], 'remote_id': remote_id}
 
     def update_idp(self, idp_id: str, idp: Mapping[str, Any]) -> Stored:
-        changes = {name: idp[name] for name in _IDP_CHANGES if name in idp}
-        if 'remote_ids' in idp:
-            changes['remote_ids'] = _sorted(idp)
-        with _idp_conflict({'id': idp_id, **changes}):
-            changed = IDPS.change(self.db, idp_id, lambda _now: changes)
+        def changes(_now: Stored) -> Stored:
+            found = {name: idp[name] for name in _IDP_CHANGES if name in idp}
+            if 'remote_ids' in idp:
+                found['remote_ids'] = _sorted(idp)
+            return found
+
+        with _idp_conflict({**idp, 'id': idp_id}):
+            changed = IDPS.change(self.db, idp_id, changes)
         if changed is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
         return _presented_idp(changed)
@@ -152,9 +161,9 @@ class Federation(Driver, base.FederationDriverBase):
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
     ) -> Stored:
         made = {**protocol, 'id': protocol_id, 'idp_id': idp_id}
-        lengths.check(made, _PROTOCOL_LENGTHS)
 
         def added(protocols: Stored) -> Stored:
+            lengths.check(made, _PROTOCOL_LENGTHS)
             if protocol_id in protocols:
                 raise _duplicate('federation_protocol', protocol_id)
             new = {name: made.get(name) for name in _PROTOCOL}
@@ -168,7 +177,6 @@ class Federation(Driver, base.FederationDriverBase):
     def update_protocol(
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
     ) -> Stored:
-        lengths.check(protocol, _PROTOCOL_LENGTHS)
         changes = {
             name: protocol[name] for name in _PROTOCOL if name in protocol
         }
@@ -176,6 +184,7 @@ class Federation(Driver, base.FederationDriverBase):
         def changed(protocols: Stored) -> Stored:
             if protocol_id not in protocols:
                 raise _no_protocol(idp_id, protocol_id)
+            lengths.check(protocol, _PROTOCOL_LENGTHS)
             new = {**protocols[protocol_id], **changes}
             return {**protocols, protocol_id: new}
 
@@ -197,7 +206,7 @@ class Federation(Driver, base.FederationDriverBase):
         return [_presented_protocol(idp, each) for each in idp['protocols']]
 
     def delete_protocol(self, idp_id: str, protocol_id: str) -> None:
-        self.get_protocol(idp_id, protocol_id)
+        # Also where it is gone, as for a provider.
         federated_users.forget(self.db, idp_id, protocol_id)
 
         def removed(protocols: Stored) -> Stored:
@@ -239,8 +248,9 @@ class Federation(Driver, base.FederationDriverBase):
         changes = {'rules': mapping.get('rules')}
         if mapping.get('schema_version'):
             changes['schema_version'] = mapping['schema_version']
-        lengths.check(changes, _MAPPING_LENGTHS)
-        changed = MAPPINGS.change(self.db, mapping_id, changes)
+        changed = MAPPINGS.change(
+            self.db, mapping_id, _checked(changes, _MAPPING_LENGTHS)
+        )
         if changed is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
         return _presented_mapping(changed)
@@ -279,13 +289,12 @@ class Federation(Driver, base.FederationDriverBase):
         return _presented_sp(sp)
 
     def update_sp(self, sp_id: str, sp: Mapping[str, Any]) -> Stored:
-        lengths.check(sp, _SP_LENGTHS)
         changes = {
             name: sp[name]
             for name in _SP_ATTRIBUTES
             if name in sp and name != 'id'
         }
-        changed = SPS.change(self.db, sp_id, changes)
+        changed = SPS.change(self.db, sp_id, _checked(changes, _SP_LENGTHS))
         if changed is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
         return _presented_sp(changed)
@@ -324,6 +333,21 @@ class Federation(Driver, base.FederationDriverBase):
             idp_id,
             lambda now: {'protocols': changes(now['protocols'])},
         )
+
+
+def _checked(
+    changes: Stored, longest: Mapping[str, int]
+) -> Callable[[Stored], Stored]:
+    """Return changes whose lengths count once there is what they change.
+
+    As with SQL.
+    """
+
+    def checked(_now: Stored) -> Stored:
+        lengths.check(changes, longest)
+        return changes
+
+    return checked
 
 
 def _sorted(idp: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,8 @@ and where the reply is lost a serial read tells who did::
 A crash leaves a request token that is used up, or its access token as well,
 never two.  A consumer that is deleted takes its tokens with it: these first,
 the consumer, and again the tokens, for what was made meanwhile; after a crash
-the same call again does the rest.
+the same call again does the rest.  Who makes a token looks for its consumer
+before and after, and takes it back where that is gone.
 
 Unlike with the SQL driver expired tokens go by themselves, and an exchange
 whose reply was lost may have used its request token up for nothing.
@@ -161,9 +162,13 @@ class OAuth1(Driver, base.Oauth1DriverBase):
     def update_consumer(
         self, consumer_id: str, consumer_ref: Mapping[str, Any]
     ) -> Stored:
-        changes = _stored_consumer(consumer_ref)
-        for name in ('id', 'secret'):
-            changes.pop(name, None)
+        def changes(_now: Stored) -> Stored:
+            # As with SQL, their lengths count once there is one.
+            found = _stored_consumer(consumer_ref)
+            for name in ('id', 'secret'):
+                found.pop(name, None)
+            return found
+
         changed = CONSUMERS.change(self.db, consumer_id, changes)
         if changed is None:
             raise exception.NotFound(_('Consumer not found'))
@@ -182,7 +187,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         return _presented_consumer(self._consumer(consumer_id))
 
     def delete_consumer(self, consumer_id: str) -> None:
-        self._consumer(consumer_id)
+        # Also where it is gone: perhaps with a server that died on the way.
         self._delete_tokens(consumer_id)
         if not CONSUMERS.remove(self.db, consumer_id):
             raise exception.NotFound(_('Consumer not found'))
@@ -221,6 +226,9 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             INSERT, new, 'request_secret', **REQUEST.dump(new)
         ):
             raise exception.NotFound(_('Request token not found'))
+        if not self._has_consumer(new):
+            self._delete_request_token(new)
+            raise exception.NotFound(_('Consumer not found'))
         return _presented_request(new)
 
     def get_request_token(self, request_token_id: str) -> Stored:
@@ -289,7 +297,17 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         with contextlib.suppress(errors.StoreUnavailable):
             # Used up it is already.
             self._delete_request_token(request)
+        if not self._has_consumer(new):
+            ACCESS_TOKENS.discard(self.db, new)
+            raise exception.NotFound(_('Consumer not found'))
         return _presented_access(new)
+
+    def _has_consumer(self, token: Stored) -> bool:
+        """Return whether a new token's consumer is there still.
+
+        Who deletes a consumer may have looked for its tokens before.
+        """
+        return CONSUMERS.find(self.db, token['consumer_id']) is not None
 
     def _consumer(self, consumer_id: str) -> Stored:
         stored = CONSUMERS.find(self.db, consumer_id)
@@ -298,7 +316,9 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         return stored
 
     def _request_token(self, request_token_id: str) -> Stored:
-        stored = self.db.one(GET, REQUEST, id=request_token_id)
+        stored = None
+        if request_token_id:  # else Cassandra takes it for an error
+            stored = self.db.one(GET, REQUEST, id=request_token_id)
         if not _usable(stored):
             raise exception.NotFound(_('Request token not found'))
         return stored

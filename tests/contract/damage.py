@@ -12,6 +12,7 @@ from keystone_cassandra_token import (
     grants,
     limits,
     memberships,
+    project_endpoints,
     projects,
     repair,
 )
@@ -19,8 +20,11 @@ from keystone_cassandra_token.cmd.repair import kinds
 from keystone_cassandra_token.drivers import (
     application_credential,
     credential,
+    federation,
     id_mapping,
     identity,
+    oauth1,
+    role,
     shadow_users,
     trust,
 )
@@ -94,7 +98,8 @@ class Maker:
         identity.Identity().create_user(values['id'], values)
 
     def federated_user(self, **given):
-        values = {**fresh('id', 'domain_id', 'unique_id'), **given}
+        values = fresh('id', 'domain_id', 'unique_id')
+        values |= {'idp_id': 'idp', 'protocol_id': 'saml2', **given}
         user = {'domain_id': values['domain_id'], 'enabled': True}
         identity.Identity().create_user(
             values['id'], {'id': values['id'], **user}
@@ -102,8 +107,8 @@ class Maker:
         shadow_users.ShadowUsers().create_federated_object(
             {
                 'user_id': values['id'],
-                'idp_id': 'idp',
-                'protocol_id': 'saml2',
+                'idp_id': values['idp_id'],
+                'protocol_id': values['protocol_id'],
                 'unique_id': values['unique_id'],
                 'display_name': 'shown',
             }
@@ -143,6 +148,41 @@ class Maker:
     def membership(self, **given):
         values = {**fresh('user_id', 'group_id'), **given}
         memberships.add(identity.Identity().db, **values)
+
+    def role(self, **given):
+        values = {**fresh('id', 'name', 'domain_id'), **given}
+        role.Role().create_role(values['id'], values)
+
+    def identity_provider(self, **given):
+        values = fresh('id', 'domain_id', 'remote_id') | given
+        values |= {'enabled': True, 'remote_ids': [values.pop('remote_id')]}
+        federation.Federation().create_idp(values['id'], values)
+
+    def request_token(self, **given):
+        values = fresh('id', 'consumer_id', 'request_secret') | given
+        new = dict.fromkeys(oauth1.REQUEST.columns) | values
+        store = identity.Identity().db
+        store.batch(*oauth1.REQUEST_INDEXES.inserts(new))
+        assert store.cas(oauth1.INSERT, **oauth1.REQUEST.dump(new))
+
+    def access_token(self, **given):
+        values = fresh('id', 'authorizing_user_id', 'consumer_id') | given
+        store = identity.Identity().db
+        oauth1.ACCESS_TOKENS.create(store, oauth1.ACCESS_TOKENS.new(values))
+
+    def project_endpoint(self, **given):
+        values = {**fresh('project_id', 'endpoint_id'), **given}
+        store = identity.Identity().db
+        project_endpoints.ENDPOINTS_OF.add(
+            store, values['endpoint_id'], values['project_id']
+        )
+
+    def project_endpoint_group(self, **given):
+        values = {**fresh('project_id', 'endpoint_group_id'), **given}
+        store = identity.Identity().db
+        project_endpoints.GROUPS_OF.add(
+            store, values['endpoint_group_id'], values['project_id']
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +301,22 @@ CASES = [
         ('id', 'project_id', 'domain_id', 'registered_limit_id'),
     ),
     Case('membership_by_user', 'membership', ('user_id', 'group_id')),
+    Case('role', 'role', ('id', 'name', 'domain_id')),
+    Case('identity_provider', 'identity_provider', ('id', 'remote_id')),
+    Case('request_token', 'request_token', ('id', 'consumer_id')),
+    Case(
+        'access_token',
+        'access_token',
+        ('id', 'authorizing_user_id', 'consumer_id'),
+    ),
+    Case(
+        'project_endpoint', 'project_endpoint', ('project_id', 'endpoint_id')
+    ),
+    Case(
+        'project_endpoint_group',
+        'project_endpoint_group',
+        ('project_id', 'endpoint_group_id'),
+    ),
 ]
 LINKS = [(case, link) for case in CASES for link in case.links]
 NAMES = [(case, names) for case in CASES for names in case.names]

@@ -19,6 +19,7 @@ from keystone_cassandra_token.endpoints import ENDPOINTS, GROUPS, SERVICES
 from keystone_cassandra_token.project_endpoints import ENDPOINTS_OF, GROUPS_OF
 from keystone_cassandra_token.regions import REGIONS
 from tests.contract import sql_oracle
+from tests.contract.calls import call, hints, listed, record
 from tests.fault import faults
 
 MODELS = (
@@ -96,26 +97,6 @@ group = {
         ]
     ),
 }
-
-
-def record(attributes, *needed):
-    return st.fixed_dictionaries(
-        {name: attributes[name] for name in needed},
-        optional={
-            name: value
-            for name, value in attributes.items()
-            if name not in needed
-        },
-    )
-
-
-def hints(*wanted):
-    some = st.lists(st.sampled_from(wanted), max_size=2, unique=True)
-    return st.tuples(some, st.sampled_from([None, None, 1, 2, 10]))
-
-
-def call(name, *arguments):
-    return st.tuples(st.just(name), *arguments)
 
 
 new_region = record(region, 'description')
@@ -299,28 +280,11 @@ def play(driver, conf, call):
         if name == 'add_endpoint_to_project':
             driver.get_endpoint(rest[0])  # as Keystone does before
         if name.startswith('list') and isinstance(rest[0], tuple):
-            return listed(method, *rest[0])
+            return listed(method, *rest[0], in_order)
         said = method(*rest)
         return in_order(said) if isinstance(said, list) else said
     except (exception.Error, db_exception.DBError) as error:
         return REFUSED.get(type(error), type(error))
-
-
-def listed(method, wanted, limit):
-    asked = Hints()
-    for name, value, comparator in wanted:
-        asked.add_filter(name, value, comparator)
-    if limit:
-        asked.set_limit(limit)
-    found = method(asked)
-    if asked.cannot_match:
-        # Longer than any value: SQL says so at once.
-        return [], [], False
-    left = [entry['name'] for entry in asked.filters]
-    if asked.limit and asked.limit['truncated']:
-        # Which ones are left out is anybody's choice.
-        return len(found), left, True
-    return in_order(found), left, False
 
 
 def in_order(found):

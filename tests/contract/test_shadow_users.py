@@ -16,35 +16,14 @@ from oslo_utils import fixture as time_fixture
 
 from keystone_cassandra_token.drivers import identity, shadow_users
 from tests.contract import emptying, sql_oracle
+from tests.contract.user_tables import MODELS, TABLES
 
-#: That change, children first.
-MODELS = (
-    sql_model.ExpiringUserGroupMembership,
-    sql_model.UserGroupMembership,
-    sql_model.UserOption,
-    sql_model.Password,
-    sql_model.NonLocalUser,
-    sql_model.FederatedUser,
-    sql_model.LocalUser,
-    sql_model.User,
-)
 #: That are made once: SQL's foreign keys want them.
 FIXED = (
     sql_model.Group,
     sql_federation.FederationProtocolModel,
     sql_federation.IdPRemoteIdsModel,
     sql_federation.IdentityProviderModel,
-)
-TABLES = (
-    'user',
-    'user_by_domain',
-    'user_by_default_project',
-    'user_claim',
-    'federated_claim',
-    'nonlocal_claim',
-    'membership_by_user',
-    'membership_by_group',
-    'expiring_membership',
 )
 DOMAINS = ['domain-1', 'domain-2']
 #: Identity providers, and for how many minutes their word is taken.

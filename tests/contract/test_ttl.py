@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every column of every row has the right TTL, and nothing is left behind.
-
-The columns come from the node's own schema, so that a new one is not
-forgotten.
-"""
+"""Every column of every row has the right TTL, and nothing is left behind."""
 
 import datetime
 import time
@@ -16,11 +12,9 @@ from keystone.models.token_model import TokenModel
 
 from keystone_cassandra_token import clock, opaque_ids, revocation_ttl
 from keystone_cassandra_token.drivers import revoke, token, trust
+from tests.contract.ttls import LATE, check, columns, ttls
 
 SECOND = datetime.timedelta(seconds=1)
-#: Seconds by which a TTL may be below the exact one when it is read: a slow
-#: machine reads late.
-LATE = 60
 
 TRUST_TABLES = (
     'trust',
@@ -44,39 +38,6 @@ def empty(session, keyspace):
         session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
 
 
-def columns(session, keyspace, table):
-    """Return the columns that are not of the primary key."""
-    return sorted(
-        row['column_name']
-        for row in session.execute(
-            'SELECT column_name, kind FROM system_schema.columns'
-            ' WHERE keyspace_name = %s AND table_name = %s',
-            (keyspace, table),
-        )
-        if row['kind'] == 'regular'
-    )
-
-
-def ttls(session, keyspace, table, key):
-    """Return column -> TTL of the one row with a key; null ones are out.
-
-    :param key: column -> value of a part of the primary key that names it.
-    """
-    names = columns(session, keyspace, table)
-    asked = ', '.join(
-        f'"{name}", TTL("{name}") AS "ttl of {name}"' for name in names
-    )
-    where = ' AND '.join(f'"{name}" = %s' for name in key)
-    (row,) = session.execute(
-        f'SELECT {asked} FROM {keyspace}."{table}" WHERE {where}'
-        ' ALLOW FILTERING',
-        list(key.values()),
-    )
-    return {
-        name: row[f'ttl of {name}'] for name in names if row[name] is not None
-    }
-
-
 def tombstones(session, keyspace, table):
     """Return how many tombstones a read of a whole table meets."""
     future = session.execute_async(
@@ -94,14 +55,6 @@ def tombstones(session, keyspace, table):
     ]
     assert said, [event.description for event in events]
     return sum(int(words[words.index('tombstone') - 1]) for words in said)
-
-
-def check(found, expected):
-    """Each column's TTL, read a moment after it was written."""
-    assert found
-    for name, ttl in found.items():
-        assert ttl is not None, f'{name} lives for ever'
-        assert expected - LATE <= ttl <= expected + 1, name
 
 
 def make_token(seconds, **values):

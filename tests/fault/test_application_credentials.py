@@ -176,7 +176,7 @@ def test_what_failed_leaves_nothing(driver, store, name, impatient):
     [
         CREDENTIALS.claims.set_pending_expiring,
         CREDENTIALS.entity.delete,
-        CREDENTIALS.claims.free,
+        CREDENTIALS.claims.free_pending,
     ],
 )
 def test_a_lost_reply_of_a_deletion_is_settled(driver, store, target):
@@ -237,7 +237,7 @@ def test_who_frees_late_frees_nobody_elses(driver, store, impatient):
     """Deleted, and its name taken over before it is freed."""
     made = make(driver)
     again = made | {'id': uuid.uuid4().hex}
-    with faults.hold(store, CREDENTIALS.claims.free) as held:
+    with faults.hold(store, CREDENTIALS.claims.free_pending) as held:
         late = threading.Thread(
             target=lambda: driver.delete_application_credential(made['id'])
         )

@@ -301,7 +301,7 @@ class TestLostReplies:
             REGISTERED_LIMITS.claims.set_pending,
             REGISTERED_LIMITS.claims.insert,
             REGISTERED_LIMITS.claims.set_held,
-            REGISTERED_LIMITS.claims.free,
+            REGISTERED_LIMITS.claims.free_pending,
         ],
     )
     def test_update_registered_limit(self, driver, store, target):
@@ -320,7 +320,7 @@ class TestLostReplies:
             REGISTERED_LIMITS.entity.update,
             REGISTERED_LIMITS.claims.set_pending,
             REGISTERED_LIMITS.entity.delete,
-            REGISTERED_LIMITS.claims.free,
+            REGISTERED_LIMITS.claims.free_pending,
         ],
     )
     def test_delete_registered_limit(self, driver, store, target):
@@ -404,7 +404,10 @@ class TestFailures:
 
     @pytest.mark.parametrize(
         'target',
-        [REGISTERED_LIMITS.entity.delete, REGISTERED_LIMITS.claims.free],
+        [
+            REGISTERED_LIMITS.entity.delete,
+            REGISTERED_LIMITS.claims.free_pending,
+        ],
     )
     def test_delete_registered_limit(self, driver, store, target, impatient):
         made = make(driver)

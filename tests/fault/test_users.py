@@ -223,7 +223,7 @@ def test_a_lost_reply_of_a_creation_is_settled(driver, store, target):
         USERS.claims.insert,
         USERS.entity.update,
         USERS.claims.set_held,
-        USERS.claims.free,
+        USERS.claims.free_pending,
     ],
 )
 def test_a_lost_reply_of_a_rename_is_settled(driver, store, target, impatient):
