@@ -32,6 +32,7 @@ import functools
 import gc
 import os
 import pathlib
+import sys
 import tempfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -154,6 +155,10 @@ os.environ['KEYSTONE_TEST_TEMP_DIR'] = _folder.name
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from keystone.tests.unit import core
+
+    # Keystone's package installs here what its sources have in "etc".
+    core.ETCDIR = os.path.join(sys.prefix, 'etc', 'keystone')
     if STOCK:
         return
     for module in (sqlalchemy, sqlalchemy.engine, sqlalchemy.engine.create):
