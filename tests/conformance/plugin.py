@@ -16,8 +16,7 @@ conformance`` tells pytest of both.  While a test runs
 
 With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done and nothing left
 out: what fails then is Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set
-to ``2/8``, say, the second eighth is run of the tests that go through
-Keystone's API or LDAP, and all others; without it all are.
+to ``2/10``, say, the second tenth of all is run.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run.  A test may skip itself with the reasons that
@@ -131,9 +130,6 @@ NAMED = (
     ),
     (keystone.policy.backends.sql, 'Policy', policy.Policy),
 )
-
-#: Tests that take a second or more each.
-SLOW = ('unit/test_v3_', 'protection/', 'unit/test_backend_ldap')
 
 #: What an entry of ``deselected.txt`` begins with that is a reason.
 _SKIP = 'skip: '
@@ -263,7 +259,7 @@ def pytest_terminal_summary(
 
 
 def _not_shared(names: Iterable[str]) -> list[str]:
-    """Return the slow tests that are of other shares."""
+    """Return the tests that are of other shares."""
     share = os.environ.get('KEYSTONE_CASSANDRA_SHARE')
     if not share:
         return []
@@ -272,13 +268,12 @@ def _not_shared(names: Iterable[str]) -> list[str]:
         1 <= int(number) <= int(of)
     ):
         raise pytest.UsageError(
-            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/8'
+            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/10'
         )
     return [
         name
         for name in names
-        if name.startswith(SLOW)
-        and zlib.crc32(name.encode()) % int(of) != int(number) - 1
+        if zlib.crc32(name.encode()) % int(of) != int(number) - 1
     ]
 
 
