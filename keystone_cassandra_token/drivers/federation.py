@@ -126,7 +126,7 @@ class Federation(Driver, base.FederationDriverBase):
         )
         with _idp_conflict(stored):
             IDPS.create(self.db, stored)
-        return _presented_idp(stored)
+        return _presented_idp(stored) | _in_order(given)
 
     def delete_idp(self, idp_id: str) -> None:
         # Also where it is gone: perhaps with a server that died on the way.
@@ -155,7 +155,7 @@ class Federation(Driver, base.FederationDriverBase):
             changed = IDPS.change(self.db, idp_id, changes)
         if changed is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
-        return _presented_idp(changed)
+        return _presented_idp(changed) | _in_order(idp)
 
     def create_protocol(
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
@@ -358,6 +358,16 @@ def _sorted(idp: Mapping[str, Any]) -> list[str]:
     if len(set(remote_ids)) < len(remote_ids):
         raise _duplicate_remote_id(remote_ids)
     return remote_ids
+
+
+def _in_order(given: Mapping[str, Any]) -> Stored:
+    """Return the remote ids that were given, in their order.
+
+    The SQL driver answers so, and shows them sorted when it reads them.
+    """
+    if 'remote_ids' not in given:
+        return {}
+    return {'remote_ids': list(given['remote_ids'] or ())}
 
 
 @contextlib.contextmanager
