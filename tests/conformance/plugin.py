@@ -52,6 +52,7 @@ import keystone.tests
 import pytest
 import sqlalchemy
 import sqlalchemy.engine.create
+from keystone.auth import core as auth
 from keystone.common import manager, sql
 from lab.cassandra import Cluster
 
@@ -333,6 +334,9 @@ def on_cassandra(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Exchange the drivers for one test, and give it empty tables."""
+    # Some tests leave their plugins to those after them.
+    auth.AUTH_METHODS.clear()
+    auth.AUTH_PLUGINS_LOADED = False
     if summary.name(request.node).startswith('protection/'):
         # These hash with 12 rounds, 0.4 s each; others set the minimum.
         monkeypatch.setattr(
