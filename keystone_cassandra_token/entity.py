@@ -38,7 +38,7 @@ _ATTEMPTS = 16
 
 #: Entities in one read.  A read of each costs the server less and the client,
 #: which is the slower one, several times as much.
-AT_ONCE = 25
+AT_ONCE = 100
 
 Changes = Mapping[str, Any]
 

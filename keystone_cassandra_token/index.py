@@ -33,7 +33,7 @@ from keystone_cassandra_token.store import Store
 SHARDS = 16
 ALL_SHARDS = list(range(SHARDS))
 #: Values in one read.
-_AT_ONCE = 50
+_AT_ONCE = 100
 _ID = Row('id')
 
 

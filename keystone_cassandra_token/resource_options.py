@@ -31,9 +31,10 @@ def shown(
     registry: ResourceOptionRegistry, stored: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return stored options by name, but for those that were cleared."""
-    found = stored or {}
+    if not stored:
+        return {}  # most have none, and lists are long
     return {
-        option.option_name: found[option.option_id]
+        option.option_name: stored[option.option_id]
         for option in registry.options
-        if found.get(option.option_id) is not None
+        if stored.get(option.option_id) is not None
     }
