@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import datetime
 import os
 import re
@@ -709,6 +710,10 @@ def test_the_bar_and_an_interruption(store, tables, run):
         stdout=subprocess.PIPE,
         stderr=side,
         text=True,
+        # Who runs the tests in the background has it ignored, for all below.
+        preexec_fn=functools.partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),
     ) as process:
         os.close(side)
         shown = ''
