@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import datetime
+import functools
 import os
 import re
 import signal
