@@ -29,25 +29,19 @@ import collections
 import fnmatch
 import functools
 import gc
+import importlib
 import os
 import pathlib
 import sys
 import tempfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
+from importlib import metadata
 from typing import Any
 
 import fixtures
 import freezegun
-import keystone.application_credential.backends.sql
 import keystone.conf.identity
-import keystone.endpoint_policy.backends.sql
-import keystone.identity.backends.sql
-import keystone.identity.shadow_backends.sql
-import keystone.policy.backends.sql
-import keystone.resource.backends.sql
-import keystone.resource.config_backends.sql
-import keystone.revoke.backends.sql
 import keystone.tests
 import pytest
 import sqlalchemy
@@ -58,16 +52,7 @@ from lab.cassandra import Cluster
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import (
-    application_credential,
-    domain_config,
-    endpoint_policy,
-    identity,
-    policy,
-    resource,
-    revoke,
-    shadow_users,
-)
+from keystone_cassandra_token.drivers import identity, shadow_users
 from keystone_cassandra_token.schema.level import SETTING
 from tests.conformance import summary, through_driver
 from tests.conftest import made_keyspace, point_at
@@ -103,34 +88,6 @@ EXCHANGED = {
         'unified_limit',
     )
 }
-
-#: SQL classes that a module of tests takes from their module.
-NAMED = (
-    (keystone.revoke.backends.sql, 'Revoke', revoke.Revoke),
-    (keystone.resource.backends.sql, 'Resource', resource.Resource),
-    (
-        keystone.application_credential.backends.sql,
-        'ApplicationCredential',
-        application_credential.ApplicationCredential,
-    ),
-    (keystone.identity.backends.sql, 'Identity', identity.Identity),
-    (
-        keystone.identity.shadow_backends.sql,
-        'ShadowUsers',
-        shadow_users.ShadowUsers,
-    ),
-    (
-        keystone.resource.config_backends.sql,
-        'DomainConfig',
-        domain_config.DomainConfig,
-    ),
-    (
-        keystone.endpoint_policy.backends.sql,
-        'EndpointPolicy',
-        endpoint_policy.EndpointPolicy,
-    ),
-    (keystone.policy.backends.sql, 'Policy', policy.Policy),
-)
 
 #: What an entry of ``deselected.txt`` begins with that is a reason.
 _SKIP = 'skip: '
@@ -279,6 +236,22 @@ def _not_shared(names: Iterable[str]) -> list[str]:
 
 
 @functools.cache
+def _named() -> list[tuple[Any, str, type]]:
+    """Return the SQL drivers' modules and names, and ours in their place.
+
+    Some tests take the class from its module, and some ask whether it is it.
+    """
+    found = []
+    for namespace, given in EXCHANGED.items():
+        if 'sql' in given:
+            (theirs,) = metadata.entry_points(group=namespace, name='sql')
+            (ours,) = metadata.entry_points(group=namespace, name=given['sql'])
+            module = importlib.import_module(theirs.module)
+            found.append((module, theirs.attr, ours.load()))
+    return found
+
+
+@functools.cache
 def _listed() -> dict[str, str]:
     """Return the tests that are not run, each with its reason."""
     found: dict[str, str] = {}
@@ -371,7 +344,7 @@ def on_cassandra(
         return load_driver(namespace, name, *args)
 
     monkeypatch.setattr(manager, 'load_driver', load_ours)
-    for module, name, ours in NAMED:
+    for module, name, ours in _named():
         monkeypatch.setattr(module, name, ours)
     for driver, name, ours in (
         (identity.Identity, '_get_user', through_driver.get_user),
