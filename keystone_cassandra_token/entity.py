@@ -147,7 +147,7 @@ class Entity:
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""
-        wanted = list(ids)
+        wanted = [each for each in ids if each]  # as in find
         some = (
             {'ids': wanted[begin : begin + AT_ONCE]}
             for begin in range(0, len(wanted), AT_ONCE)

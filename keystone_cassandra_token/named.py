@@ -67,17 +67,21 @@ class Named:
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None.
 
-        Who had it last is asked first: it gives its claim up only after its
-        row has another name, or is gone.
+        Who had it last is asked first.  It has it still if it is of the same
+        incarnation: its claim is given up only after its row has changed.
         """
         name = tuple(sorted(key.items()))
-        found = self.entity.find(db, self._owners.get(name))
-        if found is None or key not in self.keys(db, found):
-            owner = self.claims.owner(db, **key)
-            found = self.entity.find(db, owner)
-            self._owners.set(name, owner)
-        # A claim can be there before its entity, and after.
-        return found if found and key in self.keys(db, found) else None
+        likely, incarnation = self._owners.get(name) or (None, None)
+        found = self.entity.find(db, likely)
+        if found is None or found['incarnation'] != incarnation:
+            found = self.entity.find(db, self.claims.owner(db, **key))
+            # A claim can be there before its entity, and after.
+            if found is not None and key not in self.keys(db, found):
+                found = None
+            self._owners.set(
+                name, found and (found['id'], found['incarnation'])
+            )
+        return found
 
     def find_all(self, db: Store, **part: Any) -> list[dict[str, Any]]:
         """Return the entities whose names have this part of a key."""

@@ -197,7 +197,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
                 for each in REGISTERED_LIMITS.entity.all(self.db)
                 if not rows.is_remnant(each)
             ),
-            key=lambda each: clock.micros_of(each['incarnation']),
+            key=lambda each: each['incarnation'].time,
         )
 
     def _registered(self, registered_limit_id: str) -> Stored:

@@ -289,6 +289,22 @@ class TestCost:
         with pytest.raises(exception.ProjectNotFound):
             ours.get_project_by_name(first['name'], None)
 
+    def test_who_had_a_name_is_not_believed_after_another_took_it(
+        self, ours, store
+    ):
+        """A rename that stalled, and then died, leaves its row with the name.
+
+        The claim is another's by then, who took it over.
+        """
+        first = make(ours)
+        name = first['name']
+        assert ours.get_project_by_name(name, None) == first
+        ours.update_project(first['id'], {'name': uuid.uuid4().hex})
+        second = make(ours, name=name)
+        PROJECTS.entity.change(store, first['id'], {'name': name})
+        assert ours.get_project(first['id'])['name'] == name
+        assert ours.get_project_by_name(name, None) == second
+
     def test_a_subtree_is_read_level_by_level(self, ours, store):
         domain = make(ours)
         root = make(ours, domain)
@@ -612,6 +628,13 @@ def test_a_domain_is_in_no_domain(ours, store):
     assert made['domain_id'] is None
     stored = PROJECTS.entity.find(store, made['id'])
     assert stored['domain_id'] == projects.NULL_DOMAIN_ID
+
+
+def test_an_empty_id_is_nobodys(ours):
+    made = make(ours)
+    assert ours.list_projects_from_ids(['', made['id']]) == [made]
+    with pytest.raises(exception.ProjectNotFound):
+        ours.list_project_parents('')
 
 
 def test_what_is_not_there_is_not_deleted_and_said(ours, caplog):
