@@ -7,7 +7,6 @@ measured goes through the drivers.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -25,11 +24,10 @@ from keystone_cassandra_token import clock, grants, projects
 from keystone_cassandra_token.drivers import assignment, resource
 from keystone_cassandra_token.index import shard_of
 from lab.benchmark import fill, stage, systems
-from lab.benchmark.clients import Pool, all_stopped
+from lab.benchmark.clients import Pool
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.stage import Turn, say, take_turns
-from lab.benchmark.systems import Order, Place, Systems
-from lab.mariadb import MariaDB
+from lab.benchmark.systems import Order, Systems
 
 #: Users that are asked for, each with one project on which it has a role and
 #: its groups one each.
@@ -73,20 +71,7 @@ class Plan:
 def run(plan: Plan) -> tuple[Measurements, dict[str, str]]:
     """Start the servers, fill them, measure; return figures and context."""
     measured = Measurements()
-    with contextlib.ExitStack() as servers:
-        folder = servers.enter_context(stage.folder())
-        say('starting MariaDB')
-        server = servers.enter_context(MariaDB.start())
-        cluster = servers.enter_context(stage.node())
-        servers.enter_context(all_stopped())
-        place = Place(
-            folder,
-            'grants',
-            tuple(cluster.contact_points),
-            cluster.port,
-            server.create('grants'),
-        )
-        stage.make_keyspace(place)
+    with stage.both('grants') as (server, cluster, place):
         pool = Pool(lambda: Systems(place))
         for function in (fill_sql, fill_cassandra):
             say(f'{function.__name__}: {plan.grants} grants')

@@ -9,7 +9,6 @@ third of a second by design and the same in both, is left out.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 import random
@@ -33,12 +32,11 @@ from keystone_cassandra_token.drivers import (
 )
 from keystone_cassandra_token.index import SHARDS, shard_of
 from lab.benchmark import fill, stage, systems
-from lab.benchmark.clients import Pool, all_stopped
+from lab.benchmark.clients import Pool
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.stage import Turn, say, take_turns
-from lab.benchmark.systems import Order, Place, Systems
+from lab.benchmark.systems import Order, Systems
 from lab.cassandra import Cluster
-from lab.mariadb import MariaDB
 
 DOMAIN = uuid.uuid5(uuid.NAMESPACE_OID, 'domain').hex
 HASH = '$2b$12$' + 53 * 'x'
@@ -91,20 +89,7 @@ class Plan:
 def run(plan: Plan) -> tuple[Measurements, dict[str, str]]:
     """Start the servers, fill them, measure; return figures and context."""
     measured = Measurements()
-    with contextlib.ExitStack() as servers:
-        folder = servers.enter_context(stage.folder())
-        say('starting MariaDB')
-        server = servers.enter_context(MariaDB.start())
-        cluster = servers.enter_context(stage.node())
-        servers.enter_context(all_stopped())
-        place = Place(
-            folder,
-            'people',
-            tuple(cluster.contact_points),
-            cluster.port,
-            server.create('people'),
-        )
-        stage.make_keyspace(place)
+    with stage.both('people') as (server, cluster, place):
         pool = Pool(lambda: Systems(place))
         for function in (fill_sql, fill_cassandra):
             say(f'{function.__name__}: {plan.users} users')

@@ -21,7 +21,7 @@ from pathlib import Path
 from lab import statements
 from lab.benchmark import calls, events, identity, load, stage, worker
 from lab.benchmark.calls import OPERATIONS, VALIDATION, Callers, Person, Site
-from lab.benchmark.clients import Pool, all_stopped
+from lab.benchmark.clients import Pool
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.report import Found, Table
 from lab.benchmark.stage import Turn, say, take_turns
@@ -89,19 +89,7 @@ def run(plan: Plan, statements_file: str | None = None) -> Found:
     """
     measured = Measurements()
     with contextlib.ExitStack() as servers:
-        folder = servers.enter_context(stage.folder())
-        say('starting MariaDB')
-        server = servers.enter_context(MariaDB.start())
-        cluster = servers.enter_context(stage.node())
-        servers.enter_context(all_stopped())
-        place = Place(
-            folder,
-            'whole',
-            tuple(cluster.contact_points),
-            cluster.port,
-            server.create('whole'),
-        )
-        stage.make_keyspace(place)
+        server, cluster, place = servers.enter_context(stage.both('whole'))
         systems = Pool(lambda: Systems(place))
         helper = Pool(lambda: None)
         password = secrets.token_urlsafe(16)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both benchmarks stand on: nodes, keyspaces, turns, the context."""
+"""What the benchmarks stand on: nodes, keyspaces, turns, the context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from lab import LabError, ports
-from lab.benchmark.clients import Pool
+from lab.benchmark.clients import Pool, all_stopped
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.systems import (
     Order,
@@ -27,6 +27,7 @@ from lab.benchmark.systems import (
     run,
 )
 from lab.cassandra import Cluster
+from lab.mariadb import MariaDB
 
 #: Systems whose server is compiled while it runs: they get this many more
 #: operations ahead, which are not measured.
@@ -88,6 +89,29 @@ def node(commitlog_sync: str = 'periodic') -> Iterator[Cluster]:
         commitlog_sync=commitlog_sync, heap_mb=HEAP_MB, own=True
     ) as cluster:
         yield cluster
+
+
+@contextlib.contextmanager
+def both(name: str) -> Iterator[tuple[MariaDB, Cluster, Place]]:
+    """Start both servers, with a database and a keyspace of this name.
+
+    What clients there are at the end are stopped before the servers.
+    """
+    with contextlib.ExitStack() as servers:
+        directory = servers.enter_context(folder())
+        say('starting MariaDB')
+        server = servers.enter_context(MariaDB.start())
+        cluster = servers.enter_context(node())
+        servers.enter_context(all_stopped())
+        place = Place(
+            directory,
+            name,
+            tuple(cluster.contact_points),
+            cluster.port,
+            server.create(name),
+        )
+        make_keyspace(place)
+        yield server, cluster, place
 
 
 def make_keyspace(place: Place) -> None:
