@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of users when their identity provider is deleted.
+"""What becomes of users whom an identity provider knows no longer.
 
 What SQL's foreign keys do, and its driver after them: a user loses what the
 provider calls it, and who then has no name left is deleted.
@@ -17,18 +17,16 @@ crash finds all who are left.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from keystone_cassandra_token import memberships
 from keystone_cassandra_token.entity import contended
 from keystone_cassandra_token.store import Store
-from keystone_cassandra_token.uniqueness import Key
 from keystone_cassandra_token.users import (
     BY_IDP,
-    FEDERATED,
-    FEDERATED_NAMES,
     USERS,
+    federated_released,
 )
 
 Identity = Mapping[str, Any]
@@ -49,12 +47,25 @@ def forget(db: Store, idp_id: str, protocol_id: str | None = None) -> None:
         the provider says of groups.
     """
     for user_id in BY_IDP.ids_behind(db, idp_id, None, _AT_ONCE):
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(_Changed):
-                _forget(db, user_id, idp_id, protocol_id)
-                break
-        else:
-            raise contended()
+        _until_unchanged(_forget, db, user_id, idp_id, protocol_id)
+
+
+def forget_user(db: Store, user_id: str) -> None:
+    """Take from a user what any identity provider calls it."""
+    _until_unchanged(_forget_user, db, user_id)
+
+
+def _until_unchanged(step: Callable[..., None], *arguments: Any) -> None:
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(_Changed):
+            return step(*arguments)
+    raise contended()
+
+
+def _forget_user(db: Store, user_id: str) -> None:
+    user = USERS.entity.find(db, user_id)
+    if user is not None and user['federated']:
+        _take(db, user, user['federated'], [])
 
 
 def _forget(
@@ -93,7 +104,7 @@ def _take(
             raise _Changed
         return {'federated': stays}
 
-    with _released(db, user, goes):
+    with federated_released(db, user['id'], goes):
         USERS.entity.change(db, user['id'], unless_changed)
 
 
@@ -101,25 +112,8 @@ def _delete(
     db: Store, user: dict[str, Any], goes: Collection[Identity]
 ) -> None:
     memberships.remove_user(db, user['id'])
-    with _released(db, user, goes):
+    with federated_released(db, user['id'], goes):
         if not USERS.entity.discard(db, user):
             raise _Changed
     # What was added meanwhile: the id is computed, and can come back.
     memberships.remove_user(db, user['id'])
-
-
-def _released(
-    db: Store, user: Identity, goes: Collection[Identity]
-) -> contextlib.AbstractContextManager[None]:
-    def known_so(user_id: str, key: Key) -> bool:
-        now = USERS.entity.find(db, user_id, USERS.get_everywhere)
-        known = (now and now['federated']) or ()
-        return any(_key(identity) == key for identity in known)
-
-    return FEDERATED_NAMES.all_released(
-        db, user['id'], map(_key, goes), exists=known_so
-    )
-
-
-def _key(identity: Identity) -> dict[str, Any]:
-    return {name: identity[name] for name in FEDERATED}

@@ -9,8 +9,9 @@ what identity providers call it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keystone import exception
@@ -40,7 +41,7 @@ from keystone_cassandra_token.rows import (
     micros,
 )
 from keystone_cassandra_token.store import Store
-from keystone_cassandra_token.uniqueness import Claims
+from keystone_cassandra_token.uniqueness import Claims, Key
 
 Stored = dict[str, Any]
 
@@ -152,16 +153,34 @@ def _nonlocal_keys(
     return [{'domain_id': user['domain_id'], 'name': user['nonlocal_name']}]
 
 
+_FEDERATED = Names(FEDERATED_NAMES, _federated_keys)
+#: Names besides that of a local user.
+_SHADOW_NAMES = (_FEDERATED, Names(NONLOCAL_NAMES, _nonlocal_keys))
 USER_KIND = Kind.of(
     USERS,
     'local_name',
     'nonlocal_name',
     'federated',
-    also=[
-        Names(FEDERATED_NAMES, _federated_keys),
-        Names(NONLOCAL_NAMES, _nonlocal_keys),
-    ],
+    also=_SHADOW_NAMES,
 )
+
+
+def federated_released(
+    db: Store, user_id: str, identities: Iterable[Mapping[str, Any]]
+) -> contextlib.AbstractContextManager[None]:
+    """Free what providers call a user once the body has taken it away."""
+    keys = _federated_keys(db, {'federated': list(identities)})
+    return _released(db, _FEDERATED, user_id, keys)
+
+
+def _released(
+    db: Store, names: Names, user_id: str, keys: Iterable[Key]
+) -> contextlib.AbstractContextManager[None]:
+    def has(user_id: str, key: Key) -> bool:
+        now = USERS.entity.find(db, user_id, USERS.get_everywhere)
+        return now is not None and key in names.keys(db, now)
+
+    return names.claims.all_released(db, user_id, keys, exists=has)
 
 
 def get(db: Store, user_id: str) -> Stored:
@@ -180,13 +199,20 @@ def delete(db: Store, user_id: str) -> None:
 
     :raises keystone.exception.UserNotFound: if there is none.
     """
-    user = USERS.remove(db, user_id)
-    if user is None:
+    user = get(db, user_id)
+    with contextlib.ExitStack() as freed:
+        for names in _SHADOW_NAMES:
+            keys = names.keys(db, user)
+            freed.enter_context(_released(db, names, user_id, keys))
+        removed = USERS.remove(db, user_id)
+    if removed is None:
         raise exception.UserNotFound(user_id=user_id)
-    for key in _federated_keys(db, user):
-        FEDERATED_NAMES.release(db, user_id, **key)
-    for key in _nonlocal_keys(db, user):
-        NONLOCAL_NAMES.release(db, user_id, **key)
+    # What it was called meanwhile.
+    for names in _SHADOW_NAMES:
+        keys = names.keys(db, removed)
+        late = [key for key in keys if key not in names.keys(db, user)]
+        with _released(db, names, user_id, late):
+            pass
     memberships.remove_user(db, user_id)
 
 

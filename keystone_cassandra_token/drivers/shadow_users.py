@@ -25,7 +25,13 @@ from keystone.common.driver_hints import Hints
 from keystone.i18n import _
 from keystone.identity.shadow_backends import base
 
-from keystone_cassandra_token import clock, listing, memberships, users
+from keystone_cassandra_token import (
+    clock,
+    federated_users,
+    listing,
+    memberships,
+    users,
+)
 from keystone_cassandra_token.cql import scan
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.uniqueness import Claims, Taken
@@ -99,15 +105,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         )
 
     def delete_federated_object(self, user_id: str) -> None:
-        removed: list[dict[str, Any]] = []
-
-        def without(user: User) -> dict[str, Any]:
-            removed[:] = user['federated'] or ()
-            return {'federated': []}
-
-        USERS.entity.change(self.db, user_id, without)
-        for identity in removed:
-            FEDERATED_NAMES.release(self.db, user_id, **_key(identity))
+        federated_users.forget_user(self.db, user_id)
 
     def get_federated_objects(self, user_id: str) -> list[dict[str, Any]]:
         user = USERS.entity.find(self.db, user_id)

@@ -18,33 +18,16 @@ from oslo_utils import fixture as time_fixture
 from keystone_cassandra_token import clock, memberships, users
 from keystone_cassandra_token.drivers import identity
 from keystone_cassandra_token.users import USERS
-from tests.contract import emptying, sql_oracle
+from tests.contract import emptying, sql_oracle, user_tables
 from tests.fault import faults
 
 MODELS = (
-    sql_model.ExpiringUserGroupMembership,
-    sql_model.UserGroupMembership,
-    sql_model.UserOption,
-    sql_model.Password,
-    sql_model.NonLocalUser,
-    sql_model.FederatedUser,
-    sql_model.LocalUser,
+    *user_tables.MODELS,
     sql_model.Group,
-    sql_model.User,
     sql_federation.FederationProtocolModel,
     sql_federation.IdentityProviderModel,
 )
-TABLES = (
-    'user',
-    'user_by_domain',
-    'user_by_default_project',
-    'user_claim',
-    'group',
-    'group_by_domain',
-    'group_claim',
-    'membership_by_user',
-    'membership_by_group',
-)
+TABLES = (*user_tables.TABLES, 'group', 'group_by_domain', 'group_claim')
 DOMAINS = ['domain-1', 'domain-2']
 NAMES = ['anna', 'bert', 'carl']
 PASSWORDS = ['first', 'first', 'second', None]

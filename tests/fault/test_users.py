@@ -14,7 +14,7 @@ from keystone.common.driver_hints import Hints
 from keystone_cassandra_token import clock, groups, memberships, uniqueness
 from keystone_cassandra_token import users as rows
 from keystone_cassandra_token.drivers import identity, shadow_users
-from keystone_cassandra_token.users import USERS
+from keystone_cassandra_token.users import FEDERATED_NAMES, USERS
 from tests.fault import at_once, faults
 
 ATTACKERS = 8
@@ -574,6 +574,31 @@ class TestFederated:
         found = shadows.get_federated_user(*self.key(wanted))
         assert found['id'] == made['id']
         self.has(shadows, made, 2)
+
+    @pytest.mark.parametrize(
+        'late', ['delete_user', 'delete_federated_object']
+    )
+    def test_who_frees_late_frees_no_name_that_came_back(
+        self, shadows, store, late
+    ):
+        """The id is computed from the name, so both can be there again."""
+        each = self.identity()
+        made = shadows.create_federated_user('domain', each)
+        other = shadows.create_federated_user('domain', self.identity())
+        with faults.stalled(
+            store,
+            FEDERATED_NAMES.free_pending,
+            lambda: getattr(shadows, late)(made['id']),
+        ) as slow:
+            if late == 'delete_user':
+                shadows.create_federated_user('domain', each)
+            else:
+                shadows.create_federated_object(each | {'user_id': made['id']})
+        assert slow.said is None
+        with pytest.raises(exception.Conflict):
+            shadows.create_federated_object(each | {'user_id': other['id']})
+        found = shadows.get_federated_user(*self.key(each))
+        assert found['id'] == made['id']
 
     def has(self, shadows, made, count):
         (found,) = shadows.get_federated_objects(made['id'])
