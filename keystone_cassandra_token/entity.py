@@ -175,17 +175,10 @@ class Entity:
         """Yield all entities, by a scan of the table."""
         return filter(_born, db.iterate(scan, self.row))
 
-    def ask(
-        self, db: Store, entity_id: str
-    ) -> Callable[[], dict[str, Any] | None]:
-        """Ask for an entity; return a function that waits for it."""
-        answer = db.ask(self.get, self.row, id=entity_id)
-        return lambda: _born(answer())
-
     def ask_some(
         self, db: Store, ids: Collection[str]
     ) -> Callable[[], list[dict[str, Any]]]:
-        """Ask for ``AT_ONCE`` entities at most, as :meth:`ask` for one."""
+        """Ask for ``AT_ONCE`` entities at most, as :meth:`ask_all`."""
         answer = db.ask_all(self.get_some, self.row, ids=list(ids))
         return lambda: list(filter(_born, answer()))
 
