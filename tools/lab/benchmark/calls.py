@@ -248,17 +248,22 @@ def _operation(
 
 
 @contextlib.contextmanager
-def _closing(site: Site) -> Iterator[Caller]:
-    caller = Caller(site, 0)
+def _closing(site: Site, number: int) -> Iterator[Caller]:
+    caller = Caller(site, number)
     try:
         yield caller
     finally:
         caller.close()
 
 
-def send_some(_: object, site: Site, operation: str, count: int) -> None:
-    """Send some requests, on a connection of their own."""
-    with _closing(site) as caller:
+def send_some(
+    number: int | None, site: Site, operation: str, count: int
+) -> None:
+    """Send some requests, on a connection of their own to a worker.
+
+    :param number: of the worker; the first one without.
+    """
+    with _closing(site, number or 0) as caller:
         for request in itertools.islice(requests(site, operation), count):
             caller.send(request)
 
