@@ -26,7 +26,7 @@ _CLUSTER = pytest.StashKey[Cluster]()
 
 # Each change of a schema and each TRUNCATE would flush system tables to disk;
 # this node's data is never read after its end.
-_FORGETFUL = '-Dcassandra.unsafesystem=true'
+FORGETFUL = '-Dcassandra.unsafesystem=true'
 
 
 def _cluster(config: pytest.Config) -> Cluster:
@@ -34,7 +34,7 @@ def _cluster(config: pytest.Config) -> Cluster:
     if _CLUSTER not in config.stash:
         worker: dict[str, Any] | None = getattr(config, 'workerinput', None)
         config.stash[_CLUSTER] = (
-            Cluster.start(java_options=[_FORGETFUL])
+            Cluster.start(java_options=[FORGETFUL])
             if worker is None
             else Cluster.external(worker['contact_points'])
         )

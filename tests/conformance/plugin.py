@@ -16,7 +16,7 @@ conformance`` tells pytest of both.  While a test runs
 
 With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done and nothing left
 out: what fails then is Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set
-to ``2/10``, say, the second tenth of all is run.
+to ``2/20``, say, the second twentieth of all is run.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run.  A test may skip itself with the reasons that
@@ -226,7 +226,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
         1 <= int(number) <= int(of)
     ):
         raise pytest.UsageError(
-            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/10'
+            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/20'
         )
     return [
         name

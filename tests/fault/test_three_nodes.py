@@ -32,7 +32,7 @@ from keystone_cassandra_token.schema import (
 )
 from keystone_cassandra_token.session import Connection
 from keystone_cassandra_token.users import USERS
-from tests.conftest import point_at
+from tests.conftest import FORGETFUL, point_at
 from tests.fault import at_once, faults
 
 #: Seconds after which something has gone wrong.
@@ -45,7 +45,7 @@ Run = Callable[[int], command.Command]
 
 @pytest.fixture(scope='module')
 def cluster() -> Iterator[Cluster]:
-    with Cluster.start(nodes=3, own=True) as cluster:
+    with Cluster.start(nodes=3, own=True, java_options=[FORGETFUL]) as cluster:
         yield cluster
 
 
