@@ -51,7 +51,7 @@ from keystone_cassandra_token.entity import AT_ONCE
 from keystone_cassandra_token.groups import GROUP, GROUPS
 from keystone_cassandra_token.named import conflict
 from keystone_cassandra_token.recent import Recent
-from keystone_cassandra_token.rows import Row, json_text
+from keystone_cassandra_token.rows import Row
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.users import USER, USERS
 
@@ -65,7 +65,7 @@ LIST_USERS = scan(f'SELECT {USER} FROM user')
 LIST_GROUPS = scan(f'SELECT {GROUP} FROM group')
 
 # A log-in has read the rest already.
-KNOWN = Row('incarnation', federated=json_text)
+KNOWN = USER.part([*USERS.entity.always, 'federated'])
 GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
 FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
 FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
@@ -196,6 +196,9 @@ class Identity(Driver, base.IdentityDriverBase):
             made = users.renamed(now, given)
             enabled = made.get('enabled', users.is_enabled(now))
             made |= users.enabling(enabled)
+            if 'enabled' not in given and enabled == now['enabled']:
+                # Somebody else may disable the user at this moment.
+                del made['enabled']
             if enabled:
                 # As with SQL, any update of an enabled user.
                 made['lock_epoch'] = now['lock_epoch'] + 1
@@ -230,6 +233,15 @@ class Identity(Driver, base.IdentityDriverBase):
         self._group(group_id)
         users.get(self.db, user_id)
         memberships.add(self.db, user_id, group_id)
+        try:
+            self._group(group_id)
+            users.get(self.db, user_id)
+        except exception.NotFound:
+            # Who deleted one meanwhile may have looked too early for this.
+            added = memberships.find(self.db, user_id, group_id)
+            if added is not None:
+                memberships.remove(self.db, added)
+            raise
 
     def check_user_in_group(self, user_id: str, group_id: str) -> None:
         self._group(group_id)
@@ -294,7 +306,7 @@ class Identity(Driver, base.IdentityDriverBase):
         of_user = memberships.ask_of_user(self.db, user_id)
         asked = self.db.ask(GET_KNOWN, KNOWN, id=user_id)
         user = asked()
-        if user is None or user['incarnation'] is None:
+        if user is None or not USERS.entity.is_whole(user):
             raise exception.UserNotFound(user_id=user_id)
         lasting = of_user()
         expiring = {}

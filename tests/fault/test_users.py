@@ -7,11 +7,18 @@ import threading
 import types
 import uuid
 
+import cassandra
 import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import clock, groups, memberships, uniqueness
+from keystone_cassandra_token import (
+    clock,
+    errors,
+    groups,
+    memberships,
+    uniqueness,
+)
 from keystone_cassandra_token import users as rows
 from keystone_cassandra_token.drivers import identity, shadow_users
 from keystone_cassandra_token.users import FEDERATED_NAMES, USERS
@@ -165,11 +172,15 @@ class TestCrashes:
                 for each in driver.list_users_in_group(group['id'], Hints())
             }
             assert (made['id'] in members) <= (there is not None)
-            if there:
+            with contextlib.suppress(exception.UserNotFound):
                 driver.delete_user(made['id'])
             with pytest.raises(exception.UserNotFound):
                 driver.get_user(made['id'])
-            make(driver, name=made['name'], domain_id=made['domain_id'])
+            other = again(made)
+            create(driver, other)
+            driver.delete_user(other['id'])
+            create(driver, made)  # as an id that is computed
+            assert driver.list_groups_for_user(made['id'], Hints()) == []
         assert outcomes == sorted(outcomes, reverse=True)
         assert (outcomes[0], outcomes[-1]) == (True, False)
 
@@ -296,6 +307,85 @@ def test_an_update_never_brings_a_deleted_user_back(driver, store, keyspace):
     assert not session.execute(
         f'SELECT id FROM {keyspace}."user" WHERE id = %s', (made['id'],)
     ).one()
+
+
+def test_an_update_never_enables_who_was_disabled_meanwhile(driver, store):
+    """A log-in by an identity provider that tells of an address is one."""
+    made = make(driver)
+    with faults.stalled(
+        store,
+        USERS.entity.update,
+        lambda: driver.update_user(made['id'], {'email': 'late'}),
+    ) as late:
+        driver.update_user(made['id'], {'enabled': False})
+    assert late.said['email'] == 'late'
+    found = driver.get_user(made['id'])
+    assert (found['enabled'], found['email']) == (False, 'late')
+
+
+@pytest.mark.parametrize('gone', ['user', 'group'])
+def test_no_membership_outlives_its_user_or_group(driver, store, gone):
+    made, group = make(driver), new()
+    driver.create_group(group['id'], group)
+    ids = made['id'], group['id']
+    with faults.stalled(
+        store, memberships.INSERT, lambda: driver.add_user_to_group(*ids)
+    ) as late:
+        getattr(driver, f'delete_{gone}')(ids[gone == 'group'])
+    assert isinstance(late.said, exception.NotFound)
+    assert memberships.of_user(store, made['id']) == []
+
+
+def test_a_deletion_that_lost_and_got_no_answer_is_done_again(driver, store):
+    made = make(driver)
+    lost = []
+
+    def action(statements, send):
+        if USERS.entity.delete in statements and not lost:
+            lost.append(statements)
+            driver.update_user(made['id'], {'password': 'other'})
+            raise cassandra.OperationTimedOut
+        return send()
+
+    with faults.intercepted(store, action):
+        driver.delete_user(made['id'])
+    assert lost
+    with pytest.raises(exception.UserNotFound):
+        driver.get_user(made['id'])
+    create(driver, again(made))
+
+
+def test_a_deletion_that_comes_second_keeps_no_name(driver, store, impatient):
+    made = make(driver)
+
+    def delete():
+        driver.delete_user(made['id'])
+
+    # The first one dies before it has freed the name.
+    with (
+        faults.stalled(store, USERS.entity.delete, delete) as late,
+        faults.fail(store, USERS.claims.free_pending),
+        pytest.raises(errors.StoreUnavailable),
+    ):
+        delete()
+    assert isinstance(late.said, exception.UserNotFound)
+    create(driver, again(made))
+
+
+def test_of_two_equal_renames_neither_is_undone(driver, store):
+    made = make(driver)
+
+    def rename():
+        driver.update_user(made['id'], {'name': 'other'})
+
+    with (
+        faults.counted(store) as sent,
+        faults.stalled(store, USERS.claims.set_pending, rename) as late,
+    ):
+        rename()
+    assert late.said is None
+    assert named(driver, made['domain_id'], 'other') == made['id']
+    assert sent.count((USERS.entity.update,)) == 2
 
 
 def test_a_failure_that_comes_late_makes_no_user(driver, store, comply):
@@ -540,6 +630,56 @@ class TestFederated:
             made = create()
         assert isinstance(late.said, exception.Conflict)
         assert shadows.get_federated_user(*self.key(each)) == made
+
+    def test_who_undoes_frees_no_claim_of_another(self, shadows, store):
+        """A log-in that cannot hold its claim, and one that comes after."""
+        each = self.identity()
+        undone = []
+
+        def create():
+            return shadows.create_federated_user('domain', each)
+
+        def action(statements, send):
+            if not undone and FEDERATED_NAMES.set_held in statements:
+                raise cassandra.OperationTimedOut
+            answer = send()
+            if not undone and USERS.entity.delete in statements:
+                answer.result()
+                undone.append(statements)
+                create()
+            return answer
+
+        with (
+            faults.intercepted(store, action),
+            pytest.raises(errors.StoreUnavailable),
+        ):
+            create()
+        assert undone
+        assert shadows.get_federated_user(*self.key(each))['name'] == 'shown'
+
+    def test_who_comes_back_is_in_no_group(self, driver, shadows, store):
+        """Whatever a deletion that died has left."""
+        each = self.identity()
+        group = new()
+        driver.create_group(group['id'], group)
+
+        def prepare():
+            made = shadows.create_federated_user('domain', each)
+            driver.add_user_to_group(made['id'], group['id'])
+            return made
+
+        for _, made in faults.each_crash(
+            store, prepare, lambda made: driver.delete_user(made['id'])
+        ):
+            try:
+                driver.get_user(made['id'])
+                driver.delete_user(made['id'])
+            except exception.UserNotFound:
+                # As if what the user was in had been left.
+                memberships.add(store, made['id'], group['id'])
+            made = shadows.create_federated_user('domain', each)
+            assert driver.list_groups_for_user(made['id'], Hints()) == []
+            driver.delete_user(made['id'])
 
     def test_crashes_while_an_identity_is_added(self, shadows, store):
         made = shadows.create_federated_user('domain', self.identity())
