@@ -29,7 +29,14 @@ Stored = dict[str, Any]
 SERVICE_ATTRIBUTES = ('id', 'type', 'enabled')
 _SERVICE_LENGTHS = {'id': 64, 'type': 255}
 SERVICE = Row(*SERVICE_ATTRIBUTES, 'incarnation', extra=json_map)
-SERVICES = Entity('service', SERVICE, Indexes(), maps=['extra'], together=True)
+SERVICES = Entity(
+    'service',
+    SERVICE,
+    Indexes(),
+    maps=['extra'],
+    together=True,
+    always=['enabled'],
+)
 
 ENDPOINT_ATTRIBUTES = (
     'id',
@@ -55,6 +62,7 @@ ENDPOINTS = Entity(
     maps=['extra'],
     guarded=['service_id', 'region_id'],
     together=True,
+    always=['url'],
 )
 #: Each attempt but the last lost against somebody else's change.
 _ATTEMPTS = 16

@@ -58,6 +58,9 @@ class Entity:
         changed: cells that are written later would outlive their row.
     :param together: whether all are in one partition, ``bucket`` 0; for
         hundreds that are often wanted all at once.
+    :param always: columns that each entity has a value in.  A row without
+        one is a remnant: what a change in another region, in the moment of
+        the deletion, has left of an entity.
     """
 
     get_all: cql.Statement
@@ -77,8 +80,11 @@ class Entity:
         apart: Collection[str] = (),
         expiring: bool = False,
         together: bool = False,
+        always: Collection[str] = (),
     ) -> None:
         self.table = table
+        # A column that is written apart can outlive its row, too.
+        self.always = ('incarnation', *always)
         self.row = row
         self.indexes = indexes
         self.together = together
@@ -119,13 +125,11 @@ class Entity:
                 f'UPDATE {table} SET {assignments} WHERE {where}'
                 ' IF incarnation = :seen'
             )
-            # What is written apart, or in another region in the moment of a
-            # deletion, can come after its row was deleted, and then keeps IF
-            # NOT EXISTS from seeing that there is none.
+            # A remnant keeps IF NOT EXISTS from seeing that there is none.
             self.revive = cql.mutate(
                 f'UPDATE {table} SET '
                 + ', '.join(f'{name} = :{name}' for name in self._changing)
-                + f' WHERE {where} IF incarnation = null'
+                + f' WHERE {where} IF incarnation = :seen'
             )
         self.delete = cql.mutate(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
@@ -143,7 +147,8 @@ class Entity:
         """
         if not entity_id:
             return None  # Cassandra takes it for an error
-        return _born(db.one(read or self.get, self.row, id=entity_id))
+        found = db.one(read or self.get, self.row, id=entity_id)
+        return found if found and self.is_whole(found) else None
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""
@@ -156,7 +161,7 @@ class Entity:
             entity['id']: entity
             for entities in db.many(self.get_some, self.row, some)
             for entity in entities
-            if _born(entity)
+            if self.is_whole(entity)
         }
         return [found[each] for each in wanted if each in found]
 
@@ -167,20 +172,24 @@ class Entity:
     def ask_all(self, db: Store) -> Callable[[], list[dict[str, Any]]]:
         """Ask for :meth:`all`; return a function that waits for them."""
         answer = db.ask_all(self.get_all, self.row)
-        return lambda: [entity for entity in answer() if _born(entity)]
+        return lambda: list(filter(self.is_whole, answer()))
 
     def scanned(
         self, db: Store, scan: cql.Statement
     ) -> Iterator[dict[str, Any]]:
         """Yield all entities, by a scan of the table."""
-        return filter(_born, db.iterate(scan, self.row))
+        return filter(self.is_whole, db.iterate(scan, self.row))
 
     def ask_some(
         self, db: Store, ids: Collection[str]
     ) -> Callable[[], list[dict[str, Any]]]:
         """Ask for ``AT_ONCE`` entities at most, as :meth:`ask_all`."""
         answer = db.ask_all(self.get_some, self.row, ids=list(ids))
-        return lambda: list(filter(_born, answer()))
+        return lambda: list(filter(self.is_whole, answer()))
+
+    def is_whole(self, stored: Mapping[str, Any]) -> bool:
+        """Return whether a row that was read is an entity, and no remnant."""
+        return all(stored[name] is not None for name in self.always)
 
     def find_by(
         self, db: Store, index: Index, value: str
@@ -221,8 +230,9 @@ class Entity:
             insert = self.insert_expiring
         try:
             outcome = db.cas(insert, **stored)
-            if not outcome and outcome.row['incarnation'] is None:
-                outcome = db.cas(self.revive, **stored)
+            if not outcome and not self.is_whole(outcome.row):
+                seen = outcome.row['incarnation']
+                outcome = db.cas(self.revive, seen=seen, **stored)
             created = bool(outcome)
         except errors.OutcomeUnknown:
             found = self._settled(db, new['id'])
@@ -327,7 +337,8 @@ class Entity:
             found = self._settled(db, entity['id'])
             if found is not None and found['incarnation'] == seen:
                 raise
-            gone = True
+            # With another incarnation it was changed, or has come back.
+            gone = found is None
         self._write(db, self.indexes.deletes(entity))
         return gone
 
@@ -381,12 +392,6 @@ class Entity:
     def _write(db: Store, steps: list[Any]) -> None:
         if steps:
             db.batch(*steps)
-
-
-def _born(stored: dict[str, Any] | None) -> dict[str, Any] | None:
-    # A column that is written apart can outlive its row, and so can one that
-    # was changed in another region in the moment of the deletion.
-    return stored if stored and stored['incarnation'] is not None else None
 
 
 def contended() -> errors.StoreUnavailable:

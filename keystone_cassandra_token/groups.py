@@ -33,6 +33,7 @@ GROUPS = Named(
         Indexes(BY_DOMAIN),
         maps=['extra'],
         guarded=['name', 'domain_id'],
+        always=['name', 'domain_id'],
     ),
     Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,

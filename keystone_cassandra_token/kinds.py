@@ -44,13 +44,13 @@ class Kind:
     :param table: its name.
     :param row: the columns that decide what follows; no secrets.
     :param key: its primary key.
-    :param birth: the column without which a row does not exist.
+    :param always: the columns without one of which a row does not exist; the
+        first one tells when it was written.
     :param settle: the class of a read that ends what is in progress; None
         where truths are not written conditionally.
     :param together: whether all are in one partition, ``bucket`` 0.
     :param links: its index tables.
     :param names: its unique names; the key is one column then.
-    :param whole: whether a row is more than a remnant of a deleted one.
     :param over: whether a truth may be without its claims, as one whose
         removal was broken off.
     :param stamp: returns the timestamp with which the rows of a truth are
@@ -66,12 +66,11 @@ class Kind:
         row: Row,
         *,
         key: Collection[str] = ('id',),
-        birth: str = 'incarnation',
+        always: Collection[str] = ('incarnation',),
         settle: Callable[[str], cql.Statement] | None = cql.mutate_read,
         together: bool = False,
         links: Iterable[Link] = (),
         names: Iterable[Names] = (),
-        whole: Callable[[Truth], bool] = lambda truth: True,
         over: Callable[[Truth], bool] = lambda truth: False,
         stamp: Callable[[Truth], int] | None = None,
         rewrite: Callable[[Truth, Link], list[Step]] | None = None,
@@ -82,10 +81,10 @@ class Kind:
         self.links = tuple(links)
         self.names = tuple(names)
         self.over = over
-        self._whole = whole
         self.stamp = stamp
         self.rewrite = rewrite
-        self._birth = birth
+        self._always = tuple(always)
+        birth = self._always[0]
         select = (
             f'SELECT {row}, WRITETIME({birth}) AS written_at,'
             f' TTL({birth}) AS ttl_left FROM {table}'
@@ -112,14 +111,12 @@ class Kind:
         entities: Entity | Named,
         *columns: str,
         also: Iterable[Names] = (),
-        whole: Callable[[Truth], bool] = lambda truth: True,
     ) -> Kind:
         """Return the kind of an entity.
 
         :param columns: those that decide what follows, besides the columns
             of its indexes.
         :param also: unique names besides the one of a :class:`Named`.
-        :param whole: as for the class.
         """
         names = [*also]
         if isinstance(entities, Named):
@@ -130,20 +127,18 @@ class Kind:
             for index in entities.indexes
             if index.column in entities.row.columns
         ]
-        wanted = dict.fromkeys(('id', 'incarnation', *indexed, *columns))
+        wanted = dict.fromkeys(('id', *entities.always, *indexed, *columns))
         return cls(
             entities.table,
             entities.row.part(wanted),
             together=entities.together,
             links=entities.indexes,
             names=names,
-            whole=whole,
+            always=entities.always,
         )
 
     def is_born(self, truth: Truth | None) -> TypeGuard[Truth]:
         """Return whether a row that was read exists."""
-        return (
-            truth is not None
-            and truth[self._birth] is not None
-            and self._whole(truth)
+        return truth is not None and all(
+            truth[name] is not None for name in self._always
         )

@@ -56,31 +56,14 @@ REGISTERED_LIMITS = Named(
         Indexes(),
         guarded=[*CALLED, 'closed_at'],
         together=True,
+        always=['service_id', 'resource_name', 'default_limit'],
     ),
     Claims('registered_limit_claim', 'service_id', 'region_id', 'folded_name'),
     name_key,
 )
 
 
-def is_remnant(registered_limit: Mapping[str, Any]) -> bool:
-    """Return whether it is what a change left of a deleted one.
-
-    That is how a deletion and a change in two regions can end: only what was
-    changed is there.
-    """
-    return None in (
-        registered_limit['service_id'],
-        registered_limit['resource_name'],
-        registered_limit['default_limit'],
-    )
-
-
-REGISTERED_LIMIT_KIND = Kind.of(
-    REGISTERED_LIMITS,
-    *CALLED,
-    'default_limit',
-    whole=lambda row: not is_remnant(row),
-)
+REGISTERED_LIMIT_KIND = Kind.of(REGISTERED_LIMITS, *CALLED)
 
 LIMIT = Row(*ATTRIBUTES, 'registered_limit_id', 'incarnation')
 # A project, or a domain, has one of each registered limit at most.

@@ -179,11 +179,23 @@ def of_group(db: Store, group_id: str) -> list[str]:
     return [row['user_id'] for rows in found for row in rows]
 
 
-def remove_user(db: Store, user_id: str) -> None:
-    """End all memberships of a user."""
-    for row in db.rows(LIST_BY_USER, MEMBERSHIP, user_id=user_id):
+def remove_user(
+    db: Store,
+    user_id: str,
+    provided: Callable[[], bool] = lambda: True,
+) -> None:
+    """End all memberships of a user.
+
+    :param provided: asked when they were read and none has been ended, if
+        there are any; whether to end them.
+    """
+    lasting = db.rows(LIST_BY_USER, MEMBERSHIP, user_id=user_id)
+    expire = asserted(db, user_id)
+    if not (lasting or expire) or not provided():
+        return
+    for row in lasting:
         remove(db, row)
-    for row in asserted(db, user_id):
+    for row in expire:
         remove_expiring(db, row)
 
 

@@ -190,13 +190,19 @@ class Named:
     ) -> dict[str, Any] | None:
         entity_id = old['id']
         old_keys, new_keys = self.keys(db, old), self.keys(db, new)
+        tried = False
 
         def unless_renamed(now: dict[str, Any]) -> Mapping[str, Any]:
-            if self.keys(db, now) != old_keys:
+            nonlocal tried
+            # An equal rename that another made is not this one's to undo.
+            tried = self.keys(db, now) == old_keys
+            if not tried:
                 raise _Renamed
             return changes(now)
 
         def rename_back() -> None:
+            if not tried:
+                return
             names = {
                 name: old[name]
                 for name in self.entity.guarded

@@ -94,6 +94,7 @@ PROJECTS = Named(
         Indexes(BY_DOMAIN, BY_PARENT, BY_TAG),
         maps=['options', 'extra'],
         guarded=['domain_id', 'name', 'closed_at'],
+        always=['domain_id', 'name'],
     ),
     Claims('project_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,

@@ -34,6 +34,7 @@ REGIONS = Entity(
     maps=['extra'],
     guarded=['parent_region_id'],
     together=True,
+    always=['description'],
 )
 
 #: Each attempt but the last lost against somebody else's change.
@@ -64,14 +65,15 @@ def create(db: Store, new: Region) -> bool:
     parent_id = new['parent_region_id']
     if parent_id is None:
         return REGIONS.create(db, new)
-    nothing = {'id': new['id'], 'incarnation': None}
     for _ in range(_ATTEMPTS):
         regions = _by_id(db)
         if parent_id not in regions:
             raise exception.RegionNotFound(region_id=parent_id)
-        if new['id'] in regions:
+        there = db.one(REGIONS.get, REGION, id=new['id'])
+        if there is not None and REGIONS.is_whole(there):
             return False
-        if _write(db, (nothing, new), (regions[parent_id], {})):
+        remnant = there or {'id': new['id'], 'incarnation': None}
+        if _write(db, (remnant, new), (regions[parent_id], {})):
             return True
     raise _contended()
 

@@ -363,8 +363,13 @@ class Repair:
             ):
                 if not self._owns(kind, names, owner, key):
                     raise _Gone
-            if not self._owns(kind, names, owner, key):
-                claims.release(self._db, owner, **key)
+            if claims.evict(
+                self._db,
+                owner,
+                exists=lambda owner: self._owns(kind, names, owner, key),
+                ttl=truth['ttl_left'],
+                **key,
+            ):
                 raise _Gone
             counts.mended += 1
         except _Gone:

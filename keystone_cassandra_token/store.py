@@ -12,6 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -220,10 +221,16 @@ class Store:
 
     def _start(
         self, statement: Statement, binds: Mapping[str, Any]
-    ) -> cassandra.cluster.ResponseFuture:
-        """Send a statement; the one way out for all of them but batches."""
+    ) -> cassandra.cluster.ResponseFuture | _Nothing:
+        """Send a statement; the one way out for all of them but batches.
+
+        A read of a key that no row can have is not sent: to Cassandra that
+        is an error.
+        """
         connection = self._sessions.get()
         bound = self._bind(connection, statement, binds)
+        if statement.verb == 'SELECT' and not _can_be(bound):
+            return _NOTHING
         profile = (
             session.SPECULATIVE
             if session.speculates(connection, statement)
@@ -289,6 +296,28 @@ class Store:
     @property
     def _outage(self) -> outage.Outage:
         return self._sessions.outage
+
+
+class _Nothing:
+    """The answer to a read of a key that no row can have."""
+
+    def result(self) -> Any:
+        return ()
+
+
+_NOTHING = _Nothing()
+
+#: Bytes of the longest partition key.
+_LONGEST_KEY = 65_535
+
+
+def _can_be(bound: cassandra.query.BoundStatement) -> bool:
+    """Return whether Cassandra takes the partition key of a read."""
+    try:
+        key = bound.routing_key
+    except struct.error:  # a part of it is too long
+        return False
+    return key is None or 0 < len(key) <= _LONGEST_KEY
 
 
 def _of_one_class(

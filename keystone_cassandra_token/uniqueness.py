@@ -240,8 +240,10 @@ class Claims:
         except BaseException:
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
+                # Another one that creates this owner may hold it by now.
                 for key in keys:
-                    self.release(db, owner, **key)
+                    known = functools.partial(_known, exists, key)
+                    self.evict(db, owner, exists=known, ttl=ttl, **key)
             raise
 
     def claim(
@@ -339,9 +341,12 @@ class Claims:
                     mine.append(key)
             yield
         except BaseException:
+            # Pending it is safe where the owner is there, and taken over where
+            # somebody else has removed it.
             for key in mine:
                 with contextlib.suppress(Taken, errors.StoreUnavailable):
-                    self.hold(db, owner, ttl=ttl, **key)
+                    if exists(owner, key):
+                        self.hold(db, owner, ttl=ttl, **key)
             raise
         for key in mine:
             if self._free(db, self.free_pending, owner, key):

@@ -122,6 +122,7 @@ USERS = Named(
         maps=['options', 'extra'],
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
         apart=['failures'],
+        always=['domain_id'],
     ),
     Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
     local_key,
@@ -199,6 +200,9 @@ def delete(db: Store, user_id: str) -> None:
 
     :raises keystone.exception.UserNotFound: if there is none.
     """
+    # Also where it is gone: perhaps with a server that died on the way.  What
+    # is left would count again for a user whose computed id comes back.
+    memberships.remove_user(db, user_id)
     user = get(db, user_id)
     with contextlib.ExitStack() as freed:
         for names in _SHADOW_NAMES:
@@ -213,6 +217,7 @@ def delete(db: Store, user_id: str) -> None:
         late = [key for key in keys if key not in names.keys(db, user)]
         with _released(db, names, user_id, late):
             pass
+    # What was added meanwhile.
     memberships.remove_user(db, user_id)
 
 

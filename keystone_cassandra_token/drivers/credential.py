@@ -55,6 +55,7 @@ CREDENTIALS = Entity(
     CREDENTIAL,
     Indexes(BY_USER, BY_PROJECT, BY_TYPE),
     maps=['extra'],
+    always=['user_id', 'type'],
 )
 CREDENTIAL_KIND = Kind.of(CREDENTIALS)
 # Keystone lists all credentials for an administrator, and to rotate keys.

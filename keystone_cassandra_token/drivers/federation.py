@@ -95,6 +95,7 @@ IDPS = Named(
         Indexes(),
         guarded=['remote_ids', 'protocols'],
         together=True,
+        always=['enabled'],
     ),
     Claims('remote_id_claim', 'remote_id'),
     _remote_ids,

@@ -110,7 +110,7 @@ MAPPING_KIND = Kind(
     'id_mapping',
     MAPPING,
     key=['public_id'],
-    birth='local_id',
+    always=['local_id'],
     settle=None,
     links=[LOCALS, DOMAINS],
     stamp=lambda mapping: int(mapping['written_at']),

@@ -141,7 +141,7 @@ ACCESS_TOKENS = Entity(
 REQUEST_KIND = Kind(
     'request_token',
     REQUEST.part(['id', 'consumer_id']),
-    birth='consumer_id',
+    always=['consumer_id'],
     settle=claim_read,
     links=REQUEST_INDEXES,
 )

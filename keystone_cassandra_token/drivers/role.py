@@ -66,6 +66,7 @@ ROLES = Named(
         maps=['options', 'extra'],
         guarded=['name', 'domain_id'],
         together=True,
+        always=['name', 'domain_id'],
     ),
     Claims('role_claim', 'folded_name', 'domain_id'),
     _key,

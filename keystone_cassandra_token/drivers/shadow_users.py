@@ -302,6 +302,12 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
                 **own,
             }
         )
+        # What a deletion that was broken off has left; the id is computed.
+        memberships.remove_user(
+            self.db,
+            user_id,
+            provided=lambda: USERS.entity.find(self.db, user_id) is None,
+        )
         with self._claimed(
             claims,
             user_id,

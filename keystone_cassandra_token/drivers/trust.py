@@ -168,7 +168,7 @@ def _is_over(stored: Mapping[str, Any]) -> bool:
 TRUST_KIND = Kind(
     'trust',
     TRUST.part(['id', 'deleted_at', *CLAIMS.key]),
-    birth='trustor_user_id',
+    always=['trustor_user_id'],
     settle=None,
     links=INDEXES,
     names=[Names(CLAIMS, _claim_keys)],

@@ -192,17 +192,13 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         SQL too lists them as they were made.
         """
         return sorted(
-            (
-                each
-                for each in REGISTERED_LIMITS.entity.all(self.db)
-                if not rows.is_remnant(each)
-            ),
+            REGISTERED_LIMITS.entity.all(self.db),
             key=lambda each: each['incarnation'].time,
         )
 
     def _registered(self, registered_limit_id: str) -> Stored:
         found = REGISTERED_LIMITS.entity.find(self.db, registered_limit_id)
-        if found is None or rows.is_remnant(found):
+        if found is None:
             raise exception.RegisteredLimitNotFound(id=registered_limit_id)
         return found
 

@@ -16,7 +16,7 @@ from keystone.identity.backends import sql_model
 from oslo_utils import fixture as time_fixture
 
 from keystone_cassandra_token import clock, memberships, users
-from keystone_cassandra_token.drivers import identity
+from keystone_cassandra_token.drivers import credential, identity
 from keystone_cassandra_token.users import USERS
 from tests.contract import emptying, sql_oracle, user_tables
 from tests.fault import faults
@@ -432,6 +432,26 @@ def test_a_member_of_a_deleted_group_is_none(ours):
     ours.delete_group(group['id'])
     assert ours.list_groups_for_user(made['id'], Hints()) == []
     assert memberships.of_user(ours.db, made['id']) == []
+
+
+@pytest.mark.parametrize('name', ['', 'x' * 70_000])
+def test_nobody_has_what_can_be_no_key(ours, store, name):
+    """Anybody may ask for it; no outage, as Cassandra's error would be one."""
+    domain_id = uuid.uuid4().hex
+    with pytest.raises(exception.UserNotFound):
+        ours.get_user(name)
+    with pytest.raises(exception.UserNotFound):
+        ours.get_user_by_name(name, domain_id)
+    with pytest.raises(exception.GroupNotFound):
+        ours.get_group_by_name(name, domain_id)
+    with pytest.raises(exception.UserNotFound):
+        ours.delete_user(name)
+    with pytest.raises(AssertionError):
+        ours.authenticate(name, 'secret')
+    hints = Hints()
+    hints.add_filter('name', name)
+    assert ours.list_users(hints) == []
+    assert credential.Credential().list_credentials_for_user(name) == []
 
 
 @pytest.mark.parametrize('seconds', [-5, 5])

@@ -10,8 +10,17 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import errors
-from keystone_cassandra_token.drivers import credential
+from keystone_cassandra_token import (
+    endpoints,
+    errors,
+    groups,
+    limits,
+    projects,
+    regions,
+    repair,
+    users,
+)
+from keystone_cassandra_token.drivers import credential, federation, role
 from keystone_cassandra_token.drivers.credential import CREDENTIALS
 from tests.fault import faults
 
@@ -317,3 +326,52 @@ class TestClocks:
 
 def test_of_no_id_there_is_no_entity(store):
     assert CREDENTIALS.find(store, None) is None
+
+
+#: Entities, their kinds if repair has them, and what a change of one writes
+#: beside its incarnation.
+REMNANTS = [
+    (users.USERS, users.USER_KIND, {'passwords': '[]'}),
+    (groups.GROUPS, groups.GROUP_KIND, {'name': 'late'}),
+    (projects.PROJECTS, projects.PROJECT_KIND, {'tags': ['late']}),
+    (role.ROLES, role.ROLE_KIND, {'name': 'late'}),
+    (
+        limits.REGISTERED_LIMITS,
+        limits.REGISTERED_LIMIT_KIND,
+        {'resource_name': 'late'},
+    ),
+    (federation.IDPS, federation.IDP_KIND, {'protocols': '{}'}),
+    (CREDENTIALS, credential.CREDENTIAL_KIND, {'type': 'late'}),
+    (endpoints.SERVICES, None, {}),
+    (endpoints.ENDPOINTS, None, {'service_id': 'late'}),
+    (regions.REGIONS, None, {}),
+]
+
+
+@pytest.mark.parametrize(('entities', 'kind', 'late'), REMNANTS)
+def test_a_remnant_of_a_deleted_entity_is_none(
+    store, keyspace, entities, kind, late
+):
+    """A change in another datacenter, later; here it is made by hand."""
+    entity = getattr(entities, 'entity', entities)
+    given = {'id': uuid.uuid4().hex}
+    where = 'bucket = 0 AND id' if entity.together else 'id'
+    columns = ''.join(f', {name} = %s' for name in late)
+    store._sessions.get().session.execute(
+        f'UPDATE {keyspace}."{entity.table}" SET incarnation = now(){columns}'
+        f' WHERE {where} = %s',
+        [*late.values(), given['id']],
+    )
+    assert entity.find(store, given['id']) is None
+    assert entity.find_all(store, [given['id']]) == []
+    assert not entity.remove(store, given['id'])
+    # Nor does it stop who looks at all of them, or take the id for ever.
+    if kind is not None:
+        repair.Repair(store, apply=True).run(kind)
+    values = {'enabled': True, 'default_limit': 1}
+    new = entity.new(
+        given | {name: values.get(name, 'new') for name in entity.always[1:]}
+    )
+    assert entity.create(store, new)
+    assert entity.find(store, given['id']) == new
+    assert entity.remove(store, given['id'])

@@ -45,5 +45,7 @@ def test_what_is_kept_together_is_one_partition() -> None:
 def test_a_row_without_its_birth_column_is_none() -> None:
     kind = Kind.of(credential.CREDENTIALS)
     assert not kind.is_born(None)
-    assert not kind.is_born({'id': 'ghost', 'incarnation': None})
-    assert kind.is_born({'id': 'there', 'incarnation': 'x'})
+    there = dict.fromkeys(('id', *credential.CREDENTIALS.always), 'x')
+    for name in credential.CREDENTIALS.always:
+        assert not kind.is_born(there | {name: None})
+    assert kind.is_born(there)
