@@ -230,12 +230,10 @@ class Identity(Driver, base.IdentityDriverBase):
             raise exception.UserNotFound(user_id=user_id)
 
     def add_user_to_group(self, user_id: str, group_id: str) -> None:
-        self._group(group_id)
-        users.get(self.db, user_id)
+        self._check_both(user_id, group_id)
         memberships.add(self.db, user_id, group_id)
         try:
-            self._group(group_id)
-            users.get(self.db, user_id)
+            self._check_both(user_id, group_id)
         except exception.NotFound:
             # Who deleted one meanwhile may have looked too early for this.
             added = memberships.find(self.db, user_id, group_id)
@@ -244,8 +242,7 @@ class Identity(Driver, base.IdentityDriverBase):
             raise
 
     def check_user_in_group(self, user_id: str, group_id: str) -> None:
-        self._group(group_id)
-        users.get(self.db, user_id)
+        self._check_both(user_id, group_id)
         if memberships.find(self.db, user_id, group_id) is None and not any(
             row['group_id'] == group_id
             for row in memberships.expiring(self.db, user_id)
@@ -255,8 +252,7 @@ class Identity(Driver, base.IdentityDriverBase):
     def remove_user_from_group(self, user_id: str, group_id: str) -> None:
         found = memberships.find(self.db, user_id, group_id)
         if found is None or not memberships.remove(self.db, found):
-            self._group(group_id)
-            users.get(self.db, user_id)
+            self._check_both(user_id, group_id)
             raise _not_in_group(user_id, group_id)
 
     def delete_user(self, user_id: str) -> None:
@@ -304,10 +300,7 @@ class Identity(Driver, base.IdentityDriverBase):
         likely = _GROUPS_OF.get(user_id)
         meanwhile = likely and GROUPS.entity.ask_some(self.db, likely)
         of_user = memberships.ask_of_user(self.db, user_id)
-        asked = self.db.ask(GET_KNOWN, KNOWN, id=user_id)
-        user = asked()
-        if user is None or not USERS.entity.is_whole(user):
-            raise exception.UserNotFound(user_id=user_id)
+        user = self._ask_known(user_id)()
         lasting = of_user()
         expiring = {}
         if user['federated']:  # or no identity provider asserts anything
@@ -360,6 +353,24 @@ class Identity(Driver, base.IdentityDriverBase):
         if GROUPS.remove(self.db, group_id) is None:
             raise exception.GroupNotFound(group_id=group_id)
         memberships.remove_group(self.db, group_id)
+
+    def _ask_known(self, user_id: str) -> Callable[[], Entity]:
+        """Ask for what a log-in has not read; return what waits for it."""
+        asked = self.db.ask(GET_KNOWN, KNOWN, id=user_id)
+
+        def answer() -> Entity:
+            user = asked()
+            if user is None or not USERS.entity.is_whole(user):
+                raise exception.UserNotFound(user_id=user_id)
+            return user
+
+        return answer
+
+    def _check_both(self, user_id: str, group_id: str) -> None:
+        """Check that a user and a group are there; ask for them at once."""
+        user = self._ask_known(user_id)
+        self._group(group_id)
+        user()
 
     def _group(self, group_id: str) -> Entity:
         group = GROUPS.entity.find(self.db, group_id)
