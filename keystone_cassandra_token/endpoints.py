@@ -26,6 +26,9 @@ from keystone_cassandra_token.store import Store
 
 Stored = dict[str, Any]
 
+#: What SQL's columns need.
+_ENDPOINT_NEEDED = ('interface', 'service_id', 'url')
+
 SERVICE_ATTRIBUTES = ('id', 'type', 'enabled')
 _SERVICE_LENGTHS = {'id': 64, 'type': 255}
 SERVICE = Row(*SERVICE_ATTRIBUTES, 'incarnation', extra=json_map)
@@ -71,9 +74,27 @@ GROUP = Row('id', 'name', 'description', 'incarnation', filters=json_text)
 GROUPS = Entity('endpoint_group', GROUP, Indexes(), together=True)
 
 
-def stored_service(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that a service names."""
-    return extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+def new_service(given: Mapping[str, Any]) -> Stored:
+    """Return a service that is yet to be created.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    """
+    found = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+    if found.get('enabled') is None:
+        found['enabled'] = True  # as the SQL model
+    return SERVICES.new(found)
+
+
+def changes_of_service(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that a service names, but its id.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises keystone.exception.UnexpectedError: for a None that SQL refuses.
+    """
+    changes = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+    lengths.check_null(changes, ['enabled'], 'service')
+    changes.pop('id', None)
+    return changes
 
 
 def presented_service(service: Mapping[str, Any]) -> Stored:
@@ -82,8 +103,12 @@ def presented_service(service: Mapping[str, Any]) -> Stored:
 
 
 def stored_endpoint(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that an endpoint names."""
+    """Return the values of the columns that an endpoint names.
+
+    :raises: as :func:`changes_of_service`.
+    """
     found = extras.stored(given, ENDPOINT_ATTRIBUTES, _ENDPOINT_LENGTHS)
+    lengths.check_null(found, _ENDPOINT_NEEDED, 'endpoint')
     if 'enabled' in found and found['enabled'] is None:
         found['enabled'] = True  # as the SQL model
     return found
@@ -95,9 +120,13 @@ def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
 
 
 def stored_group(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that an endpoint group names."""
+    """Return the values of the columns that an endpoint group names.
+
+    :raises: as :func:`changes_of_service`.
+    """
     found = {name: given[name] for name in GROUP_ATTRIBUTES if name in given}
     lengths.check(found, _GROUP_LENGTHS)
+    lengths.check_null(found, ['name'], 'endpoint_group')
     return found
 
 

@@ -6,9 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keystone import exception
-from keystone.i18n import _
-
 from keystone_cassandra_token import lengths, listing
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
@@ -131,7 +128,8 @@ def changes_of_registered(given: Mapping[str, Any]) -> Stored:
 
     :raises: as :func:`new_registered`.
     """
-    _check(given, 'default_limit', 'registered_limit')
+    lengths.check(given, _LENGTHS)
+    lengths.check_null(given, ['default_limit'], 'registered_limit')
     return {
         name: given[name] for name in REGISTERED_ATTRIBUTES if name in given
     }
@@ -142,20 +140,14 @@ def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
 
     :raises: as :func:`new_registered`.
     """
-    _check({'resource_limit': None, **given}, 'resource_limit', 'limit')
+    lengths.check(given, _LENGTHS)
+    own = {name: given.get(name) for name in _OWN}
+    lengths.check_null(own, ['resource_limit'], 'limit')
     return LIMITS.entity.new(
-        {name: given.get(name) for name in _OWN}
+        own
         | {name: registered[name] for name in CALLED}
         | {'registered_limit_id': registered['id']}
     )
-
-
-def _check(given: Mapping[str, Any], number: str, kind: str) -> None:
-    lengths.check(given, _LENGTHS)
-    if number in given and given[number] is None:
-        raise exception.UnexpectedError(
-            _('An unexpected error occurred when trying to store %s') % kind
-        )
 
 
 def presented_registered(registered_limit: Mapping[str, Any]) -> Stored:

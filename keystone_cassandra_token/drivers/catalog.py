@@ -89,8 +89,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_service(
         self, service_id: str, service_ref: Mapping[str, Any]
     ) -> Entity:
-        given = endpoints.stored_service(service_ref)
-        service = SERVICES.new({'enabled': True} | given)
+        service = endpoints.new_service(service_ref)
         if not SERVICES.create(self.db, service):
             raise _conflict('service', service)
         return endpoints.presented_service(service)
@@ -108,8 +107,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def update_service(
         self, service_id: str, service_ref: Mapping[str, Any]
     ) -> Entity:
-        changes = endpoints.stored_service(service_ref)
-        changes.pop('id', None)
+        changes = endpoints.changes_of_service(service_ref)
         changed = SERVICES.change(self.db, service_id, changes)
         if changed is None:
             raise exception.ServiceNotFound(service_id=service_id)
@@ -235,7 +233,8 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_endpoint_group(
         self, endpoint_group_id: str, endpoint_group: Mapping[str, Any]
     ) -> Entity:
-        group = GROUPS.new(endpoints.stored_group(endpoint_group))
+        given = {'name': None, **endpoint_group}
+        group = GROUPS.new(endpoints.stored_group(given))
         if not GROUPS.create(self.db, group):
             raise _conflict('endpoint_group', group)
         return endpoints.presented_group(group)

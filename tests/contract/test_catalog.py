@@ -501,3 +501,35 @@ def test_names_of_groups_are_compared_as_the_keyspace_was_made(ours):
     asked = Hints()
     asked.add_filter('name', made['name'].upper())
     assert ours.list_endpoint_groups(asked) == [made]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'),
+    [
+        ('service', 'enabled'),
+        ('endpoint', 'interface'),
+        ('endpoint', 'service_id'),
+        ('endpoint', 'url'),
+        ('endpoint_group', 'name'),
+    ],
+)
+def test_what_sql_needs_is_needed(ours, theirs, kind, name):
+    refused = (exception.UnexpectedError, db_exception.DBError)
+    for driver in (ours, theirs):
+        more = {}
+        if kind == 'endpoint':
+            more['service_id'] = make(driver, 'service')['id']
+        made = make(driver, kind, **more)['id']
+        before = getattr(driver, f'get_{kind}')(made)
+        with pytest.raises(refused):
+            getattr(driver, f'update_{kind}')(made, {name: None})
+        assert getattr(driver, f'get_{kind}')(made) == before
+        if name != 'enabled':
+            with pytest.raises(refused):
+                make(driver, kind, **more | {name: None})
+
+
+def test_a_service_is_enabled_unless_it_is_said(ours, theirs):
+    for driver in (ours, theirs):
+        made = make(driver, 'service', enabled=None)['id']
+        assert driver.get_service(made)['enabled'] is True
