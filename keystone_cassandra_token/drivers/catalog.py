@@ -9,9 +9,11 @@ been given.  What refers to each other is kept right by
 :mod:`~keystone_cassandra_token.endpoints` (an endpoint, its service and its
 region).
 
-A service goes before its endpoints, an endpoint or group before what projects
-have of it.  A crash in between leaves endpoints that are listed and can be
-deleted, and no catalog has; deleting the same service again deletes them too.
+A service goes before its endpoints, an endpoint before what projects have of
+it.  A crash in between leaves endpoints that are listed and can be deleted,
+and no catalog has; deleting the same service again deletes them too.  A group
+goes after what projects have of it: Keystone shows none of a project's groups
+if one of them is gone.
 """
 
 from __future__ import annotations
@@ -253,7 +255,9 @@ class Catalog(Driver, base.CatalogDriverBase):
         return endpoints.presented_group(changed)
 
     def delete_endpoint_group(self, endpoint_group_id: str) -> None:
+        GROUPS_OF.remove_given(self.db, endpoint_group_id)
         gone = GROUPS.remove(self.db, endpoint_group_id)
+        # What was given meanwhile, by who saw the group still.
         GROUPS_OF.remove_given(self.db, endpoint_group_id)
         if not gone:
             raise _no_group(endpoint_group_id)
