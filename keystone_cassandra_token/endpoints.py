@@ -21,7 +21,7 @@ from keystone_cassandra_token import clock, errors, extras, lengths
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Indexes
 from keystone_cassandra_token.regions import REGIONS
-from keystone_cassandra_token.rows import Row, json_map, json_text
+from keystone_cassandra_token.rows import Row, json_map, json_text, text
 from keystone_cassandra_token.store import Store
 
 Stored = dict[str, Any]
@@ -50,7 +50,12 @@ _ENDPOINT_LENGTHS = {
     'region_id': 255,
     'service_id': 64,
 }
-ENDPOINT = Row(*ENDPOINT_ATTRIBUTES, 'incarnation', extra=json_map)
+ENDPOINT = Row(
+    *ENDPOINT_ATTRIBUTES,
+    'incarnation',
+    legacy_endpoint_id=text,
+    extra=json_map,
+)
 ENDPOINTS = Entity(
     'endpoint',
     ENDPOINT,

@@ -11,7 +11,7 @@ from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
 from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
-from keystone_cassandra_token.rows import Row, micros
+from keystone_cassandra_token.rows import Row, micros, number
 from keystone_cassandra_token.store import Store
 from keystone_cassandra_token.uniqueness import Claims
 
@@ -32,7 +32,12 @@ _LENGTHS = {
     'domain_id': 64,
 }
 
-REGISTERED_LIMIT = Row(*REGISTERED_ATTRIBUTES, 'incarnation', closed_at=micros)
+REGISTERED_LIMIT = Row(
+    *REGISTERED_ATTRIBUTES,
+    'incarnation',
+    closed_at=micros,
+    default_limit=number,
+)
 
 
 def name_key(db: Store, called: Mapping[str, Any]) -> dict[str, str]:
@@ -79,7 +84,9 @@ REGISTERED_LIMIT_KIND = Kind.of(
     whole=lambda row: not is_remnant(row),
 )
 
-LIMIT = Row(*ATTRIBUTES, 'registered_limit_id', 'incarnation')
+LIMIT = Row(
+    *ATTRIBUTES, 'registered_limit_id', 'incarnation', resource_limit=number
+)
 # A project, or a domain, has one of each registered limit at most.
 BY_PROJECT = Index(
     'limit_by_project', 'project_id', sharded=False, incarnate=True

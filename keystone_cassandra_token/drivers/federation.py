@@ -36,7 +36,7 @@ from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Indexes
 from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
-from keystone_cassandra_token.rows import Row, json_text, text_list
+from keystone_cassandra_token.rows import Row, json_text, number, text_list
 from keystone_cassandra_token.store import Driver, Store
 from keystone_cassandra_token.uniqueness import Claims, Taken
 
@@ -78,7 +78,7 @@ _SP_LENGTHS = {
 IDP = Row(
     *_IDP_COLUMNS,
     'incarnation',
-    'authorization_ttl',
+    authorization_ttl=number,
     remote_ids=text_list,
     protocols=json_text,
 )

@@ -81,7 +81,7 @@ endpoint = {
     'service_id': service_id,
     'url': st.sampled_from(URLS),
     'enabled': st.sampled_from([True, True, False, None]),
-    'legacy_endpoint_id': st.sampled_from([None, 'old']),
+    'legacy_endpoint_id': st.sampled_from([None, 'old', 5]),
     **notes,
 }
 group = {
@@ -527,6 +527,21 @@ def test_what_sql_needs_is_needed(ours, theirs, kind, name):
         if name != 'enabled':
             with pytest.raises(refused):
                 make(driver, kind, **more | {name: None})
+
+
+def test_a_legacy_id_becomes_text(ours, theirs):
+    """Keystone's JSON schema says nothing of it."""
+    for driver in (ours, theirs):
+        of_service = make(driver, 'service')['id']
+        made = make(
+            driver, 'endpoint', service_id=of_service, legacy_endpoint_id=5
+        )
+        assert made['legacy_endpoint_id'] == 5
+        got = driver.get_endpoint(made['id'])
+        assert got['legacy_endpoint_id'] == '5'
+        driver.update_endpoint(made['id'], {'legacy_endpoint_id': 6})
+        got = driver.get_endpoint(made['id'])
+        assert got['legacy_endpoint_id'] == '6'
 
 
 def test_a_service_is_enabled_unless_it_is_said(ours, theirs):

@@ -63,7 +63,7 @@ idp = {
     'enabled': enabled,
     'description': description,
     'remote_ids': st.none() | st.lists(remote_id, max_size=2),
-    'authorization_ttl': st.sampled_from([None, 0, 10]),
+    'authorization_ttl': st.sampled_from([None, 0, 10, 10.0]),
 }
 protocol = {
     'mapping_id': mapping_id,
@@ -417,6 +417,17 @@ def test_what_a_provider_asserts_of_groups_goes_with_it(ours, driver, store):
     driver.delete_idp(ids[0])
     left = memberships.asserted(store, 'local')
     assert [each['idp_id'] for each in left] == ids[1:]
+
+
+def test_a_ttl_may_come_as_a_float(driver, theirs):
+    """Keystone's JSON schema takes 10.0 for an integer."""
+    for each in (driver, theirs.own):
+        made = make_idp(each, authorization_ttl=10.0)
+        ttl = each.get_idp(made)['authorization_ttl']
+        assert (ttl, type(ttl)) == (10, int)
+        each.update_idp(made, {'authorization_ttl': 20.0})
+        ttl = each.get_idp(made)['authorization_ttl']
+        assert (ttl, type(ttl)) == (20, int)
 
 
 #: Of each kind: what comes before an entity, what it is, its columns that
