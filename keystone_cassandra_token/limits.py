@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keystone import exception
+
 from keystone_cassandra_token import lengths, listing
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
@@ -146,10 +148,16 @@ def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
     """Return a limit that is yet to be created, of a registered limit.
 
     :raises: as :func:`new_registered`.
+    :raises keystone.exception.ValidationError: if it is nobody's.
     """
     lengths.check(given, _LENGTHS)
     own = {name: given.get(name) for name in _OWN}
     lengths.check_null(own, ['resource_limit'], 'limit')
+    if not (own['project_id'] or own['domain_id']):
+        # Nobody could find it, and its registered limit would be in use.
+        raise exception.ValidationError(
+            attribute='project_id or domain_id', target='limit'
+        )
     return LIMITS.entity.new(
         own
         | {name: registered[name] for name in CALLED}

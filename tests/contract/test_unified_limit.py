@@ -565,6 +565,25 @@ def test_one_without_its_number_is_refused(ours, theirs):
         make_limit(ours, made, resource_limit=None)
 
 
+@pytest.mark.parametrize('empty', [None, ''])
+def test_one_of_nobody_is_refused(ours, store, keyspace, empty):
+    registered_limit = make(ours)
+    before = counted(store, keyspace)
+    nobodys = new_limit(registered_limit, project_id=empty, domain_id=empty)
+    for refused in (
+        nobodys,
+        {
+            name: value
+            for name, value in nobodys.items()
+            if name not in ('project_id', 'domain_id')
+        },
+    ):
+        with pytest.raises(exception.ValidationError):
+            ours.create_limits([new_limit(registered_limit), refused])
+    assert counted(store, keyspace) == before
+    ours.delete_registered_limit(registered_limit['id'])
+
+
 def test_a_whole_number_may_come_as_a_float(ours, theirs):
     """Keystone's JSON schema takes 10.0 for an integer."""
     for driver in (ours, theirs):
