@@ -118,8 +118,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def delete_service(self, service_id: str) -> None:
         gone = SERVICES.remove(self.db, service_id)
         # Also what a deletion that was cut short has left.
-        for each in endpoints.remove_of_service(self.db, service_id):
-            ENDPOINTS_OF.remove_given(self.db, each)
+        endpoints.remove_of_service(self.db, service_id)
         if not gone:
             raise exception.ServiceNotFound(service_id=service_id)
 
