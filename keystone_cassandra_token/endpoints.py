@@ -6,7 +6,8 @@ endpoint is written first, and then what it refers to gets a new incarnation:
 who deletes a region reads it before it looks for endpoints, and so deletes
 none that came to have one meanwhile; who deletes a service looks for
 endpoints afterwards.  An endpoint whose service or region turns out to be
-gone is taken back.
+gone is taken back; one that was moved there moves back.  If what it came from
+is gone by then too, it is without a region, or goes with its service.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from keystone import exception
 from keystone_cassandra_token import clock, errors, extras, lengths
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Indexes
+from keystone_cassandra_token.project_endpoints import ENDPOINTS_OF
 from keystone_cassandra_token.regions import REGIONS
-from keystone_cassandra_token.rows import Row, json_map, json_text
+from keystone_cassandra_token.rows import Row, json_map, json_text, text
 from keystone_cassandra_token.store import Store
 
 Stored = dict[str, Any]
+
+#: What SQL's columns need.
+_ENDPOINT_NEEDED = ('interface', 'service_id', 'url')
 
 SERVICE_ATTRIBUTES = ('id', 'type', 'enabled')
 _SERVICE_LENGTHS = {'id': 64, 'type': 255}
@@ -54,7 +59,12 @@ _ENDPOINT_LENGTHS = {
     'region_id': 255,
     'service_id': 64,
 }
-ENDPOINT = Row(*ENDPOINT_ATTRIBUTES, 'incarnation', extra=json_map)
+ENDPOINT = Row(
+    *ENDPOINT_ATTRIBUTES,
+    'incarnation',
+    legacy_endpoint_id=text,
+    extra=json_map,
+)
 ENDPOINTS = Entity(
     'endpoint',
     ENDPOINT,
@@ -79,9 +89,27 @@ GROUP = Row('id', 'name', 'description', 'incarnation', filters=json_text)
 GROUPS = Entity('endpoint_group', GROUP, Indexes(), together=True)
 
 
-def stored_service(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that a service names."""
-    return extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+def new_service(given: Mapping[str, Any]) -> Stored:
+    """Return a service that is yet to be created.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    """
+    found = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+    if found.get('enabled') is None:
+        found['enabled'] = True  # as the SQL model
+    return SERVICES.new(found)
+
+
+def changes_of_service(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that a service names, but its id.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises keystone.exception.UnexpectedError: for a None that SQL refuses.
+    """
+    changes = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+    lengths.check_null(changes, ['enabled'], 'service')
+    changes.pop('id', None)
+    return changes
 
 
 def presented_service(service: Mapping[str, Any]) -> Stored:
@@ -90,8 +118,12 @@ def presented_service(service: Mapping[str, Any]) -> Stored:
 
 
 def stored_endpoint(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that an endpoint names."""
+    """Return the values of the columns that an endpoint names.
+
+    :raises: as :func:`changes_of_service`.
+    """
     found = extras.stored(given, ENDPOINT_ATTRIBUTES, _ENDPOINT_LENGTHS)
+    lengths.check_null(found, _ENDPOINT_NEEDED, 'endpoint')
     if 'enabled' in found and found['enabled'] is None:
         found['enabled'] = True  # as the SQL model
     return found
@@ -103,9 +135,13 @@ def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
 
 
 def stored_group(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that an endpoint group names."""
+    """Return the values of the columns that an endpoint group names.
+
+    :raises: as :func:`changes_of_service`.
+    """
     found = {name: given[name] for name in GROUP_ATTRIBUTES if name in given}
     lengths.check(found, _GROUP_LENGTHS)
+    lengths.check_null(found, ['name'], 'endpoint_group')
     return found
 
 
@@ -136,6 +172,8 @@ def change(
 ) -> Stored | None:
     """Change an endpoint; return what it has become, None if it is gone.
 
+    Also if it went with the service that it was to have.
+
     :raises keystone.exception.ValidationError: if the service or region that
         it is to have is not there.
     """
@@ -143,31 +181,70 @@ def change(
         return None
     _check(db, changes)
     was: Stored = {}
+    there = True
 
     def wanted(now: Stored) -> Mapping[str, Any]:
         was.update(now)
         return changes
 
-    def move_back(now: Stored) -> Stored:
-        return {
+    def undo() -> None:
+        nonlocal there
+        there = _move_back(db, endpoint_id, was, changes)
+
+    changed = ENDPOINTS.change(db, endpoint_id, wanted)
+    if changed is None:
+        return None
+    try:
+        with _undone_by(undo):
+            _hold(db, changes)
+    except exception.ValidationError:
+        if not there:
+            return None
+        raise
+    return changed
+
+
+def _move_back(
+    db: Store,
+    endpoint_id: str,
+    was: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> bool:
+    """Let an endpoint refer to what it did; return whether it is there."""
+    back: Stored = {}
+
+    def moved(now: Stored) -> Stored:
+        nonlocal back
+        back = {
             name: was[name]
             for name in _REFERENCES
             if name in changes and now[name] == changes[name]
         }
+        return back
 
-    changed = ENDPOINTS.change(db, endpoint_id, wanted)
-    if changed is not None:
-        with _undone_by(lambda: ENDPOINTS.change(db, endpoint_id, move_back)):
-            _hold(db, changes)
-    return changed
+    if ENDPOINTS.change(db, endpoint_id, moved) is None:
+        return False
+    service_id, region_id = back.get('service_id'), back.get('region_id')
+    if service_id is not None and not _held(db, 'service_id', service_id):
+        # Who deleted it did not see this endpoint there.
+        remove_of_service(db, service_id)
+        return False
+    if region_id is not None and not _held(db, 'region_id', region_id):
+        ENDPOINTS.change(
+            db,
+            endpoint_id,
+            lambda now: (
+                {'region_id': None} if now['region_id'] == region_id else {}
+            ),
+        )
+    return True
 
 
-def remove_of_service(db: Store, service_id: str) -> list[str]:
-    """Delete a service's endpoints; return their ids.
+def remove_of_service(db: Store, service_id: str) -> None:
+    """Delete a service's endpoints, and what projects have of them.
 
     :raises StoreUnavailable: if others change them all the time.
     """
-    gone: list[str] = []
     for _ in range(_ATTEMPTS):
         found = [
             endpoint
@@ -175,13 +252,11 @@ def remove_of_service(db: Store, service_id: str) -> list[str]:
             if endpoint['service_id'] == service_id
         ]
         if not found:
-            return gone
-        gone += [
-            endpoint['id']
-            for endpoint in found
+            return
+        for endpoint in found:
             # Else it has got another service meanwhile, or is looked at again.
-            if ENDPOINTS.discard(db, endpoint)
-        ]
+            if ENDPOINTS.discard(db, endpoint):
+                ENDPOINTS_OF.remove_given(db, endpoint['id'])
     raise errors.StoreUnavailable(
         'Others change the same endpoints all the time; try again.'
     )
@@ -206,12 +281,19 @@ def _check(db: Store, endpoint: Mapping[str, Any]) -> None:
 
 def _hold(db: Store, endpoint: Mapping[str, Any]) -> None:
     """Let those who delete what an endpoint refers to know of it."""
-    for name, (entity, _) in _REFERENCES.items():
+    for name in _REFERENCES:
         value = endpoint.get(name)
-        if value is not None and not entity.change(
-            db, value, lambda _now: {'incarnation': clock.incarnation()}
-        ):
+        if value is not None and not _held(db, name, value):
             raise _missing(name)
+
+
+def _held(db: Store, name: str, value: str) -> bool:
+    """Let it be known; return whether it is there."""
+    entity, _ = _REFERENCES[name]
+    changed = entity.change(
+        db, value, lambda _now: {'incarnation': clock.incarnation()}
+    )
+    return changed is not None
 
 
 @contextlib.contextmanager

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from keystone import exception
-from keystone.i18n import _
 
 from keystone_cassandra_token import lengths, listing
 from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Index, Indexes
 from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
-from keystone_cassandra_token.rows import Row, micros
+from keystone_cassandra_token.rows import Row, micros, number
 from keystone_cassandra_token.store import Store
 from keystone_cassandra_token.uniqueness import Claims
 
@@ -35,7 +34,12 @@ _LENGTHS = {
     'domain_id': 64,
 }
 
-REGISTERED_LIMIT = Row(*REGISTERED_ATTRIBUTES, 'incarnation', closed_at=micros)
+REGISTERED_LIMIT = Row(
+    *REGISTERED_ATTRIBUTES,
+    'incarnation',
+    closed_at=micros,
+    default_limit=number,
+)
 
 
 def name_key(db: Store, called: Mapping[str, Any]) -> dict[str, str]:
@@ -65,7 +69,9 @@ REGISTERED_LIMITS = Named(
 
 REGISTERED_LIMIT_KIND = Kind.of(REGISTERED_LIMITS, *CALLED)
 
-LIMIT = Row(*ATTRIBUTES, 'registered_limit_id', 'incarnation')
+LIMIT = Row(
+    *ATTRIBUTES, 'registered_limit_id', 'incarnation', resource_limit=number
+)
 # A project, or a domain, has one of each registered limit at most.
 BY_PROJECT = Index(
     'limit_by_project', 'project_id', sharded=False, incarnate=True
@@ -114,7 +120,8 @@ def changes_of_registered(given: Mapping[str, Any]) -> Stored:
 
     :raises: as :func:`new_registered`.
     """
-    _check(given, 'default_limit', 'registered_limit')
+    lengths.check(given, _LENGTHS)
+    lengths.check_null(given, ['default_limit'], 'registered_limit')
     return {
         name: given[name] for name in REGISTERED_ATTRIBUTES if name in given
     }
@@ -124,21 +131,21 @@ def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
     """Return a limit that is yet to be created, of a registered limit.
 
     :raises: as :func:`new_registered`.
+    :raises keystone.exception.ValidationError: if it is nobody's.
     """
-    _check({'resource_limit': None, **given}, 'resource_limit', 'limit')
+    lengths.check(given, _LENGTHS)
+    own = {name: given.get(name) for name in _OWN}
+    lengths.check_null(own, ['resource_limit'], 'limit')
+    if not (own['project_id'] or own['domain_id']):
+        # Nobody could find it, and its registered limit would be in use.
+        raise exception.ValidationError(
+            attribute='project_id or domain_id', target='limit'
+        )
     return LIMITS.entity.new(
-        {name: given.get(name) for name in _OWN}
+        own
         | {name: registered[name] for name in CALLED}
         | {'registered_limit_id': registered['id']}
     )
-
-
-def _check(given: Mapping[str, Any], number: str, kind: str) -> None:
-    lengths.check(given, _LENGTHS)
-    if number in given and given[number] is None:
-        raise exception.UnexpectedError(
-            _('An unexpected error occurred when trying to store %s') % kind
-        )
 
 
 def presented_registered(registered_limit: Mapping[str, Any]) -> Stored:

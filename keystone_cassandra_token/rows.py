@@ -44,6 +44,10 @@ def _dump_json(value: Any) -> str:
 
 #: Stored as it is.
 plain = Codec(_same, _same)
+#: Whole number <-> ``int``: for Keystone's JSON schema 10.0 is one too.
+number = Codec(int, _same)
+#: Anything <-> ``text``, for what Keystone's JSON schema lets be no string.
+text = Codec(str, _same)
 #: Naive UTC ``datetime`` <-> ``bigint`` microseconds since 1970.
 micros = Codec(clock.to_micros, clock.from_micros)
 #: ``date`` <-> ``text``, as ISO 8601 writes it.

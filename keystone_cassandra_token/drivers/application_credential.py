@@ -141,6 +141,8 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     ) -> Credential:
         stored = CREDENTIALS.entity.new(_stored(application_credential, roles))
         lengths.check(stored, _LENGTHS)
+        if len(set(stored['roles'])) < len(stored['roles']):
+            raise _duplicate(stored)  # in SQL it and a role are a key
         # First whatever can be refused, so that no rule is made for nothing.
         rules = [
             self._known_rule(stored['user_id'], rule)

@@ -9,9 +9,11 @@ been given.  What refers to each other is kept right by
 :mod:`~keystone_cassandra_token.endpoints` (an endpoint, its service and its
 region).
 
-A service goes before its endpoints, an endpoint or group before what projects
-have of it.  A crash in between leaves endpoints that are listed and can be
-deleted, and no catalog has; deleting the same service again deletes them too.
+A service goes before its endpoints, an endpoint before what projects have of
+it.  A crash in between leaves endpoints that are listed and can be deleted,
+and no catalog has; deleting the same service again deletes them too.  A group
+goes after what projects have of it: Keystone shows none of a project's groups
+if one of them is gone.
 """
 
 from __future__ import annotations
@@ -89,8 +91,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_service(
         self, service_id: str, service_ref: Mapping[str, Any]
     ) -> Entity:
-        given = endpoints.stored_service(service_ref)
-        service = SERVICES.new({'enabled': True} | given)
+        service = endpoints.new_service(service_ref)
         if not SERVICES.create(self.db, service):
             raise _conflict('service', service)
         return endpoints.presented_service(service)
@@ -108,8 +109,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def update_service(
         self, service_id: str, service_ref: Mapping[str, Any]
     ) -> Entity:
-        changes = endpoints.stored_service(service_ref)
-        changes.pop('id', None)
+        changes = endpoints.changes_of_service(service_ref)
         changed = SERVICES.change(self.db, service_id, changes)
         if changed is None:
             raise exception.ServiceNotFound(service_id=service_id)
@@ -118,8 +118,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def delete_service(self, service_id: str) -> None:
         gone = SERVICES.remove(self.db, service_id)
         # Also what a deletion that was cut short has left.
-        for each in endpoints.remove_of_service(self.db, service_id):
-            ENDPOINTS_OF.remove_given(self.db, each)
+        endpoints.remove_of_service(self.db, service_id)
         if not gone:
             raise exception.ServiceNotFound(service_id=service_id)
 
@@ -235,7 +234,8 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_endpoint_group(
         self, endpoint_group_id: str, endpoint_group: Mapping[str, Any]
     ) -> Entity:
-        group = GROUPS.new(endpoints.stored_group(endpoint_group))
+        given = {'name': None, **endpoint_group}
+        group = GROUPS.new(endpoints.stored_group(given))
         if not GROUPS.create(self.db, group):
             raise _conflict('endpoint_group', group)
         return endpoints.presented_group(group)
@@ -254,7 +254,9 @@ class Catalog(Driver, base.CatalogDriverBase):
         return endpoints.presented_group(changed)
 
     def delete_endpoint_group(self, endpoint_group_id: str) -> None:
+        GROUPS_OF.remove_given(self.db, endpoint_group_id)
         gone = GROUPS.remove(self.db, endpoint_group_id)
+        # What was given meanwhile, by who saw the group still.
         GROUPS_OF.remove_given(self.db, endpoint_group_id)
         if not gone:
             raise _no_group(endpoint_group_id)

@@ -134,7 +134,7 @@ class Credential(Driver, base.CredentialDriverBase):
             wanted = hints and hints.get_exact_filter_by_name(index.column)
             if wanted and isinstance(wanted['value'], str):
                 return self._indexed(index, wanted['value'])
-        found = self.db.iterate(LIST, CREDENTIAL)
+        found = CREDENTIALS.scanned(self.db, LIST)
         if hints is None or hints.limit is None or hints.filters:
             return found
         # One more than the limit tells that the list was cut.

@@ -36,7 +36,7 @@ from keystone_cassandra_token.entity import Entity
 from keystone_cassandra_token.index import Indexes
 from keystone_cassandra_token.kinds import Kind
 from keystone_cassandra_token.named import Named
-from keystone_cassandra_token.rows import Row, json_text, text_list
+from keystone_cassandra_token.rows import Row, json_text, number, text_list
 from keystone_cassandra_token.store import Driver, Store
 from keystone_cassandra_token.uniqueness import Claims, Taken
 
@@ -54,6 +54,11 @@ _SP_ATTRIBUTES = (
     'relay_state_prefix',
     'sp_url',
 )
+
+#: What SQL's columns need.
+_IDP_NEEDED = ('domain_id', 'enabled')
+_PROTOCOL_NEEDED = ('mapping_id',)
+_SP_NEEDED = ('enabled', 'auth_url', 'sp_url', 'relay_state_prefix')
 
 _IDP_LENGTHS = {'id': 64, 'domain_id': 64}
 _PROTOCOL_LENGTHS = {
@@ -73,7 +78,7 @@ _SP_LENGTHS = {
 IDP = Row(
     *_IDP_COLUMNS,
     'incarnation',
-    'authorization_ttl',
+    authorization_ttl=number,
     remote_ids=text_list,
     protocols=json_text,
 )
@@ -125,6 +130,7 @@ class Federation(Driver, base.FederationDriverBase):
             {name: given.get(name) for name in (*_IDP_COLUMNS, *_IDP_CHANGES)}
             | {'remote_ids': _sorted(given), 'protocols': {}}
         )
+        lengths.check_null(stored, _IDP_NEEDED, 'identity_provider')
         with _idp_conflict(stored):
             IDPS.create(self.db, stored)
         return _presented_idp(stored) | _in_order(given)
@@ -148,6 +154,7 @@ class Federation(Driver, base.FederationDriverBase):
     def update_idp(self, idp_id: str, idp: Mapping[str, Any]) -> Stored:
         def changes(_now: Stored) -> Stored:
             found = {name: idp[name] for name in _IDP_CHANGES if name in idp}
+            lengths.check_null(found, _IDP_NEEDED, 'identity_provider')
             if 'remote_ids' in idp:
                 found['remote_ids'] = _sorted(idp)
             return found
@@ -165,9 +172,10 @@ class Federation(Driver, base.FederationDriverBase):
 
         def added(protocols: Stored) -> Stored:
             lengths.check(made, _PROTOCOL_LENGTHS)
+            new = {name: made.get(name) for name in _PROTOCOL}
+            lengths.check_null(new, _PROTOCOL_NEEDED, 'federation_protocol')
             if protocol_id in protocols:
                 raise _duplicate('federation_protocol', protocol_id)
-            new = {name: made.get(name) for name in _PROTOCOL}
             return {**protocols, protocol_id: new}
 
         idp = self._change_protocols(idp_id, added)
@@ -186,6 +194,9 @@ class Federation(Driver, base.FederationDriverBase):
             if protocol_id not in protocols:
                 raise _no_protocol(idp_id, protocol_id)
             lengths.check(protocol, _PROTOCOL_LENGTHS)
+            lengths.check_null(
+                changes, _PROTOCOL_NEEDED, 'federation_protocol'
+            )
             new = {**protocols[protocol_id], **changes}
             return {**protocols, protocol_id: new}
 
@@ -249,9 +260,13 @@ class Federation(Driver, base.FederationDriverBase):
         changes = {'rules': mapping.get('rules')}
         if mapping.get('schema_version'):
             changes['schema_version'] = mapping['schema_version']
-        changed = MAPPINGS.change(
-            self.db, mapping_id, _checked(changes, _MAPPING_LENGTHS)
-        )
+
+        def checked(_now: Stored) -> Stored:
+            # As with SQL, that counts once there is one.
+            lengths.check(changes, _MAPPING_LENGTHS)
+            return changes
+
+        changed = MAPPINGS.change(self.db, mapping_id, checked)
         if changed is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
         return _presented_mapping(changed)
@@ -275,6 +290,7 @@ class Federation(Driver, base.FederationDriverBase):
         given = {**sp, 'id': sp_id}
         lengths.check(given, _SP_LENGTHS)
         stored = SPS.new({name: given.get(name) for name in _SP_ATTRIBUTES})
+        lengths.check_null(stored, _SP_NEEDED, 'service_provider')
         if not SPS.create(self.db, stored):
             raise _duplicate('service_provider', sp_id)
         return _presented_sp(stored)
@@ -295,7 +311,14 @@ class Federation(Driver, base.FederationDriverBase):
             for name in _SP_ATTRIBUTES
             if name in sp and name != 'id'
         }
-        changed = SPS.change(self.db, sp_id, _checked(changes, _SP_LENGTHS))
+
+        def checked(_now: Stored) -> Stored:
+            # As with SQL, that counts once there is one.
+            lengths.check(changes, _SP_LENGTHS)
+            lengths.check_null(changes, _SP_NEEDED, 'service_provider')
+            return changes
+
+        changed = SPS.change(self.db, sp_id, checked)
         if changed is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
         return _presented_sp(changed)
@@ -334,21 +357,6 @@ class Federation(Driver, base.FederationDriverBase):
             idp_id,
             lambda now: {'protocols': changes(now['protocols'])},
         )
-
-
-def _checked(
-    changes: Stored, longest: Mapping[str, int]
-) -> Callable[[Stored], Stored]:
-    """Return changes whose lengths count once there is what they change.
-
-    As with SQL.
-    """
-
-    def checked(_now: Stored) -> Stored:
-        lengths.check(changes, longest)
-        return changes
-
-    return checked
 
 
 def _sorted(idp: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,9 @@ A project with children is not deleted, also while one is being added::
 Each looks after it has written, so one of the two sees the other.  A parent
 that is closed for more than a minute was left so by a server that died: who
 wants to add a child opens it.  That holds within a region; two regions that
-do both in one moment can leave a child without a parent, which can be read,
-listed and deleted like any other.
+do both in one moment can leave a child without a parent, and so can a server
+that dies before it has looked.  Such a child can be read, listed and deleted
+like any other.
 
 Unlike with the SQL driver a missing parent or domain is told as such.
 """
@@ -184,7 +185,14 @@ class Resource(Driver, base.ResourceDriverBase):
         with conflict('project', project):
             _check_tags(project_id, new)
             PROJECTS.create(self.db, new)
-        self._check_above(new)
+        try:
+            self._check_above(new)
+        except BaseException:
+            # While Cassandra is away it cannot be taken back: it stays, and
+            # is listed.
+            with contextlib.suppress(errors.StoreUnavailable):
+                PROJECTS.remove(self.db, project_id)
+            raise
         return projects.presented(new)
 
     def get_project_by_name(
@@ -382,8 +390,6 @@ class Resource(Driver, base.ResourceDriverBase):
     def _check_above(self, project: Project) -> None:
         """Check that the parent and the domain of a new project are there.
 
-        Else it goes.
-
         :raises keystone.exception.ProjectNotFound: or ``DomainNotFound``.
         :raises keystone.exception.Conflict: if one is being deleted.
         """
@@ -400,12 +406,10 @@ class Resource(Driver, base.ResourceDriverBase):
                 # Unless it was deleted, or closed again, just before.
                 found = self._open(above, closed_at)
             if found is None:
-                PROJECTS.remove(self.db, project['id'])
                 if name == 'domain_id':
                     raise exception.DomainNotFound(domain_id=above)
                 raise exception.ProjectNotFound(project_id=above)
             if found['closed_at'] is not None:
-                PROJECTS.remove(self.db, project['id'])
                 raise exception.Conflict(
                     type='project',
                     details=_('%s is being deleted') % above,

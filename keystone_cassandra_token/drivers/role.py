@@ -174,7 +174,7 @@ class Role(Driver, base.RoleDriverBase):
         if len(ROLES.entity.find_all(self.db, roles)) < len(roles):
             # What SQL makes of a foreign key without its row; Keystone has
             # looked for the roles before.
-            raise _not_stored('implied_role')
+            raise lengths.not_stored('implied_role')
         if not self._create_rule(key):
             raise exception.Conflict(
                 type='implied_role', details=_('Duplicate entry')
@@ -278,8 +278,7 @@ def _stored(role: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {name: role[name] for name in _ATTRIBUTES if name in role}
     lengths.check(found, _LENGTHS)
-    if 'name' in found and found['name'] is None:
-        raise _not_stored('role')
+    lengths.check_null(found, ['name'], 'role')
     if 'domain_id' in found and found['domain_id'] is None:
         found['domain_id'] = base.NULL_DOMAIN_ID
     return found | {
@@ -307,9 +306,3 @@ def _presented(role: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(rule: Mapping[str, Any]) -> dict[str, str]:
     """Return a rule as the SQL driver shows it."""
     return {name: rule[name] for name in ('prior_role_id', 'implied_role_id')}
-
-
-def _not_stored(kind: str) -> exception.UnexpectedError:
-    return exception.UnexpectedError(
-        _('An unexpected error occurred when trying to store %s') % kind
-    )

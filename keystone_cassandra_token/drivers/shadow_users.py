@@ -16,7 +16,8 @@ itself, a day later.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from keystone import exception
@@ -33,9 +34,11 @@ from keystone_cassandra_token import (
     users,
 )
 from keystone_cassandra_token.cql import scan
+from keystone_cassandra_token.entity import AT_ONCE
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.uniqueness import Claims, Taken
 from keystone_cassandra_token.users import (
+    BY_IDP,
     FEDERATED,
     FEDERATED_NAMES,
     NONLOCAL_NAMES,
@@ -211,19 +214,13 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
                 if named.get(name, name) in wanted
             )
 
-        if all(name in wanted for name in FEDERATED):
-            key = {name: wanted[name]['value'] for name in FEDERATED}
-            candidates = []
-            with contextlib.suppress(exception.UserNotFound):
-                candidates.append(self._federated(key))
-        else:
-            candidates = list(self._all_federated())
+        values = {name: entry['value'] for name, entry in wanted.items()}
         return listing.limit(
             listing.satisfy(
                 (
                     users.presented(user)
-                    for user in candidates
-                    if any(map(fits, user['federated']))
+                    for user in self._candidates(values)
+                    if any(map(fits, user['federated'] or ()))
                 ),
                 hints,
                 ('id', 'domain_id', 'enabled', 'default_project_id'),
@@ -277,11 +274,31 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             raise exception.UserNotFound(user_id=key['unique_id'])
         return user
 
+    def _candidates(self, wanted: Mapping[str, Any]) -> Iterable[User]:
+        """Return the users among which a list looks, as they are read.
+
+        :param wanted: what is wanted of an identity, by attribute.
+        """
+        if all(name in wanted for name in FEDERATED):
+            with contextlib.suppress(exception.UserNotFound):
+                return [
+                    self._federated({name: wanted[name] for name in FEDERATED})
+                ]
+            return []
+        if wanted.get('idp_id'):
+            return self._of_idp(wanted['idp_id'])
+        return self._all_federated()
+
+    def _of_idp(self, idp_id: str) -> Iterator[User]:
+        ids = BY_IDP.ids_behind(self.db, idp_id, None, AT_ONCE)
+        while some := list(itertools.islice(ids, AT_ONCE)):
+            yield from USERS.entity.find_all(self.db, some)
+
     def _all_federated(self) -> Iterator[User]:
         return (
             user
-            for user in self.db.iterate(LIST, USER)
-            if user['incarnation'] is not None and user['federated']
+            for user in USERS.entity.scanned(self.db, LIST)
+            if user['federated']
         )
 
     def _create(

@@ -152,6 +152,31 @@ def plain(said):
     return said
 
 
+def test_a_role_is_named_once(ours, theirs):
+    for driver in (ours, theirs):
+        made = {
+            'id': uuid.uuid4().hex,
+            'name': 'twice',
+            'user_id': uuid.uuid4().hex,
+            'project_id': PROJECTS[0],
+            'secret': 'secret',
+        }
+        rule = {
+            'id': uuid.uuid4().hex,
+            'service': 'compute',
+            'path': '/a',
+            'method': 'GET',
+        }
+        for access_rules in (None, [rule]):
+            with pytest.raises(exception.Conflict):
+                driver.create_application_credential(
+                    made, [{'id': 'role'}, {'id': 'role'}], access_rules
+                )
+        user = made['user_id'], Hints()
+        assert driver.list_application_credentials_for_user(*user) == []
+        assert driver.list_access_rules_for_user(*user) == []
+
+
 def test_sequences_give_equal_answers(ours, theirs, store, keyspace, conf):
     seen = set()
 

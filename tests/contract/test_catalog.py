@@ -81,7 +81,7 @@ endpoint = {
     'service_id': service_id,
     'url': st.sampled_from(URLS),
     'enabled': st.sampled_from([True, True, False, None]),
-    'legacy_endpoint_id': st.sampled_from([None, 'old']),
+    'legacy_endpoint_id': st.sampled_from([None, 'old', 5]),
     **notes,
 }
 group = {
@@ -501,3 +501,50 @@ def test_names_of_groups_are_compared_as_the_keyspace_was_made(ours):
     asked = Hints()
     asked.add_filter('name', made['name'].upper())
     assert ours.list_endpoint_groups(asked) == [made]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name'),
+    [
+        ('service', 'enabled'),
+        ('endpoint', 'interface'),
+        ('endpoint', 'service_id'),
+        ('endpoint', 'url'),
+        ('endpoint_group', 'name'),
+    ],
+)
+def test_what_sql_needs_is_needed(ours, theirs, kind, name):
+    refused = (exception.UnexpectedError, db_exception.DBError)
+    for driver in (ours, theirs):
+        more = {}
+        if kind == 'endpoint':
+            more['service_id'] = make(driver, 'service')['id']
+        made = make(driver, kind, **more)['id']
+        before = getattr(driver, f'get_{kind}')(made)
+        with pytest.raises(refused):
+            getattr(driver, f'update_{kind}')(made, {name: None})
+        assert getattr(driver, f'get_{kind}')(made) == before
+        if name != 'enabled':
+            with pytest.raises(refused):
+                make(driver, kind, **more | {name: None})
+
+
+def test_a_legacy_id_becomes_text(ours, theirs):
+    """Keystone's JSON schema says nothing of it."""
+    for driver in (ours, theirs):
+        of_service = make(driver, 'service')['id']
+        made = make(
+            driver, 'endpoint', service_id=of_service, legacy_endpoint_id=5
+        )
+        assert made['legacy_endpoint_id'] == 5
+        got = driver.get_endpoint(made['id'])
+        assert got['legacy_endpoint_id'] == '5'
+        driver.update_endpoint(made['id'], {'legacy_endpoint_id': 6})
+        got = driver.get_endpoint(made['id'])
+        assert got['legacy_endpoint_id'] == '6'
+
+
+def test_a_service_is_enabled_unless_it_is_said(ours, theirs):
+    for driver in (ours, theirs):
+        made = make(driver, 'service', enabled=None)['id']
+        assert driver.get_service(made)['enabled'] is True

@@ -212,3 +212,15 @@ def test_a_limited_list_reads_no_more_than_it_needs(ours, store):
     hints.set_limit(2)
     assert len(ours.list_credentials(hints)) == 2
     assert hints.limit['truncated']
+
+
+def test_what_a_change_left_of_a_deleted_one_is_none(ours, store, keyspace):
+    """So it looks where one region deletes and another changes it."""
+    made = uuid.uuid4().hex
+    session = store._sessions.get().session
+    session.execute(
+        f"UPDATE {keyspace}.credential SET type = 'cert' WHERE id = %s",
+        (made,),
+    )
+    found = ours.list_credentials(Hints())
+    assert made not in {each['id'] for each in found}

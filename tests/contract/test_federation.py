@@ -15,6 +15,7 @@ from keystone.identity import generator
 from keystone.identity.backends import sql as sql_identity
 from keystone.identity.backends import sql_model
 from keystone.identity.shadow_backends import sql as sql_shadow
+from oslo_db import exception as db_exception
 
 from keystone_cassandra_token import clock, memberships
 from keystone_cassandra_token.drivers import (
@@ -62,7 +63,7 @@ idp = {
     'enabled': enabled,
     'description': description,
     'remote_ids': st.none() | st.lists(remote_id, max_size=2),
-    'authorization_ttl': st.sampled_from([None, 0, 10]),
+    'authorization_ttl': st.sampled_from([None, 0, 10, 10.0]),
 }
 protocol = {
     'mapping_id': mapping_id,
@@ -416,3 +417,74 @@ def test_what_a_provider_asserts_of_groups_goes_with_it(ours, driver, store):
     driver.delete_idp(ids[0])
     left = memberships.asserted(store, 'local')
     assert [each['idp_id'] for each in left] == ids[1:]
+
+
+def test_a_ttl_may_come_as_a_float(driver, theirs):
+    """Keystone's JSON schema takes 10.0 for an integer."""
+    for each in (driver, theirs.own):
+        made = make_idp(each, authorization_ttl=10.0)
+        ttl = each.get_idp(made)['authorization_ttl']
+        assert (ttl, type(ttl)) == (10, int)
+        each.update_idp(made, {'authorization_ttl': 20.0})
+        ttl = each.get_idp(made)['authorization_ttl']
+        assert (ttl, type(ttl)) == (20, int)
+
+
+#: Of each kind: what comes before an entity, what it is, its columns that
+#: SQL needs, and those that a change of it may name.
+NEEDED = {
+    'idp': (
+        [],
+        {'domain_id': DOMAINS[0], 'enabled': True},
+        ['domain_id', 'enabled'],
+        ['enabled'],
+    ),
+    'protocol': (
+        ['of'],
+        {'mapping_id': MAPPING_IDS[0]},
+        ['mapping_id'],
+        ['mapping_id'],
+    ),
+    'sp': (
+        [],
+        {
+            'enabled': True,
+            'auth_url': 'https://a',
+            'sp_url': 'https://b',
+            'relay_state_prefix': 'c',
+        },
+        ['enabled', 'auth_url', 'sp_url', 'relay_state_prefix'],
+        ['enabled', 'auth_url', 'sp_url', 'relay_state_prefix'],
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', NEEDED)
+def test_what_sql_needs_is_needed(driver, theirs, kind):
+    """Without it log-ins would fail later."""
+    above, whole, needed, changed = NEEDED[kind]
+    refused = (exception.UnexpectedError, db_exception.DBError)
+    for federation_driver in (driver, theirs.own):
+        create, update, get = (
+            getattr(federation_driver, f'{verb}_{kind}')
+            for verb in ('create', 'update', 'get')
+        )
+        path = [make_idp(federation_driver) for _ in above]
+        made = create(*path, 'there', dict(whole))
+        for name in needed:
+            rest = {each: whole[each] for each in whole if each != name}
+            for lacking in (rest, rest | {name: None}):
+                with pytest.raises(refused):
+                    create(*path, 'other', dict(lacking))
+                with pytest.raises(exception.NotFound):
+                    get(*path, 'other')
+        for name in changed:
+            with pytest.raises(refused):
+                update(*path, 'there', {name: None})
+            with pytest.raises(exception.NotFound):
+                update(*path, 'other', {name: None})
+        assert get(*path, 'there') == made
+    if kind == 'idp':
+        # What cannot change is not looked at.
+        for federation_driver in (driver, theirs.own):
+            federation_driver.update_idp('there', {'domain_id': None})

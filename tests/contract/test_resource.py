@@ -15,7 +15,7 @@ from keystone.resource.backends import sql as sql_resource
 from keystone.resource.backends import sql_model
 from keystone.resource.backends.base import NULL_DOMAIN_ID
 
-from keystone_cassandra_token import projects
+from keystone_cassandra_token import errors, projects
 from keystone_cassandra_token.drivers import resource
 from keystone_cassandra_token.projects import BY_PARENT, PROJECTS
 from tests.contract import sql_oracle
@@ -408,6 +408,18 @@ class TestForeignKeys:
             held.release()
             late.join(faults.PATIENCE)
         assert [each['id'] for each in made] == left_below(store, parent)
+
+    def test_a_child_whose_parent_is_not_known_to_be_there_goes(
+        self, ours, store
+    ):
+        parent = make(ours, make(ours))
+        with (
+            faults.fail(store, PROJECTS.entity.settle),
+            pytest.raises(errors.StoreUnavailable),
+        ):
+            make(ours, parent, name='child')
+        assert left_below(store, parent) == []
+        make(ours, parent, name='child')
 
     def test_a_deletion_that_died_is_over_after_a_minute(
         self, ours, store, monkeypatch

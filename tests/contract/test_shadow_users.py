@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shadow users: equal answers as Keystone's SQL driver gives."""
 
+import uuid
+import weakref
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from oslo_utils import fixture as time_fixture
 from keystone_cassandra_token.drivers import identity, shadow_users
 from tests.contract import emptying, sql_oracle
 from tests.contract.user_tables import MODELS, TABLES
+from tests.fault import faults
 
 #: That are made once: SQL's foreign keys want them.
 FIXED = (
@@ -397,6 +401,69 @@ def test_sequences_give_equal_answers(ours, theirs, managers, store, keyspace):
     # Chance decides what happens; most of this does, in any run.
     assert len({name for name, _ in seen}) > 15
     assert len([said for _, said in seen if said]) > 5
+
+
+class TestFederatedUsers:
+    """Keystone asks for them with each list of users by name."""
+
+    @pytest.fixture
+    def made(self, ours, managers):
+        """Five users of one provider, and one of another."""
+        names = [uuid.uuid4().hex for _ in range(6)]
+        return [
+            ours.shadow.create_federated_user(
+                DOMAINS[0],
+                {
+                    'idp_id': list(PROVIDERS)[number == 5],
+                    'protocol_id': 'saml2',
+                    'unique_id': name,
+                    'display_name': name,
+                },
+            )
+            for number, name in enumerate(names)
+        ]
+
+    @staticmethod
+    def found(driver, **wanted):
+        hints = Hints()
+        for name, value in wanted.items():
+            hints.add_filter(name, value)
+        return {each['id'] for each in driver.get_federated_users(hints)}
+
+    def test_by_provider_only_its_own_are_read(self, ours, made, store):
+        first, second = list(PROVIDERS)[:2]
+        with faults.counted(store) as sent:
+            found = self.found(ours.shadow, idp_id=first)
+        assert shadow_users.LIST not in {s for each in sent for s in each}
+        wanted = {each['id'] for each in made}
+        assert found & wanted == {each['id'] for each in made[:5]}
+        found = self.found(ours.shadow, idp_id=second, name=made[5]['name'])
+        assert found == {made[5]['id']}
+        found = self.found(ours.shadow, idp_id=second, name=made[0]['name'])
+        assert found == set()
+        assert self.found(ours.shadow, idp_id='') == set()
+
+    def test_by_name_no_more_are_held_than_are_found(
+        self, ours, made, store, monkeypatch
+    ):
+        class Read(dict):
+            """What was read, whose life can be watched."""
+
+        held = []
+        read = []
+        iterate = store.iterate
+
+        def watched(*arguments):
+            for row in map(Read, iterate(*arguments)):
+                read.append(weakref.ref(row))
+                held.append(sum(each() is not None for each in read))
+                yield row
+
+        monkeypatch.setattr(store, 'iterate', watched)
+        found = self.found(ours.shadow, name=made[3]['name'])
+        assert found == {made[3]['id']}
+        assert len(read) >= len(made)
+        assert max(held) <= 3
 
 
 def test_a_display_name_that_was_missing(ours, managers):

@@ -37,7 +37,7 @@ REGIONS = ['region-1', None]
 RESOURCES = ['volume', 'snapshot']
 PROJECTS = ['project-1', 'project-2']
 NUMBERS = st.integers(0, 5)
-AMOUNTS = st.integers(-1, 2)
+AMOUNTS = st.sampled_from([-1, 0, 1, 2, 2.0])
 NOTES = st.sampled_from(['x', '', None])
 
 called = {
@@ -563,6 +563,43 @@ def test_one_without_its_number_is_refused(ours, theirs):
         ours.update_registered_limit(made['id'], {'default_limit': None})
     with pytest.raises(exception.UnexpectedError):
         make_limit(ours, made, resource_limit=None)
+
+
+@pytest.mark.parametrize('empty', [None, ''])
+def test_one_of_nobody_is_refused(ours, store, keyspace, empty):
+    registered_limit = make(ours)
+    before = counted(store, keyspace)
+    nobodys = new_limit(registered_limit, project_id=empty, domain_id=empty)
+    for refused in (
+        nobodys,
+        {
+            name: value
+            for name, value in nobodys.items()
+            if name not in ('project_id', 'domain_id')
+        },
+    ):
+        with pytest.raises(exception.ValidationError):
+            ours.create_limits([new_limit(registered_limit), refused])
+    assert counted(store, keyspace) == before
+    ours.delete_registered_limit(registered_limit['id'])
+
+
+def test_a_whole_number_may_come_as_a_float(ours, theirs):
+    """Keystone's JSON schema takes 10.0 for an integer."""
+    for driver in (ours, theirs):
+        made = make(driver, service_id=SERVICES[0], default_limit=10.0)
+        assert made['default_limit'] == 10
+        got = driver.get_registered_limit(made['id'])['default_limit']
+        assert (got, type(got)) == (10, int)
+        driver.update_registered_limit(made['id'], {'default_limit': 11.0})
+        got = driver.get_registered_limit(made['id'])['default_limit']
+        assert (got, type(got)) == (11, int)
+        limit = make_limit(driver, made, resource_limit=5.0)['id']
+        got = driver.get_limit(limit)['resource_limit']
+        assert (got, type(got)) == (5, int)
+        driver.update_limit(limit, {'resource_limit': 6.0})
+        got = driver.get_limit(limit)['resource_limit']
+        assert (got, type(got)) == (6, int)
 
 
 REMNANTS = {

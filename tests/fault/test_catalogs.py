@@ -147,6 +147,21 @@ class Late:
         self._stack.__exit__(*error)
 
 
+@contextlib.contextmanager
+def before_each(store, target, *steps):
+    """Make calls before the sendings of a statement, one before each."""
+    left = list(steps)
+
+    def action(statements, send):
+        if target in statements and left:
+            left.pop(0)()
+        return send()
+
+    with faults.intercepted(store, action):
+        yield
+    assert not left
+
+
 class TestCrashes:
     def test_create_region(self, driver, store):
         parent = region(driver)
@@ -291,6 +306,12 @@ class TestCrashes:
                 outcomes.append(False)
             for each in projects:
                 shown(driver, each)
+                if what == 'endpoint_group':
+                    # Else Keystone shows none of the project's groups.
+                    for listed in driver.list_endpoint_groups_for_project(
+                        each
+                    ):
+                        get(listed['endpoint_group_id'])
             # The same call again deletes what is left of it.
             with contextlib.suppress(exception.NotFound):
                 delete(made)
@@ -574,6 +595,52 @@ class TestEndpointRaces:
         assert late.failures == [exception.ValidationError]
         assert driver.get_endpoint(made)['region_id'] == before
         check(driver)
+
+    def test_what_it_came_from_is_deleted_too(self, driver, store):
+        before, after = region(driver), region(driver)
+        made = endpoint(driver, service(driver), before)
+        with (
+            before_each(
+                store,
+                ENDPOINTS.update,
+                lambda: driver.delete_region(after),
+                lambda: driver.delete_region(before),
+            ),
+            pytest.raises(exception.ValidationError),
+        ):
+            driver.update_endpoint(made, {'region_id': after})
+        assert driver.get_endpoint(made)['region_id'] is None
+        check(driver)
+
+    def test_it_goes_with_the_service_that_it_came_from(self, driver, store):
+        before, after = service(driver), service(driver)
+        made, project = endpoint(driver, before), fresh()
+        driver.add_endpoint_to_project(made, project)
+        with (
+            before_each(
+                store,
+                ENDPOINTS.update,
+                lambda: driver.delete_service(after),
+                lambda: driver.delete_service(before),
+            ),
+            pytest.raises(exception.EndpointNotFound),
+        ):
+            driver.update_endpoint(made, {'service_id': after})
+        assert made not in endpoint_ids(driver)
+        assert driver.list_endpoints_for_project(project) == []
+        check(driver)
+
+    def test_it_goes_with_the_service_that_it_moves_to(self, driver, store):
+        before, after = service(driver), service(driver)
+        made = endpoint(driver, before)
+        with Late(
+            store,
+            SERVICES.update,
+            lambda: driver.update_endpoint(made, {'service_id': after}),
+        ) as late:
+            driver.delete_service(after)
+        assert late.failures == [exception.EndpointNotFound]
+        assert made not in endpoint_ids(driver)
 
     def test_it_moves_there_while_its_region_is_deleted(self, driver, store):
         before, after = region(driver), region(driver)

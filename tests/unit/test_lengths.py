@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lengths of strings."""
+"""What columns refuse; tests with SQL have what is null."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def test_fitting(values) -> None:
 def test_too_long() -> None:
     with pytest.raises(exception.StringLengthExceeded):
         lengths.check({'id': 'abcde'}, LIMITS)
+
+
+@pytest.mark.parametrize('values', [{'id': ''}, {'id': False}, {'x': None}])
+def test_no_null(values) -> None:
+    lengths.check_null(values, ['id'], 'kind')
