@@ -96,6 +96,17 @@ BY_IDP = Index(
     incarnate=True,
     among=lambda user: {each['idp_id'] for each in user['federated'] or ()},
 )
+# Keystone looks for them wherever users are listed by name.
+BY_DISPLAY_NAME = Index(
+    'federated_user_by_name',
+    'display_name',
+    sharded=False,
+    incarnate=True,
+    among=lambda user: (
+        {each['display_name'] for each in user['federated'] or ()}
+        - {None, ''}  # nobody asks for these
+    ),
+)
 
 
 def name_key(db: Store, domain_id: str, name: str) -> dict[str, str]:
@@ -118,7 +129,7 @@ USERS = Named(
     Entity(
         'user',
         USER,
-        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP),
+        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
         maps=['options', 'extra'],
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
         apart=['failures'],

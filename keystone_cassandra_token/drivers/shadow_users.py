@@ -38,6 +38,7 @@ from keystone_cassandra_token.entity import AT_ONCE
 from keystone_cassandra_token.store import Driver
 from keystone_cassandra_token.uniqueness import Claims, Taken
 from keystone_cassandra_token.users import (
+    BY_DISPLAY_NAME,
     BY_IDP,
     FEDERATED,
     FEDERATED_NAMES,
@@ -285,6 +286,9 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
                     self._federated({name: wanted[name] for name in FEDERATED})
                 ]
             return []
+        if wanted.get('name'):
+            ids = BY_DISPLAY_NAME.ids(self.db, wanted['name'])
+            return USERS.entity.find_all(self.db, ids)
         if wanted.get('idp_id'):
             return self._of_idp(wanted['idp_id'])
         return self._all_federated()

@@ -259,6 +259,7 @@ CASES = [
         ('id', 'domain_id', 'name', 'default_project_id'),
         without=(
             'federated_user_by_idp',
+            'federated_user_by_name',
             'federated_claim',
             'nonlocal_claim',
         ),
@@ -276,6 +277,7 @@ CASES = [
         without=(
             'user_by_default_project',
             'federated_user_by_idp',
+            'federated_user_by_name',
             'user_claim',
             'federated_claim',
         ),

@@ -443,7 +443,22 @@ class TestFederatedUsers:
         assert found == set()
         assert self.found(ours.shadow, idp_id='') == set()
 
-    def test_by_name_no_more_are_held_than_are_found(
+    @pytest.mark.parametrize('change', ['none', 'shown', 'deleted'])
+    def test_by_name_only_who_has_it_is_read(self, ours, made, store, change):
+        user, name = made[3], made[3]['name']
+        if change == 'shown':
+            key = next(iter(PROVIDERS)), 'saml2', name
+            name = uuid.uuid4().hex
+            ours.shadow.update_federated_user_display_name(*key, name)
+            assert self.found(ours.shadow, name=user['name']) == set()
+        if change == 'deleted':
+            ours.shadow.delete_user(user['id'])
+        with faults.counted(store) as sent:
+            found = self.found(ours.shadow, name=name)
+        assert found == ({user['id']} if change != 'deleted' else set())
+        assert shadow_users.LIST not in {s for each in sent for s in each}
+
+    def test_no_more_are_held_than_are_found(
         self, ours, made, store, monkeypatch
     ):
         class Read(dict):
@@ -460,7 +475,7 @@ class TestFederatedUsers:
                 yield row
 
         monkeypatch.setattr(store, 'iterate', watched)
-        found = self.found(ours.shadow, name=made[3]['name'])
+        found = self.found(ours.shadow, unique_id=made[3]['name'])
         assert found == {made[3]['id']}
         assert len(read) >= len(made)
         assert max(held) <= 3
