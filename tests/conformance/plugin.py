@@ -14,9 +14,10 @@ conformance`` tells pytest of both.  While a test runs
   (:mod:`~tests.conformance.through_driver`);
 - the tables that the test before it wrote are empty.
 
-With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done and nothing left
-out: what fails then is Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set
-to ``2/20``, say, the second twentieth of all is run.
+With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done, and all tests of
+Keystone are run that can be imported, and none of ours: what fails then is
+Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/20``, say, the
+second twentieth of all is run.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run.  A test may skip itself with the reasons that
@@ -139,8 +140,13 @@ class _NoDatabase(fixtures.Fixture):  # type: ignore[misc]
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
-    """Leave listed modules uncollected: they cannot be imported."""
-    if not STOCK and KEYSTONE_TESTS in collection_path.parents:
+    """Leave listed modules uncollected: they cannot be imported.
+
+    Nor are tests of ours collected where Keystone's drivers are tested.
+    """
+    if STOCK and collection_path.parent == HERE:
+        return True
+    if KEYSTONE_TESTS in collection_path.parents:
         path = collection_path.relative_to(KEYSTONE_TESTS)
         return str(path) in _listed() or None
     return None
