@@ -171,9 +171,7 @@ def pytest_collection_modifyitems(
         )
         stale = module in modules or not there
         if not found and not narrowed and stale:
-            raise pytest.UsageError(
-                f'deselected.txt lists {entry}, which is no test'
-            )
+            raise _mistake(f'deselected.txt lists {entry}, which is no test')
         gone.update(dict.fromkeys(found, reason))
     not_shared = set(_not_shared(named)) - gone.keys()
     if STOCK:
@@ -223,6 +221,16 @@ def pytest_terminal_summary(
         terminalreporter.line(line)
 
 
+def _mistake(message: str) -> Exception:
+    """Return an error of who runs the tests, or who wrote the list.
+
+    From a worker of pytest-xdist a ``UsageError`` does not reach the screen.
+    """
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        return RuntimeError(message)
+    return pytest.UsageError(message)
+
+
 def _not_shared(names: Iterable[str]) -> list[str]:
     """Return the tests that are of other shares."""
     share = os.environ.get('KEYSTONE_CASSANDRA_SHARE')
@@ -232,7 +240,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
     if not (number.isdecimal() and of.isdecimal()) or not (
         1 <= int(number) <= int(of)
     ):
-        raise pytest.UsageError(
+        raise _mistake(
             f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/20'
         )
     return [
@@ -269,7 +277,7 @@ def _listed() -> dict[str, str]:
         elif not line:
             reason = ''
         elif not reason:
-            raise pytest.UsageError(f'deselected.txt: no reason for {line}')
+            raise _mistake(f'deselected.txt: no reason for {line}')
         else:
             found[line] = reason
     return found
