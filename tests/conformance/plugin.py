@@ -62,6 +62,9 @@ HERE = pathlib.Path(__file__).parent
 KEYSTONE_TESTS = pathlib.Path(keystone.tests.__file__).parent
 STOCK = 'KEYSTONE_CASSANDRA_STOCK' in os.environ
 
+#: Where Keystone's tests are.
+PACKAGES = {'keystone.tests.unit', 'keystone.tests.protection'}
+
 #: Asked for -> given, by namespace.
 EXCHANGED = {
     'keystone.receipt.provider': {'fernet': 'cassandra'},
@@ -168,6 +171,8 @@ def pytest_collection_modifyitems(
     named = {summary.name(item): item for item in items}
     modules = {name.split('::')[0] for name in named}
     narrowed = any('::' in arg for arg in config.args)
+    # Then a module without a test has lost all it had.
+    whole = set(config.args) >= PACKAGES
     gone: dict[str, str] = {}
     for entry, reason in _listed().items():
         if entry.startswith(_SKIP):
@@ -177,7 +182,8 @@ def pytest_collection_modifyitems(
         there = any(
             (folder / module).exists() for folder in (KEYSTONE_TESTS, HERE)
         )
-        stale = module in modules or not there
+        expected = module in modules or (whole and entry != module)
+        stale = expected or not there
         if not found and not narrowed and stale:
             raise _mistake(f'deselected.txt lists {entry}, which is no test')
         gone.update(dict.fromkeys(found, reason))
