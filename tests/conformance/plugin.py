@@ -266,15 +266,15 @@ def _not_shared(names: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _named() -> list[tuple[Any, str, type]]:
-    """Return the SQL drivers' modules and names, and ours in their place.
+    """Return the modules and names of Keystone's drivers, and ours in place.
 
     Some tests take the class from its module, and some ask whether it is it.
     """
     found = []
     for namespace, given in EXCHANGED.items():
-        if 'sql' in given:
-            (theirs,) = metadata.entry_points(group=namespace, name='sql')
-            (ours,) = metadata.entry_points(group=namespace, name=given['sql'])
+        for asked, name in given.items():
+            (theirs,) = metadata.entry_points(group=namespace, name=asked)
+            (ours,) = metadata.entry_points(group=namespace, name=name)
             module = importlib.import_module(theirs.module)
             found.append((module, theirs.attr, ours.load()))
     return found
