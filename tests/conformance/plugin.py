@@ -7,16 +7,17 @@ conformance`` tells pytest of both.  While a test runs
 
 - a driver that is asked for as ``sql`` or ``fernet`` (the providers of tokens
   and receipts), by default or in so many words, is the one for Cassandra;
-- a SQL class that a module of tests names directly is ours;
-- there is no SQL: who makes an engine gets an exception, and the test fails,
-  also if it does not mind the exception;
+- a class of those drivers that a module of tests names directly is ours;
+- there is no SQL: who makes an engine gets an exception, a driver that opens a
+  session, too, and the test fails, also if it does not mind the exception;
 - a test that looks at the SQL model looks at our rows
   (:mod:`~tests.conformance.through_driver`);
 - the tables that the test before it wrote are empty.
 
-With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done and nothing left
-out: what fails then is Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set
-to ``2/20``, say, the second twentieth of all is run.
+With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done, and all tests of
+Keystone are run that can be imported, and none of ours: what fails then is
+Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/20``, say, the
+second twentieth of all is run.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run.  A test may skip itself with the reasons that
@@ -61,6 +62,9 @@ HERE = pathlib.Path(__file__).parent
 KEYSTONE_TESTS = pathlib.Path(keystone.tests.__file__).parent
 STOCK = 'KEYSTONE_CASSANDRA_STOCK' in os.environ
 
+#: Where Keystone's tests are.
+PACKAGES = {'keystone.tests.unit', 'keystone.tests.protection'}
+
 #: Asked for -> given, by namespace.
 EXCHANGED = {
     'keystone.receipt.provider': {'fernet': 'cassandra'},
@@ -92,7 +96,7 @@ EXCHANGED = {
 #: What an entry of ``deselected.txt`` begins with that is a reason.
 _SKIP = 'skip: '
 
-#: Who made an engine of SQL during the test.
+#: Who made an engine of SQL, or opened a session, during the test.
 _touched: list[str] = []
 
 # Each test builds a whole Keystone, and collecting what it leaves with the
@@ -117,8 +121,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     for module in (sqlalchemy, sqlalchemy.engine, sqlalchemy.engine.create):
         module.create_engine = _refuse  # type: ignore[attr-defined]
-    sql.session_for_read = through_driver.session  # type: ignore[assignment]
-    sql.session_for_write = through_driver.session  # type: ignore[assignment]
+    sql.session_for_read = _session  # type: ignore[assignment]
+    sql.session_for_write = _session  # type: ignore[assignment]
     from keystone.tests.unit.ksfixtures import database
 
     database.Database = _NoDatabase
@@ -126,9 +130,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _refuse(*_args: Any, **_options: Any) -> Any:
-    """Stand where an engine of SQL is made."""
+    """Stand where an engine of SQL is made: there is none."""
     _touched.append(os.environ.get('PYTEST_CURRENT_TEST', ''))
     raise AssertionError('SQL was touched')
+
+
+def _session() -> Any:
+    """Stand where a session of SQL is opened: a test may, a driver may not."""
+    caller = sys._getframe(1).f_globals['__name__']
+    if not caller.startswith('keystone.tests.'):
+        _refuse()
+    return through_driver.session()
 
 
 class _NoDatabase(fixtures.Fixture):  # type: ignore[misc]
@@ -139,8 +151,13 @@ class _NoDatabase(fixtures.Fixture):  # type: ignore[misc]
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
-    """Leave listed modules uncollected: they cannot be imported."""
-    if not STOCK and KEYSTONE_TESTS in collection_path.parents:
+    """Leave listed modules uncollected: they cannot be imported.
+
+    Nor are tests of ours collected where Keystone's drivers are tested.
+    """
+    if STOCK and collection_path.parent == HERE:
+        return True
+    if KEYSTONE_TESTS in collection_path.parents:
         path = collection_path.relative_to(KEYSTONE_TESTS)
         return str(path) in _listed() or None
     return None
@@ -154,6 +171,8 @@ def pytest_collection_modifyitems(
     named = {summary.name(item): item for item in items}
     modules = {name.split('::')[0] for name in named}
     narrowed = any('::' in arg for arg in config.args)
+    # Then a module without a test has lost all it had.
+    whole = set(config.args) >= PACKAGES
     gone: dict[str, str] = {}
     for entry, reason in _listed().items():
         if entry.startswith(_SKIP):
@@ -163,11 +182,10 @@ def pytest_collection_modifyitems(
         there = any(
             (folder / module).exists() for folder in (KEYSTONE_TESTS, HERE)
         )
-        stale = module in modules or not there
+        expected = module in modules or (whole and entry != module)
+        stale = expected or not there
         if not found and not narrowed and stale:
-            raise pytest.UsageError(
-                f'deselected.txt lists {entry}, which is no test'
-            )
+            raise _mistake(f'deselected.txt lists {entry}, which is no test')
         gone.update(dict.fromkeys(found, reason))
     not_shared = set(_not_shared(named)) - gone.keys()
     if STOCK:
@@ -190,7 +208,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let no test skip itself for a reason that is not listed."""
     report = yield
-    if report.skipped and not STOCK:
+    expected = hasattr(report, 'wasxfail')  # to fail
+    if report.skipped and not expected and not STOCK:
         reason = summary.skipped_because(report)
         if not any(
             fnmatch.fnmatch(_SKIP + reason, entry) for entry in _listed()
@@ -216,6 +235,16 @@ def pytest_terminal_summary(
         terminalreporter.line(line)
 
 
+def _mistake(message: str) -> Exception:
+    """Return an error of who runs the tests, or who wrote the list.
+
+    From a worker of pytest-xdist a ``UsageError`` does not reach the screen.
+    """
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        return RuntimeError(message)
+    return pytest.UsageError(message)
+
+
 def _not_shared(names: Iterable[str]) -> list[str]:
     """Return the tests that are of other shares."""
     share = os.environ.get('KEYSTONE_CASSANDRA_SHARE')
@@ -225,7 +254,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
     if not (number.isdecimal() and of.isdecimal()) or not (
         1 <= int(number) <= int(of)
     ):
-        raise pytest.UsageError(
+        raise _mistake(
             f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/20'
         )
     return [
@@ -237,15 +266,15 @@ def _not_shared(names: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _named() -> list[tuple[Any, str, type]]:
-    """Return the SQL drivers' modules and names, and ours in their place.
+    """Return the modules and names of Keystone's drivers, and ours in place.
 
     Some tests take the class from its module, and some ask whether it is it.
     """
     found = []
     for namespace, given in EXCHANGED.items():
-        if 'sql' in given:
-            (theirs,) = metadata.entry_points(group=namespace, name='sql')
-            (ours,) = metadata.entry_points(group=namespace, name=given['sql'])
+        for asked, name in given.items():
+            (theirs,) = metadata.entry_points(group=namespace, name=asked)
+            (ours,) = metadata.entry_points(group=namespace, name=name)
             module = importlib.import_module(theirs.module)
             found.append((module, theirs.attr, ours.load()))
     return found
@@ -262,7 +291,7 @@ def _listed() -> dict[str, str]:
         elif not line:
             reason = ''
         elif not reason:
-            raise pytest.UsageError(f'deselected.txt: no reason for {line}')
+            raise _mistake(f'deselected.txt: no reason for {line}')
         else:
             found[line] = reason
     return found

@@ -2,15 +2,24 @@
 """Keystone's tests of a driver of identities, on ours.
 
 Keystone runs the same class on its SQL driver with a database engine of its
-own for each test (``identity/backends/test_sql.py``).
+own for each test (``identity/backends/test_sql.py``).  And what it tests by
+watching a method of that driver.
 """
 
 from __future__ import annotations
 
+import uuid
+
+from keystone import exception
+from keystone.common import provider_api
+from keystone.tests import unit
+from keystone.tests.unit.backend import core_sql
 from keystone.tests.unit.identity.backends import test_base
 from oslotest import base
 
 from keystone_cassandra_token.drivers import identity
+
+PROVIDERS = provider_api.ProviderAPIs
 
 
 class TestIdentityDriver(base.BaseTestCase, test_base.IdentityDriverTests):
@@ -23,3 +32,30 @@ class TestIdentityDriver(base.BaseTestCase, test_base.IdentityDriverTests):
     def setUp(self) -> None:
         super().setUp()
         self.driver = identity.Identity()
+
+
+class ReadOnly:
+    """The driver of another domain, which refuses to write, as LDAP's."""
+
+    asked = False
+
+    def unset_default_project_id(self, project_id: str) -> None:
+        self.asked = True
+        raise exception.Forbidden
+
+
+class TestBesideAReadOnlyDriver(core_sql.BaseBackendSqlTests):
+    def test_a_deleted_project_is_nobodys_default(self) -> None:
+        api = PROVIDERS.identity_api
+        other = ReadOnly()
+        api.domain_configs[uuid.uuid4().hex] = {'driver': other}
+        project = unit.new_project_ref(domain_id='default')
+        PROVIDERS.resource_api.create_project(project['id'], project)
+        user = api.create_user(
+            unit.new_user_ref('default', project_id=project['id'])
+        )
+        found = api.driver.get_user(user['id'])
+        assert found['default_project_id'] == project['id']
+        PROVIDERS.resource_api.delete_project(project['id'])
+        assert other.asked
+        assert 'default_project_id' not in api.driver.get_user(user['id'])

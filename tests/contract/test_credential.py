@@ -188,6 +188,18 @@ def test_to_get_one_is_one_read(ours, store):
     assert sent == [(credential.CREDENTIALS.get,)]
 
 
+def test_a_blob_of_bytes_is_shown_as_text(ours):
+    # Keystone's providers of encryption return bytes.
+    made = new(encrypted_blob=b'secret')
+    created = ours.create_credential(made['id'], made)
+    assert created['encrypted_blob'] == 'secret'
+    changes = {'encrypted_blob': b'other'}
+    assert ours.update_credential(made['id'], changes) == ours.get_credential(
+        made['id']
+    )
+    assert ours.get_credential(made['id'])['encrypted_blob'] == 'other'
+
+
 @pytest.mark.parametrize(
     ('name', 'longest'),
     [

@@ -306,6 +306,14 @@ class TestCost:
         ours.delete_group(of_user[1]['id'])
         assert ids() == {of_user[2]['id']}
 
+    def test_all_users_are_one_read_however_many(self, ours, store):
+        for _ in range(2):
+            made = {make(ours, password=None)['id'] for _ in range(10)}
+            with faults.counted(store) as sent:
+                found = ours.list_users(Hints())
+            assert made <= {each['id'] for each in found}
+            assert sent == [(identity.LIST_USERS,)]
+
     @pytest.mark.parametrize('others', [0, 150])
     def test_a_page_costs_what_it_shows(self, ours, store, others):
         domain_id = uuid.uuid4().hex

@@ -135,6 +135,27 @@ class TestCrashes:
             with pytest.raises(exception.CredentialNotFound):
                 driver.delete_credential(values['id'])
 
+    def test_remove_all_of_a_user(self, driver, store):
+        def prepare():
+            owner = uuid.uuid4().hex
+            return [make(driver, user_id=owner) for _ in range(3)]
+
+        def remove(made):
+            driver.delete_credentials_for_user(made[0]['user_id'])
+
+        left = []
+        for _, made in faults.each_crash(store, prepare, remove):
+            there = [get(driver, each['id']) is not None for each in made]
+            for each, found in zip(made, there, strict=True):
+                assert listed(driver, each) == [found] * 3
+            left.append(sum(there))
+            remove(made)
+            for each in made:
+                assert get(driver, each['id']) is None
+                assert listed(driver, each) == [False] * 3
+        assert left == sorted(left, reverse=True)
+        assert set(left) == {0, 1, 2, 3}
+
 
 class TestLostReplies:
     """A serial read tells what became of a change."""

@@ -245,6 +245,27 @@ def test_a_lost_reply_of_a_rename_is_settled(driver, store, target, impatient):
     make(driver, name=made['name'], domain_id=made['domain_id'])
 
 
+@pytest.mark.parametrize(
+    'target',
+    [
+        USERS.claims.set_pending,
+        USERS.entity.delete,
+        USERS.claims.free_pending,
+        memberships.DELETE,
+    ],
+)
+def test_a_lost_reply_of_a_deletion_is_settled(driver, store, target):
+    made, group = make(driver), new()
+    driver.create_group(group['id'], group)
+    driver.add_user_to_group(made['id'], group['id'])
+    with faults.lose_reply(store, target):
+        driver.delete_user(made['id'])
+    with pytest.raises(exception.UserNotFound):
+        driver.get_user(made['id'])
+    assert not driver.list_users_in_group(group['id'], Hints())
+    make(driver, name=made['name'], domain_id=made['domain_id'])
+
+
 @pytest.mark.parametrize('statement', ['INSERT', 'DELETE'])
 def test_a_lost_reply_of_a_membership_is_settled(driver, store, statement):
     made, group = make(driver), new()
