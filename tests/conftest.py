@@ -83,6 +83,7 @@ def made_keyspace(
     point_at(conf, cluster, name, name_comparison)
     keyspaces.create_keyspace(conf, report=lambda line: None)
     with cluster.connect() as session:
+        session.default_timeout = 60
         # A TRUNCATE then forgets what is in memory and writes nothing.
         session.execute(f'ALTER KEYSPACE {name} WITH durable_writes = false')
     migrate.apply(conf, report=lambda line: None)

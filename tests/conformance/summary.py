@@ -43,12 +43,14 @@ _RECORDED = pytest.StashKey[dict[str, Any]]()
 
 def name(item: pytest.Item) -> str:
     """Return ``path::Class::test``, the path from ``keystone/tests``."""
-    return _short(item.nodeid)
+    # The id of what is outside of the checkout has no folders.
+    _, _, rest = item.nodeid.partition('::')
+    return _short(f'{item.path}::{rest}')
 
 
 def _short(nodeid: str) -> str:
     _, found, rest = nodeid.partition('keystone/tests/')
-    return rest if found else nodeid.removeprefix('tests/conformance/')
+    return rest if found else nodeid.rpartition('tests/conformance/')[2]
 
 
 def skipped_because(report: pytest.TestReport) -> str:
