@@ -726,7 +726,7 @@ def test_the_bar_and_an_interruption(store, tables, run):
             shown += more
     os.close(terminal)
     assert process.returncode == 1
-    assert re.search(r'\[#+-+\] table \d+ of 12, ', shown)
+    assert re.search(r'\[#+-+\] table \d+ of 13, ', shown)
     assert 'Interrupted; running it again is safe.' in shown
     assert 'Traceback' not in shown
     # What was found until then.
