@@ -377,13 +377,20 @@ class Entity:
             found = self._settled(db, old['id'])
             if found is None:
                 return False
-            if all(
-                found[name] == new[name] for name in (*changes, 'incarnation')
+            if found['incarnation'] != new['incarnation']:
+                if found['incarnation'] == seen:
+                    raise  # not made, or overwritten since
+                return False
+            # Else a change of what keeps the incarnation: nobody can tell, if
+            # it is not what it should be.
+            if new['incarnation'] == seen and any(
+                (found[name] or None) != (new[name] or None)
+                if name in self._maps  # an empty one is not stored
+                else found[name] != new[name]
+                for name in changes
             ):
-                return True
-            if found['incarnation'] == seen:
-                raise  # not made, or overwritten since: nobody can tell
-            return False
+                raise
+            return True
 
     def _settled(self, db: Store, entity_id: str) -> dict[str, Any] | None:
         return self.find(db, entity_id, self.settle)

@@ -363,13 +363,15 @@ class Repair:
             ):
                 if not self._owns(kind, names, owner, key):
                     raise _Gone
-            if claims.evict(
-                self._db,
-                owner,
-                exists=lambda owner: self._owns(kind, names, owner, key),
-                ttl=truth['ttl_left'],
-                **key,
-            ):
+            if not self._owns(kind, names, owner, key):
+                # Unless it has come back in this moment, and holds it.
+                claims.evict(
+                    self._db,
+                    owner,
+                    exists=lambda owner: self._owns(kind, names, owner, key),
+                    ttl=truth['ttl_left'],
+                    **key,
+                )
                 raise _Gone
             counts.mended += 1
         except _Gone:

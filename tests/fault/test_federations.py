@@ -371,8 +371,11 @@ class TestLostReplies:
             for verb in ('create', 'update', 'get', 'delete')
         )
         made = fresh()
+        urls = dict.fromkeys(
+            ('auth_url', 'sp_url', 'relay_state_prefix'), 'https://one'
+        )
         with faults.lose_reply(store, entity.insert):
-            create(made, {'rules': [], 'enabled': True})
+            create(made, {'enabled': True, 'rules': []} | urls)
         with faults.lose_reply(store, entity.update):
             changed = update(made, change)
         assert get(made) == changed
