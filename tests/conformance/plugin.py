@@ -384,11 +384,16 @@ def on_cassandra(
         ),
     ):
         monkeypatch.setattr(driver, name, ours, raising=False)
-    for table in sorted(written):
-        for store in stores._shared.values():
-            store._sessions.get().session.execute(
-                f'TRUNCATE {keyspace}."{table}"', timeout=60
-            )
+    # At once: each takes some ten milliseconds, of which it waits for most.
+    emptied = [
+        store._sessions.get().session.execute_async(
+            f'TRUNCATE {keyspace}."{table}"', timeout=60
+        )
+        for table in sorted(written)
+        for store in stores._shared.values()
+    ]
+    for each in emptied:
+        each.result()
     written.clear()
     _touched.clear()
     yield
