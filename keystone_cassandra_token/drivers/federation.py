@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from keystone import exception
@@ -260,13 +260,9 @@ class Federation(Driver, base.FederationDriverBase):
         changes = {'rules': mapping.get('rules')}
         if mapping.get('schema_version'):
             changes['schema_version'] = mapping['schema_version']
-
-        def checked(_now: Stored) -> Stored:
-            # As with SQL, that counts once there is one.
-            lengths.check(changes, _MAPPING_LENGTHS)
-            return changes
-
-        changed = MAPPINGS.change(self.db, mapping_id, checked)
+        changed = MAPPINGS.change(
+            self.db, mapping_id, _checked('mapping', changes, _MAPPING_LENGTHS)
+        )
         if changed is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
         return _presented_mapping(changed)
@@ -311,14 +307,11 @@ class Federation(Driver, base.FederationDriverBase):
             for name in _SP_ATTRIBUTES
             if name in sp and name != 'id'
         }
-
-        def checked(_now: Stored) -> Stored:
-            # As with SQL, that counts once there is one.
-            lengths.check(changes, _SP_LENGTHS)
-            lengths.check_null(changes, _SP_NEEDED, 'service_provider')
-            return changes
-
-        changed = SPS.change(self.db, sp_id, checked)
+        changed = SPS.change(
+            self.db,
+            sp_id,
+            _checked('service_provider', changes, _SP_LENGTHS, _SP_NEEDED),
+        )
         if changed is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
         return _presented_sp(changed)
@@ -357,6 +350,25 @@ class Federation(Driver, base.FederationDriverBase):
             idp_id,
             lambda now: {'protocols': changes(now['protocols'])},
         )
+
+
+def _checked(
+    kind: str,
+    changes: Stored,
+    longest: Mapping[str, int],
+    needed: Collection[str] = (),
+) -> Callable[[Stored], Stored]:
+    """Return changes that are checked once there is what they change.
+
+    As with SQL.
+    """
+
+    def checked(_now: Stored) -> Stored:
+        lengths.check(changes, longest)
+        lengths.check_null(changes, needed, kind)
+        return changes
+
+    return checked
 
 
 def _sorted(idp: Mapping[str, Any]) -> list[str]:
