@@ -357,6 +357,17 @@ def test_no_membership_outlives_its_user_or_group(driver, store, gone):
     assert memberships.of_user(store, made['id']) == []
 
 
+def test_a_membership_that_comes_during_a_deletion_goes_too(driver, store):
+    made, group = make(driver), new()
+    driver.create_group(group['id'], group)
+    with faults.stalled(
+        store, USERS.entity.delete, lambda: driver.delete_user(made['id'])
+    ) as late:
+        driver.add_user_to_group(made['id'], group['id'])
+    assert late.said is None
+    assert memberships.of_user(store, made['id']) == []
+
+
 def test_a_deletion_that_lost_and_got_no_answer_is_done_again(driver, store):
     made = make(driver)
     lost = []
@@ -701,6 +712,17 @@ class TestFederated:
             made = shadows.create_federated_user('domain', each)
             assert driver.list_groups_for_user(made['id'], Hints()) == []
             driver.delete_user(made['id'])
+
+    def test_who_is_there_stays_in_its_groups(self, driver, shadows, store):
+        """Also where another log-in takes it for new."""
+        each = self.identity()
+        made = shadows.create_federated_user('domain', each)
+        group = new()
+        driver.create_group(group['id'], group)
+        driver.add_user_to_group(made['id'], group['id'])
+        with pytest.raises(exception.Conflict):
+            shadows.create_federated_user('domain', each)
+        assert memberships.of_user(store, made['id']) == [group['id']]
 
     def test_crashes_while_an_identity_is_added(self, shadows, store):
         made = shadows.create_federated_user('domain', self.identity())
