@@ -226,8 +226,10 @@ def _apply_first(connection: Connection, report: ddl.Report) -> None:
     first = files.migrations()[0]
     try:
         applied = _applied(connection)
-    except errors.SchemaMissing:
-        # Another migrator is making the tables: not all nodes have them yet.
+    except errors.StoreUnavailable:
+        # Another migrator may be making the tables, and a replica fails a
+        # read of one that it has not yet.  If it is not that, the statements
+        # below, which change nothing a second time, say what it is.
         applied = {}
     if first.level not in applied:
         report(f'Applying {_title(first)}.')

@@ -23,6 +23,7 @@ from keystone_cassandra_token.schema import (
     files,
     keyspace,
     lease,
+    level,
     migrate,
 )
 
@@ -261,6 +262,28 @@ def test_a_migrator_that_lost_its_lease_stops(
             schema_check.check(connection, 'insensitive')
     assert migrate.apply(empty, report=quiet) == files.latest()
     assert migrate.verify(empty) == []
+
+
+def test_a_replica_that_has_no_tables_yet_does_not_end_a_first_run(
+    empty: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another migrator has just made them elsewhere."""
+    execute = level.execute
+    failures = [
+        errors.StoreUnavailable('1 of 2 required replicas answered'),
+    ]
+
+    def fail_once(*args: Any, **binds: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return execute(*args, **binds)
+
+    with ddl.connected(empty) as connection:
+        for text in files.migrations()[0].statements(connection.keyspace):
+            ddl.alter(connection, text)
+    monkeypatch.setattr(level, 'execute', fail_once)
+    assert migrate.apply(empty, report=quiet) == files.latest()
+    assert failures == []
 
 
 def test_a_migrator_that_stopped_half_way_is_run_again(
