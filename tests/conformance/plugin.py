@@ -47,6 +47,7 @@ import keystone.tests
 import pytest
 import sqlalchemy
 import sqlalchemy.engine.create
+from keystone import notifications
 from keystone.auth import core as auth
 from keystone.common import manager, sql
 from lab.cassandra import Cluster
@@ -336,9 +337,11 @@ def on_cassandra(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Exchange the drivers for one test, and give it empty tables."""
-    # Some tests leave their plugins to those after them.
+    # Some tests leave their plugins to those after them, and those of
+    # protection their managers: each event would be told to all of them.
     auth.AUTH_METHODS.clear()
     auth.AUTH_PLUGINS_LOADED = False
+    notifications.clear_subscribers()
     if summary.name(request.node).startswith('protection/'):
         # These hash with 12 rounds, 0.4 s each; others set the minimum.
         monkeypatch.setattr(
