@@ -29,12 +29,24 @@ _CLUSTER = pytest.StashKey[Cluster]()
 FORGETFUL = '-Dcassandra.unsafesystem=true'
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--long-run',
+        action='store_true',
+        help="run Cassandra with both of Java's compilers: more than twice as"
+        ' fast after some minutes, and slower before',
+    )
+
+
 def _cluster(config: pytest.Config) -> Cluster:
     """Return the run's cluster, started at the first call."""
     if _CLUSTER not in config.stash:
         worker: dict[str, Any] | None = getattr(config, 'workerinput', None)
         config.stash[_CLUSTER] = (
-            Cluster.start(java_options=[FORGETFUL])
+            Cluster.start(
+                java_options=[FORGETFUL],
+                quick=not config.getoption('long_run'),
+            )
             if worker is None
             else Cluster.external(worker['contact_points'])
         )
