@@ -16,8 +16,8 @@ conformance`` tells pytest of both.  While a test runs
 
 With ``KEYSTONE_CASSANDRA_STOCK`` set nothing of that is done, and all tests of
 Keystone are run that can be imported, and none of ours: what fails then is
-Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/20``, say, the
-second twentieth of all is run.
+Keystone's own.  With ``KEYSTONE_CASSANDRA_SHARE`` set to ``2/30``, say, the
+second thirtieth of all is run.
 
 ``deselected.txt`` lists tests that are not run, with reasons; an entry that
 matches no test fails the run.  A test may skip itself with the reasons that
@@ -256,7 +256,7 @@ def _not_shared(names: Iterable[str]) -> list[str]:
         1 <= int(number) <= int(of)
     ):
         raise _mistake(
-            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/20'
+            f'KEYSTONE_CASSANDRA_SHARE is {share!r}, and not one like 2/30'
         )
     return [
         name
