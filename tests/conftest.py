@@ -33,8 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         '--long-run',
         action='store_true',
-        help="run Cassandra with both of Java's compilers: more than twice as"
-        ' fast after some minutes, and slower before',
+        help="let Cassandra use Java's second compiler, too: slower at first,"
+        ' and faster in the end',
     )
 
 
