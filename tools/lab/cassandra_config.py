@@ -230,8 +230,10 @@ def node_command(
         f'-Djava.rmi.server.hostname={address}',
         '-Dcom.sun.management.jmxremote.authenticate=false',
         '-Dcom.sun.management.jmxremote.ssl=false',
-        # A quick start: nobody else is there to wait for.
-        '-Dcassandra.ring_delay_ms=1000',
+        # A quick start: nobody else is there to wait for.  A node that joins
+        # gives up if the first has not answered meanwhile, which takes more
+        # than a second on a busy machine.
+        f'-Dcassandra.ring_delay_ms={1000 if first else 5000}',
         '-Dcassandra.skip_wait_for_gossip_to_settle=0',
         '-Dcassandra.superuser_setup_delay_ms=0',
     ]
