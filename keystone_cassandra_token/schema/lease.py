@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import random
 import secrets
 import socket
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +111,7 @@ class Lease:
         try:
             row = execute(self._connection, statement, **binds)[0]
         except errors.OutcomeUnknown:
-            rows = execute(self._connection, GET, name=_NAME)
+            rows = _look(self._connection)
             return bool(rows) and rows[0]['holder'] == self._me
         return bool(row['[applied]'])
 
@@ -125,7 +127,21 @@ class Lease:
 
 def holder(connection: Connection) -> Holder | None:
     """Return who has the lease now, or None."""
-    for row in execute(connection, GET, name=_NAME):
+    for row in _look(connection):
         if row['holder']:
             return Holder(row['holder'].split('#')[0], row['seconds'] or 0)
     return None
+
+
+def _look(connection: Connection) -> list[dict[str, Any]]:
+    """Read the lease.
+
+    A serial read takes part in what it meets: beside other migrators it can
+    end without an answer, and it is right to try again.
+    """
+    for _ in range(2):
+        try:
+            return execute(connection, GET, name=_NAME)
+        except errors.StoreUnavailable:
+            time.sleep(random.uniform(0.2, 1.0))
+    return execute(connection, GET, name=_NAME)

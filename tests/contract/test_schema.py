@@ -221,6 +221,27 @@ def test_another_migrator_is_named(applied: cfg.ConfigOpts) -> None:
     migrate.apply(applied, report=quiet)
 
 
+def test_a_lease_that_others_ask_for_too_is_read_again(
+    applied: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = lease.execute
+    failures = [errors.StoreUnavailable('1 of 2 required replicas answered')]
+
+    def fail_once(connection: Any, statement: Any, **binds: Any) -> Any:
+        if statement is lease.GET and failures:
+            raise failures.pop()
+        return execute(connection, statement, **binds)
+
+    monkeypatch.setattr(lease, 'execute', fail_once)
+    with (
+        ddl.connected(applied) as connection,
+        lease.Lease(connection),
+        pytest.raises(lease.LeaseTaken, match='holds the lease'),
+    ):
+        migrate.apply(applied, report=quiet)
+    assert failures == []
+
+
 def test_a_lease_outlives_its_first_row_marker(
     applied: cfg.ConfigOpts, session: Any
 ) -> None:
