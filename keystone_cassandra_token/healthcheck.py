@@ -10,7 +10,9 @@ from __future__ import annotations
 import keystone.conf
 from oslo_middleware.healthcheck import pluginbase
 
-from keystone_cassandra_token import errors, revocation_ttl, store
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.base import shared
 
 
 class Cassandra(pluginbase.HealthcheckBaseExtension):
@@ -20,9 +22,7 @@ class Cassandra(pluginbase.HealthcheckBaseExtension):
         self, server_port: int | None = None
     ) -> pluginbase.HealthcheckResult:
         try:
-            revocation_ttl.RevocationTTL(
-                store.shared(keystone.conf.CONF)
-            ).current()
+            revocation_ttl.RevocationTTL(shared(keystone.conf.CONF)).current()
         except errors.StoreUnavailable as failure:
             return pluginbase.HealthcheckResult(
                 available=False,

@@ -16,16 +16,16 @@ from collections.abc import Callable, Mapping
 
 from oslo_config import cfg
 
-from keystone_cassandra_token import errors
-from keystone_cassandra_token.cql import (
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.cql import (
     Statement,
     claim,
     claim_read,
     escalated_read,
     revocation_read,
 )
-from keystone_cassandra_token.rows import Row
-from keystone_cassandra_token.store import Store
+from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.store import Store
 
 TTL = 'revocation_ttl'
 EVERYWHERE = 'revocation_ttl_everywhere'

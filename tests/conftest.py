@@ -18,7 +18,8 @@ from lab.cassandra import Cluster
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import store as stores
+from keystone_cassandra_token.db import store as stores
+from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.schema import keyspace as keyspaces
 from keystone_cassandra_token.schema import migrate
 
@@ -100,7 +101,7 @@ def made_keyspace(
         session.execute(f'ALTER KEYSPACE {name} WITH durable_writes = false')
     migrate.apply(conf, report=lambda line: None)
     yield name
-    stores.shared(conf).close()
+    base.shared(conf).close()
     with cluster.connect() as session:
         session.default_timeout = 60
         session.execute(f'DROP KEYSPACE IF EXISTS {name}')
@@ -117,7 +118,7 @@ def conf(cassandra_cluster: Cluster, keyspace: str) -> cfg.ConfigOpts:
 @pytest.fixture
 def store(conf: cfg.ConfigOpts) -> stores.Store:
     """The store that the drivers of this process share."""
-    return stores.shared(conf)
+    return base.shared(conf)
 
 
 def point_at(
@@ -140,7 +141,7 @@ def point_at(
     ):
         for option, value in values.items():
             conf.set_override(option, value, group=group)
-    store = stores.shared(conf)
+    store = base.shared(conf)
     current = store._sessions._current
     if current is not None and current.keyspace != keyspace:
         store.close()

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 
 from oslo_config import cfg
 
-from keystone_cassandra_token import clock, errors, revocation_ttl
+from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.cmd.findings import Result, fail, ok, warn
+from keystone_cassandra_token.db import clock, errors, nodes
+from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     describe,
     files,
     keyspace,
-    level,
     migrate,
-    nodes,
+    version,
 )
-from keystone_cassandra_token.session import Connection
 
 #: Seconds of clock skew from which to warn, and to fail.  Revocations have
 #: whole seconds.
@@ -145,17 +145,17 @@ def versions(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
             name,
             f'the nodes run {", ".join(sorted(found))}: finish the upgrade.',
         )
-    for version, numbers in sorted(found.items()):
+    for release, numbers in sorted(found.items()):
         holes = list(holes_of(numbers))
         for hole in holes:
-            yield warn(name, f'Cassandra {version}: {hole}')
+            yield warn(name, f'Cassandra {release}: {hole}')
         if numbers[:2] < OLDEST:
             yield fail(
                 name,
-                f'Cassandra {version} is too old: 4.1 or newer is needed.',
+                f'Cassandra {release} is too old: 4.1 or newer is needed.',
             )
         elif not holes:
-            yield ok(name, f'Cassandra {version}, nothing known against it.')
+            yield ok(name, f'Cassandra {release}, nothing known against it.')
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -313,7 +313,7 @@ def revocation(
 
 
 def _revocation_ttl(connection: Connection) -> int | None:
-    found = level.setting(connection, revocation_ttl.EVERYWHERE)
+    found = version.setting(connection, revocation_ttl.EVERYWHERE)
     return None if found is None else int(found)
 
 

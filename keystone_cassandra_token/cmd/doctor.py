@@ -13,10 +13,10 @@ from typing import Any
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import errors
 from keystone_cassandra_token.cmd import cluster_checks, local_checks
 from keystone_cassandra_token.cmd.findings import Result, State, fail
-from keystone_cassandra_token.schema import ddl, nodes
+from keystone_cassandra_token.db import errors, nodes
+from keystone_cassandra_token.schema import ddl
 
 _LOCAL = (
     local_checks.configuration,

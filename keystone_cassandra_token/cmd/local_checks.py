@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd.findings import Result, fail, ok, warn
-from keystone_cassandra_token.schema import nodes
+from keystone_cassandra_token.db import nodes
 
 #: Storage namespaces of Keystone, with the option that chooses the driver.
 NAMESPACES = {

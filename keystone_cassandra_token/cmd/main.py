@@ -19,8 +19,8 @@ import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import errors
 from keystone_cassandra_token.cmd import doctor, repair, schema
+from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.schema import keyspace, lease, migrate
 
 _DISTRIBUTION = 'keystone-cassandra-token'

@@ -12,11 +12,13 @@ from typing import Any
 
 from oslo_config import cfg
 
-from keystone_cassandra_token import drivers, repair
+from keystone_cassandra_token import drivers
 from keystone_cassandra_token.cmd.progress import Progress
-from keystone_cassandra_token.kinds import Kind
-from keystone_cassandra_token.repair import Counts
-from keystone_cassandra_token.store import Store
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.schema import check
+from keystone_cassandra_token.tables import reconcile
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.reconcile import Counts
 
 #: Rows a second that are looked at; each costs a read or a few.
 RATE = 500
@@ -94,8 +96,10 @@ def _rate(text: str) -> int:
 def kinds() -> dict[str, Kind]:
     """Return all kinds by table: constants of drivers and what they share."""
     # Not at import: a broken driver must not keep other commands from work.
-    for found in pkgutil.iter_modules(drivers.__path__):
-        importlib.import_module(f'{drivers.__name__}.{found.name}')
+    for found in pkgutil.walk_packages(
+        drivers.__path__, drivers.__name__ + '.'
+    ):
+        importlib.import_module(found.name)
     package = drivers.__name__.rpartition('.')[0] + '.'
     known = (
         value
@@ -120,8 +124,8 @@ def run(conf: cfg.ConfigOpts) -> bool:
         tables=sum(len(_tables(kind)) for kind in wanted),
         rate=asked.rate,
     )
-    store = Store(conf)
-    work = repair.Repair(
+    store = Store(conf, verify=check)
+    work = reconcile.Repair(
         store,
         apply=asked.apply,
         examined=progress.examined,

@@ -10,8 +10,9 @@ from typing import Any
 
 from oslo_config import cfg
 
-from keystone_cassandra_token import clock
-from keystone_cassandra_token.schema import keyspace, lease, migrate
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.db import clock, store
+from keystone_cassandra_token.schema import check, keyspace, lease, migrate
 
 _HEADER = """\
 -- For cqlsh; first:  CONSISTENCY LOCAL_QUORUM; SERIAL CONSISTENCY SERIAL;
@@ -66,6 +67,7 @@ def _plan(conf: cfg.ConfigOpts) -> None:
 def _apply(conf: cfg.ConfigOpts) -> None:
     if not conf.command.dry_run:
         migrate.apply(conf, report=functools.partial(print, flush=True))
+        _set_revocation_ttl(conf)
         return
     holder = migrate.status(conf).holder
     if holder is not None:
@@ -75,6 +77,15 @@ def _apply(conf: cfg.ConfigOpts) -> None:
         )
     for statement in migrate.plan(conf) or ['-- Nothing to apply.']:
         print(statement if statement.startswith('--') else f'{statement};\n')
+
+
+def _set_revocation_ttl(conf: cfg.ConfigOpts) -> None:
+    """Make sure that revocations outlive this configuration's tokens."""
+    db = store.Store(conf, verify=check)
+    try:
+        revocation_ttl.RevocationTTL(db).ensure(revocation_ttl.needed(conf))
+    finally:
+        db.close()
 
 
 def _verify(conf: cfg.ConfigOpts) -> bool:

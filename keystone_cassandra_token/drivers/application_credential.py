@@ -8,7 +8,7 @@ that a user's application credentials share.  ``*_by_user`` hold ids,
 ``application_credential_claim`` keeps a user's names apart and
 ``access_rule_claim`` a user's rules.
 
-:mod:`~keystone_cassandra_token.named` says in which order they are written,
+``tables.named`` says in which order they are written,
 and what a crash leaves.
 
 Unlike with the SQL driver an id is used once, and an expired application
@@ -29,15 +29,17 @@ from keystone.common.driver_hints import Hints
 from keystone.i18n import _
 from oslo_utils import timeutils
 
-from keystone_cassandra_token import clock, lengths, listing
-from keystone_cassandra_token.consistency import Operation
-from keystone_cassandra_token.entity import Entity
-from keystone_cassandra_token.index import Index, Indexes
-from keystone_cassandra_token.kinds import Kind
-from keystone_cassandra_token.named import Named
-from keystone_cassandra_token.rows import Row, json_text, micros, text_list
-from keystone_cassandra_token.store import Driver, Store
-from keystone_cassandra_token.uniqueness import Claims, Taken
+from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
+from keystone_cassandra_token.tables.named import Named
+from keystone_cassandra_token.tables.unique import Claims, Taken
 
 Credential = dict[str, Any]
 

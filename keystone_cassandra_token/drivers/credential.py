@@ -2,7 +2,7 @@
 """``keystone.credential`` on Cassandra.
 
 ``credential`` is the truth; the ``credential_by_*`` tables hold ids.  Both are
-written as :mod:`~keystone_cassandra_token.entity` says: conditionally, since
+written as ``tables.entity`` says: conditionally, since
 an id can come back (that of an EC2 credential is a hash of its access key),
 and so that a crash leaves at most index rows that readers skip.
 
@@ -20,13 +20,13 @@ from keystone.common.driver_hints import Hints
 from keystone.credential.backends import base
 from keystone.i18n import _
 
-from keystone_cassandra_token import lengths, listing
-from keystone_cassandra_token.cql import scan
-from keystone_cassandra_token.entity import Entity
-from keystone_cassandra_token.index import Index, Indexes
-from keystone_cassandra_token.kinds import Kind
-from keystone_cassandra_token.rows import Row, json_map
-from keystone_cassandra_token.store import Driver
+from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.db.cql import scan
+from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
 
 #: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
 _ATTRIBUTES = (

@@ -39,13 +39,14 @@ from keystone.oauth1.backends import base
 from oslo_log import log
 from oslo_serialization import jsonutils
 
-from keystone_cassandra_token import clock, errors, lengths
-from keystone_cassandra_token.cql import Statement, claim, claim_read, read
-from keystone_cassandra_token.entity import Entity
-from keystone_cassandra_token.index import Index, Indexes
-from keystone_cassandra_token.kinds import Kind
-from keystone_cassandra_token.rows import Row, json_map, micros
-from keystone_cassandra_token.store import Driver
+from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.cql import Statement, claim, claim_read, read
+from keystone_cassandra_token.db.rows import Row, json_map, micros
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
 
 LOG = log.getLogger(__name__)
 

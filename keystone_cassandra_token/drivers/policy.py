@@ -15,11 +15,11 @@ from keystone.i18n import _
 from keystone.policy.backends import base
 from oslo_log import log
 
-from keystone_cassandra_token import extras
-from keystone_cassandra_token.entity import Entity
-from keystone_cassandra_token.index import Indexes
-from keystone_cassandra_token.rows import Row, json_map, json_text
-from keystone_cassandra_token.store import Driver
+from keystone_cassandra_token.compat import extras
+from keystone_cassandra_token.db.rows import Row, json_map, json_text
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Indexes
 
 LOG = log.getLogger(__name__)
 

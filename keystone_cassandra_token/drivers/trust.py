@@ -31,9 +31,10 @@ from keystone.trust.backends import base
 from oslo_log import log
 from oslo_utils import timeutils
 
-from keystone_cassandra_token import clock, errors, lengths
-from keystone_cassandra_token.consistency import Operation
-from keystone_cassandra_token.cql import (
+from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.cql import (
     claim,
     claim_read,
     escalated_read,
@@ -41,11 +42,12 @@ from keystone_cassandra_token.cql import (
     scan,
     write,
 )
-from keystone_cassandra_token.index import Index, Indexes
-from keystone_cassandra_token.kinds import Kind, Names
-from keystone_cassandra_token.rows import Row, json_text, micros, text_list
-from keystone_cassandra_token.store import Driver, Store
-from keystone_cassandra_token.uniqueness import Claims, Taken
+from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.derived import Kind, Names
+from keystone_cassandra_token.tables.index import Index, Indexes
+from keystone_cassandra_token.tables.unique import Claims, Taken
 
 LOG = log.getLogger(__name__)
 

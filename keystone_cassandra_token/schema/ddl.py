@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import cassandra.query
 from oslo_config import cfg
 
-from keystone_cassandra_token import errors, session
-from keystone_cassandra_token.session import Connection
+from keystone_cassandra_token.db import errors, session
+from keystone_cassandra_token.db.session import Connection
 
 #: Seconds for the nodes to agree on the schema after a statement.
 AGREEMENT_TIMEOUT = 15.0

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keystone_cassandra_token.session import Connection
+    from keystone_cassandra_token.db.session import Connection
 
 _HEADER = """\
 -- The tables after all migrations, as a node describes them; made by

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from oslo_config import cfg
 
+from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import ddl
-from keystone_cassandra_token.session import Connection
 
 #: Replicas in a datacenter, where it has that many nodes.
 _REPLICAS = 3

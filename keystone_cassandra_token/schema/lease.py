@@ -19,12 +19,16 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from keystone_cassandra_token import errors
-from keystone_cassandra_token.cql import Statement, schema_change, schema_read
-from keystone_cassandra_token.schema.level import execute
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    schema_change,
+    schema_read,
+)
+from keystone_cassandra_token.schema.version import execute
 
 if TYPE_CHECKING:
-    from keystone_cassandra_token.session import Connection
+    from keystone_cassandra_token.db.session import Connection
 
 #: Life of a lease that nobody renews.
 SECONDS = 60

@@ -2,7 +2,7 @@
 """Make the keyspace and its tables, and say what state they are in.
 
 Migrations are applied in order by one migrator at a time, which holds the
-lease of :mod:`~keystone_cassandra_token.schema.lease`; only the first, which
+lease of ``schema.lease``; only the first, which
 makes the lease's own table under a fixed id, is applied before it.  After
 each statement all nodes that are up must agree on the schema.  Each file is
 idempotent, so a migrator that stopped anywhere is simply run again.  Nothing
@@ -23,29 +23,24 @@ from collections.abc import Iterable, Iterator
 
 from oslo_config import cfg
 
-from keystone_cassandra_token import (
-    clock,
-    errors,
-    revocation_ttl,
-    store,
-)
-from keystone_cassandra_token.consistency import Finding
-from keystone_cassandra_token.cql import (
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.consistency import Finding
+from keystone_cassandra_token.db.cql import (
     claim,
     scan,
     schema_change,
     schema_read,
 )
+from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     ddl,
     describe,
     files,
     keyspace,
     lease,
-    level,
+    version,
 )
 from keystone_cassandra_token.schema.files import Migration
-from keystone_cassandra_token.session import Connection
 
 MigrationError = ddl.MigrationError
 create_keyspace = keyspace.create_keyspace
@@ -108,7 +103,7 @@ def plan(conf: cfg.ConfigOpts, offline: bool = False) -> list[str]:
     with ddl.connected(conf) as connection:
         keyspace.require(connection)
         planned = list(_cql(_pending(connection), name))
-        if _setting(connection, level.NAME_COMPARISON) is None:
+        if _setting(connection, version.NAME_COMPARISON) is None:
             planned.append(_name_comparison(conf))
         return planned
 
@@ -135,7 +130,6 @@ def apply(conf: cfg.ConfigOpts, report: ddl.Report = print) -> int:
                 _record(connection, migration)
             _set_name_comparison(connection, conf)
         reached = _level(connection)
-    _set_revocation_ttl(conf)
     report(f'Keyspace {conf.cassandra.keyspace} is of level {reached}.')
     return reached
 
@@ -169,7 +163,7 @@ def differences(
             ' schema apply`.',
         )
         return  # the rest follows from that
-    recorded = _setting(connection, level.NAME_COMPARISON)
+    recorded = _setting(connection, version.NAME_COMPARISON)
     if recorded != name_comparison:
         yield Finding(True, _other_names(name_comparison, recorded))
     for fatal, text in describe.differences(connection):
@@ -191,12 +185,12 @@ def status(conf: cfg.ConfigOpts) -> Status:
                     row['checksum'],
                     row['applied_at'],
                 )
-                for row in level.execute(connection, LIST_RECORDS)
+                for row in version.execute(connection, LIST_RECORDS)
             }
         if 'schema_setting' in tables:
             settings = {
                 row['name']: row['value']
-                for row in level.execute(connection, LIST_SETTINGS)
+                for row in version.execute(connection, LIST_SETTINGS)
             }
         if 'schema_lock' in tables:
             holder = lease.holder(connection)
@@ -258,12 +252,14 @@ def _applied(connection: Connection) -> dict[int, str]:
     return {
         row['level']: row['checksum']
         for migration in files.migrations()
-        for row in level.execute(connection, GET_RECORD, level=migration.level)
+        for row in version.execute(
+            connection, GET_RECORD, level=migration.level
+        )
     }
 
 
 def _level(connection: Connection) -> int:
-    rows = level.execute(connection, level.LEVELS)
+    rows = version.execute(connection, version.LEVELS)
     return max((row['level'] for row in rows), default=0)
 
 
@@ -297,7 +293,7 @@ def _changed(migration: Migration) -> str:
 
 def _record(connection: Connection, migration: Migration) -> None:
     with contextlib.suppress(errors.OutcomeUnknown):
-        level.execute(
+        version.execute(
             connection,
             RECORD,
             level=migration.level,
@@ -305,7 +301,7 @@ def _record(connection: Connection, migration: Migration) -> None:
             checksum=migration.checksum,
             applied_at=clock.to_micros(clock.utcnow()),
         )
-    rows = level.execute(connection, GET_RECORD, level=migration.level)
+    rows = version.execute(connection, GET_RECORD, level=migration.level)
     if not rows or rows[0]['checksum'] != migration.checksum:
         raise ddl.MigrationError(
             f'Migration {_title(migration)} could not be'
@@ -316,15 +312,15 @@ def _record(connection: Connection, migration: Migration) -> None:
 def _setting(connection: Connection, name: str) -> str | None:
     if 'schema_setting' not in ddl.table_names(connection):
         return None
-    return level.setting(connection, name)
+    return version.setting(connection, name)
 
 
 def _set_name_comparison(connection: Connection, conf: cfg.ConfigOpts) -> None:
     """Record how names are compared, once for all."""
-    name, option = level.NAME_COMPARISON, conf.cassandra.name_comparison
+    name, option = version.NAME_COMPARISON, conf.cassandra.name_comparison
     with contextlib.suppress(errors.OutcomeUnknown):
-        level.execute(connection, SET, name=name, value=option)
-    recorded = level.setting(connection, name)
+        version.execute(connection, SET, name=name, value=option)
+    recorded = version.setting(connection, name)
     if recorded != option:
         raise ddl.MigrationError(_other_names(option, recorded))
 
@@ -335,15 +331,6 @@ def _other_names(option: str, recorded: str | None) -> str:
         f' with {recorded}, which cannot be changed: set the option to'
         f' {recorded}.'
     )
-
-
-def _set_revocation_ttl(conf: cfg.ConfigOpts) -> None:
-    """Make sure that revocations outlive this configuration's tokens."""
-    db = store.Store(conf)
-    try:
-        revocation_ttl.RevocationTTL(db).ensure(revocation_ttl.needed(conf))
-    finally:
-        db.close()
 
 
 def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:
@@ -361,6 +348,6 @@ def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:
 def _name_comparison(conf: cfg.ConfigOpts) -> str:
     return (
         f'INSERT INTO {conf.cassandra.keyspace}.schema_setting (name, value)'
-        f" VALUES ('{level.NAME_COMPARISON}',"
+        f" VALUES ('{version.NAME_COMPARISON}',"
         f" '{conf.cassandra.name_comparison}') IF NOT EXISTS"
     )

@@ -53,9 +53,11 @@ from keystone.common import manager, sql
 from lab.cassandra import Cluster
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import identity, shadow_users
-from keystone_cassandra_token.schema.level import SETTING
+from keystone_cassandra_token.db import store as stores
+from keystone_cassandra_token.drivers import base
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import shadow_users
+from keystone_cassandra_token.schema.version import SETTING
 from tests.conformance import summary, through_driver
 from tests.conftest import made_keyspace, point_at
 
@@ -393,7 +395,7 @@ def on_cassandra(
             f'TRUNCATE {keyspace}."{table}"', timeout=60
         )
         for table in sorted(written)
-        for store in stores._shared.values()
+        for store in base._shared.values()
     ]
     for each in emptied:
         each.result()

@@ -17,7 +17,7 @@ from keystone.tests.unit.backend import core_sql
 from keystone.tests.unit.identity.backends import test_base
 from oslotest import base
 
-from keystone_cassandra_token.drivers import identity
+from keystone_cassandra_token.drivers.identity import driver as identity
 
 PROVIDERS = provider_api.ProviderAPIs
 

@@ -18,13 +18,15 @@ from typing import Any
 from keystone.identity.backends import sql_model
 from keystone.identity.mapping_backends import sql as mapping_sql
 
-from keystone_cassandra_token import clock, memberships, users
-from keystone_cassandra_token.drivers import (
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import (
     id_mapping,
-    identity,
+    memberships,
     shadow_users,
+    users,
 )
-from keystone_cassandra_token.users import USERS
+from keystone_cassandra_token.drivers.identity.users import USERS
 
 
 class PasswordRef:

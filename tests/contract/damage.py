@@ -7,27 +7,26 @@ import dataclasses
 import datetime
 import uuid
 
-from keystone_cassandra_token import (
-    clock,
-    grants,
-    limits,
-    memberships,
-    project_endpoints,
-    projects,
-    repair,
-)
 from keystone_cassandra_token.cmd.repair import kinds
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import (
     application_credential,
     credential,
-    federation,
-    id_mapping,
-    identity,
     oauth1,
-    role,
-    shadow_users,
     trust,
 )
+from keystone_cassandra_token.drivers.assignment import grants, role
+from keystone_cassandra_token.drivers.catalog import project_endpoints
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import (
+    federation,
+    id_mapping,
+    memberships,
+    shadow_users,
+)
+from keystone_cassandra_token.drivers.limit import limits
+from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.tables import reconcile
 
 KINDS = kinds()
 HOUR = datetime.timedelta(hours=1)
@@ -434,7 +433,7 @@ class Tables:
 def mend(store, kind, apply=True, problems=None):
     """Run; return what was found, by table: the counts that are not 0."""
     said = [] if problems is None else problems
-    work = repair.Repair(store, apply=apply, problem=said.append)
+    work = reconcile.Repair(store, apply=apply, problem=said.append)
     work.run(kind)
     assert problems is not None or not said
     assert work.counts.keys() == set(tables_of(kind))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables of a run's keyspace, emptied between two lives of a test."""
 
-from keystone_cassandra_token.store import Store
+from keystone_cassandra_token.db.store import Store
 
 
 def truncate(store: Store, keyspace: str, *tables: str) -> None:

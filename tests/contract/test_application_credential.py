@@ -13,9 +13,7 @@ from keystone.common.driver_hints import Hints
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.drivers import application_credential
-from keystone_cassandra_token.drivers.application_credential import (
-    CREDENTIALS,
-)
+from keystone_cassandra_token.drivers.application_credential import CREDENTIALS
 from tests.contract import sql_oracle
 from tests.fault import faults
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from keystone import exception
 from keystone.assignment.backends import sql as sql_assignment
 
-from keystone_cassandra_token import errors, grants
-from keystone_cassandra_token.drivers import assignment
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.assignment import driver as assignment
+from keystone_cassandra_token.drivers.assignment import grants
 from tests.contract import sql_oracle
 from tests.fault import faults
 

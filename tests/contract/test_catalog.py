@@ -14,10 +14,17 @@ from keystone.common import provider_api
 from keystone.common.driver_hints import Hints
 from oslo_db import exception as db_exception
 
-from keystone_cassandra_token.drivers import catalog
-from keystone_cassandra_token.endpoints import ENDPOINTS, GROUPS, SERVICES
-from keystone_cassandra_token.project_endpoints import ENDPOINTS_OF, GROUPS_OF
-from keystone_cassandra_token.regions import REGIONS
+from keystone_cassandra_token.drivers.catalog import driver as catalog
+from keystone_cassandra_token.drivers.catalog.endpoints import (
+    ENDPOINTS,
+    GROUPS,
+    SERVICES,
+)
+from keystone_cassandra_token.drivers.catalog.project_endpoints import (
+    ENDPOINTS_OF,
+    GROUPS_OF,
+)
+from keystone_cassandra_token.drivers.catalog.regions import REGIONS
 from tests.contract import sql_oracle
 from tests.contract.calls import call, hints, listed, record
 from tests.fault import faults

@@ -20,8 +20,9 @@ from oslo_config import cfg
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks, doctor
 from keystone_cassandra_token.cmd.findings import Result, State
-from keystone_cassandra_token.schema import ddl, nodes
-from keystone_cassandra_token.session import Connection
+from keystone_cassandra_token.db import nodes
+from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.schema import ddl
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from keystone import exception
 from keystone.resource.config_backends import sql as sql_config
 
-from keystone_cassandra_token import errors
-from keystone_cassandra_token.drivers import domain_config
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.resource import domain_config
 from tests.contract import sql_oracle
 from tests.fault import faults
 

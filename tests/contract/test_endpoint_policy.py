@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from keystone import exception
 from keystone.endpoint_policy.backends import sql as sql_endpoint_policy
 
-from keystone_cassandra_token.drivers import endpoint_policy
-from keystone_cassandra_token.drivers.endpoint_policy import ASSOCIATIONS
+from keystone_cassandra_token.drivers.catalog import endpoint_policy
+from keystone_cassandra_token.drivers.catalog.endpoint_policy import (
+    ASSOCIATIONS,
+)
 from tests.contract import sql_oracle
 from tests.fault import faults
 

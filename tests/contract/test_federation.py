@@ -17,13 +17,18 @@ from keystone.identity.backends import sql_model
 from keystone.identity.shadow_backends import sql as sql_shadow
 from oslo_db import exception as db_exception
 
-from keystone_cassandra_token import clock, memberships
-from keystone_cassandra_token.drivers import (
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import (
     federation,
-    identity,
+    memberships,
     shadow_users,
 )
-from keystone_cassandra_token.drivers.federation import IDPS, MAPPINGS, SPS
+from keystone_cassandra_token.drivers.identity.federation import (
+    IDPS,
+    MAPPINGS,
+    SPS,
+)
 from tests.contract import sql_oracle, user_tables
 from tests.contract.calls import call, hints, listed, record
 from tests.fault import faults

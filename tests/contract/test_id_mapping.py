@@ -12,7 +12,7 @@ from keystone import exception
 from keystone.identity import generator
 from keystone.identity.mapping_backends import sql as sql_mapping
 
-from keystone_cassandra_token.drivers import id_mapping
+from keystone_cassandra_token.drivers.identity import id_mapping
 from tests.contract import sql_oracle
 from tests.fault import faults
 

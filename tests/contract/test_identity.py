@@ -15,9 +15,11 @@ from keystone.identity.backends import sql as sql_identity
 from keystone.identity.backends import sql_model
 from oslo_utils import fixture as time_fixture
 
-from keystone_cassandra_token import clock, memberships, users
-from keystone_cassandra_token.drivers import credential, identity
-from keystone_cassandra_token.users import USERS
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers import credential
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import memberships, users
+from keystone_cassandra_token.drivers.identity.users import USERS
 from tests.contract import emptying, sql_oracle, user_tables
 from tests.fault import faults
 

@@ -13,9 +13,9 @@ from keystone.models.receipt_model import ReceiptModel
 from keystone.receipt.providers.fernet import core as fernet
 from oslo_utils import timeutils
 
-from keystone_cassandra_token import clock
-from keystone_cassandra_token.drivers import receipt as receipts
-from keystone_cassandra_token.opaque_ids import hashed
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers.token import receipt as receipts
+from keystone_cassandra_token.drivers.token.opaque_ids import hashed
 from tests.contract import ttls
 from tests.fault import faults
 

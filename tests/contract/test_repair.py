@@ -17,23 +17,16 @@ import cassandra
 import command
 import pytest
 
-from keystone_cassandra_token import (
-    clock,
-    errors,
-    grants,
-    repair,
-    uniqueness,
-)
-from keystone_cassandra_token.drivers import (
-    application_credential,
-    id_mapping,
-    identity,
-    trust,
-)
-from keystone_cassandra_token.entity import Entity
-from keystone_cassandra_token.index import Index, Indexes
-from keystone_cassandra_token.kinds import Kind
-from keystone_cassandra_token.rows import Row, text_list
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.rows import Row, text_list
+from keystone_cassandra_token.drivers import application_credential, trust
+from keystone_cassandra_token.drivers.assignment import grants
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import id_mapping
+from keystone_cassandra_token.tables import reconcile, unique
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
 from tests.contract import damage
 from tests.contract.damage import HOUR, KINDS, case_of, mend, tables_of
 from tests.fault import faults
@@ -67,7 +60,7 @@ EVERY_CLAIM = pytest.mark.parametrize(
     damage.NAMES,
     ids=[f'{case}-{names.claims.table}' for case, names in damage.NAMES],
 )
-AGE = repair.YOUNG + datetime.timedelta(minutes=1)
+AGE = reconcile.YOUNG + datetime.timedelta(minutes=1)
 
 
 def earlier(incarnation):
@@ -103,8 +96,8 @@ def cheap_hashes(conf):
 @pytest.fixture
 def aged(monkeypatch):
     """Let all that is there when a run begins be old."""
-    monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 def found_then_mended(store, tables, kind, wrong):
@@ -136,11 +129,11 @@ def test_what_is_whole_stays(store, tables, aged, case):
 
 @EVERY_CASE
 def test_all_rows_are_looked_at(store, tables, aged, case, monkeypatch):
-    monkeypatch.setattr(repair, '_CHUNK', 2)
+    monkeypatch.setattr(reconcile, '_CHUNK', 2)
     seen = []
     for _ in range(5):
         case.make()
-    work = repair.Repair(
+    work = reconcile.Repair(
         store, examined=lambda table, rows: seen.append((table, rows))
     )
     work.run(case.kind)
@@ -508,7 +501,7 @@ def test_what_a_failure_after_a_deletion_leaves_is_no_user(
 def test_what_is_added_expires_with_its_truth(
     store, tables, aged, monkeypatch
 ):
-    monkeypatch.setattr(repair, '_EXPIRING', 1)
+    monkeypatch.setattr(reconcile, '_EXPIRING', 1)
     cases = [case_of(each) for each in ('trust', 'application_credential')]
     for driver in (trust.Trust, application_credential.ApplicationCredential):
         monkeypatch.setattr(driver, '_ttl', lambda self, stored: 6)
@@ -580,7 +573,7 @@ class TestRegions:
             'Cannot achieve consistency level EACH_QUORUM in DC dc2'
         )
         before = tables.contents(case.kind)
-        for target in (repair.PROBE, case.kind.find_everywhere):
+        for target in (reconcile.PROBE, case.kind.find_everywhere):
             with (
                 faults.fail(store, target, unavailable, times=-1),
                 pytest.raises(errors.StoreUnavailable, match='dc2'),

@@ -15,9 +15,13 @@ from keystone.resource.backends import sql as sql_resource
 from keystone.resource.backends import sql_model
 from keystone.resource.backends.base import NULL_DOMAIN_ID
 
-from keystone_cassandra_token import errors, projects
-from keystone_cassandra_token.drivers import resource
-from keystone_cassandra_token.projects import BY_PARENT, PROJECTS
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.resource import driver as resource
+from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.drivers.resource.projects import (
+    BY_PARENT,
+    PROJECTS,
+)
 from tests.contract import sql_oracle
 from tests.fault import faults
 

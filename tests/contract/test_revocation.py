@@ -13,10 +13,12 @@ from keystone.revoke.backends import sql as sql_revoke
 from oslo_config import cfg
 from oslo_utils import timeutils
 
-from keystone_cassandra_token import clock, errors, revocation_ttl
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import revoke, token
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.drivers import base
+from keystone_cassandra_token.drivers.token import provider as token
+from keystone_cassandra_token.drivers.token import revoke
 from tests.contract import sql_oracle
 from tests.fault import faults
 
@@ -176,7 +178,7 @@ class TestTTL:
         yield make
         for db in opened:
             db.close()
-            stores._shared.pop(id(db.conf))
+            base._shared.pop(id(db.conf))
 
     def ttl(self, session, keyspace, user_id):
         """Return for how long the latest event on a user lasts, in s."""

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from keystone.models import revoke_model
 from keystone.revoke.backends import sql as sql_revoke
 
-from keystone_cassandra_token import clock
-from keystone_cassandra_token.drivers import revoke
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers.token import revoke
 from tests.contract import sql_oracle
 
 SECOND = datetime.timedelta(seconds=1)

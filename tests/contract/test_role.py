@@ -13,7 +13,7 @@ from keystone.assignment.role_backends import base, sql_model
 from keystone.assignment.role_backends import sql as sql_role
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token.drivers import role
+from keystone_cassandra_token.drivers.assignment import role
 from tests.contract import sql_oracle
 from tests.fault import faults
 

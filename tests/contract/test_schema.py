@@ -15,16 +15,17 @@ import pytest
 from lab.cassandra import Cluster
 from oslo_config import cfg
 
-from keystone_cassandra_token import errors, revocation_ttl
+from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token import schema as schema_check
+from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.schema import (
     ddl,
     describe,
     files,
     keyspace,
     lease,
-    level,
     migrate,
+    version,
 )
 
 
@@ -289,7 +290,7 @@ def test_a_replica_that_has_no_tables_yet_does_not_end_a_first_run(
     empty: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another migrator has just made them elsewhere."""
-    execute = level.execute
+    execute = version.execute
     failures = [
         errors.StoreUnavailable('1 of 2 required replicas answered'),
     ]
@@ -302,7 +303,7 @@ def test_a_replica_that_has_no_tables_yet_does_not_end_a_first_run(
     with ddl.connected(empty) as connection:
         for text in files.migrations()[0].statements(connection.keyspace):
             ddl.alter(connection, text)
-    monkeypatch.setattr(level, 'execute', fail_once)
+    monkeypatch.setattr(version, 'execute', fail_once)
     assert migrate.apply(empty, report=quiet) == files.latest()
     assert failures == []
 

@@ -19,28 +19,14 @@ from cassandra.auth import PlainTextAuthProvider
 from lab.cassandra import Cluster
 from oslo_config import cfg
 
-from keystone_cassandra_token import (
-    drivers,
-    errors,
-    grants,
-    groups,
-    memberships,
-    repair,
-    revocation_ttl,
-    uniqueness,
-    users,
-)
+from keystone_cassandra_token import drivers, revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks
 from keystone_cassandra_token.cmd import schema as schema_command
 from keystone_cassandra_token.cmd.findings import State
-from keystone_cassandra_token.cql import Statement
-from keystone_cassandra_token.schema import (
-    ddl,
-    describe,
-    level,
-    migrate,
-    nodes,
-)
+from keystone_cassandra_token.db import errors, nodes
+from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.schema import ddl, describe, migrate, version
+from keystone_cassandra_token.tables import reconcile, unique
 
 KEYSPACE = 'roles'
 PASSWORD = secrets.token_hex(16)
@@ -74,9 +60,11 @@ def _statements(thing: Any, depth: int = 2) -> Iterator[Statement]:
 
 
 MODULES = [
-    importlib.import_module(f'{drivers.__name__}.{found.name}')
-    for found in pkgutil.iter_modules(drivers.__path__)
-] + [revocation_ttl, level, users, groups, memberships, grants, repair]
+    importlib.import_module(found.name)
+    for found in pkgutil.walk_packages(
+        drivers.__path__, drivers.__name__ + '.'
+    )
+] + [revocation_ttl, version, reconcile]
 STATEMENTS = sorted(
     {statement for module in MODULES for statement in _statements(module)},
     key=str,
@@ -182,7 +170,7 @@ def test_there_are_statements_of_all_tables() -> None:
         'schema_lock'
     }
     assert any(
-        isinstance(value, uniqueness.Claims)
+        isinstance(value, unique.Claims)
         for module in MODULES
         for value in vars(module).values()
     )

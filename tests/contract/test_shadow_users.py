@@ -17,7 +17,8 @@ from keystone.identity.backends import sql_model
 from keystone.identity.shadow_backends import sql as sql_shadow
 from oslo_utils import fixture as time_fixture
 
-from keystone_cassandra_token.drivers import identity, shadow_users
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import shadow_users
 from tests.contract import emptying, sql_oracle
 from tests.contract.user_tables import MODELS, TABLES
 from tests.fault import faults

@@ -19,8 +19,8 @@ from keystone.models.token_model import TokenModel
 from keystone.token.providers.fernet import core as fernet
 from oslo_utils import timeutils
 
-from keystone_cassandra_token import clock
-from keystone_cassandra_token.drivers import token as tokens
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers.token import provider as tokens
 from tests.fault import faults
 
 FIELDS = (

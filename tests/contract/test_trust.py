@@ -11,7 +11,7 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import clock
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import trust
 from tests.fault import faults
 

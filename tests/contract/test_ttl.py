@@ -10,8 +10,11 @@ from keystone import exception
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
 
-from keystone_cassandra_token import clock, opaque_ids, revocation_ttl
-from keystone_cassandra_token.drivers import revoke, token, trust
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers import trust
+from keystone_cassandra_token.drivers.token import opaque_ids, revoke
+from keystone_cassandra_token.drivers.token import provider as token
 from tests.contract.ttls import LATE, check, columns, ttls
 
 SECOND = datetime.timedelta(seconds=1)

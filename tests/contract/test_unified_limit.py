@@ -12,8 +12,8 @@ from keystone.common import sql
 from keystone.common.driver_hints import Hints
 from keystone.limit.backends import sql as sql_limit
 
-from keystone_cassandra_token.drivers import unified_limit
-from keystone_cassandra_token.limits import (
+from keystone_cassandra_token.drivers.limit import driver as unified_limit
+from keystone_cassandra_token.drivers.limit.limits import (
     BY_PROJECT,
     BY_REGISTERED_LIMIT,
     LIMITS,

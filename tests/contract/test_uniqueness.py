@@ -6,10 +6,11 @@ import uuid
 
 import pytest
 
-from keystone_cassandra_token import clock, errors, uniqueness
-from keystone_cassandra_token.consistency import Operation
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.drivers import trust
-from keystone_cassandra_token.uniqueness import Claims, Taken
+from keystone_cassandra_token.tables import unique
+from keystone_cassandra_token.tables.unique import Claims, Taken
 from tests.fault import faults
 
 
@@ -36,7 +37,7 @@ def later(monkeypatch):
     real = clock.utcnow
 
     def go_on():
-        ahead = uniqueness.STALE_AFTER + datetime.timedelta(seconds=1)
+        ahead = unique.STALE_AFTER + datetime.timedelta(seconds=1)
         monkeypatch.setattr(clock, 'utcnow', lambda: real() + ahead)
 
     return go_on

@@ -9,12 +9,13 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import clock, errors, uniqueness
+from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers import application_credential
 from keystone_cassandra_token.drivers.application_credential import (
     ACCESS_RULES,
     CREDENTIALS,
 )
+from keystone_cassandra_token.tables import unique
 from tests.fault import faults
 
 CREATORS = 16
@@ -30,7 +31,7 @@ def driver(store, conf):
 @pytest.fixture
 def impatient(monkeypatch):
     """Let a claim of a process that died be taken over at once."""
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 def new(**more):

@@ -14,12 +14,20 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import errors, regions
-from keystone_cassandra_token.drivers import catalog
-from keystone_cassandra_token.endpoints import ENDPOINTS, GROUPS, SERVICES
-from keystone_cassandra_token.index import ALL_SHARDS
-from keystone_cassandra_token.project_endpoints import ENDPOINTS_OF, GROUPS_OF
-from keystone_cassandra_token.regions import REGIONS
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.catalog import driver as catalog
+from keystone_cassandra_token.drivers.catalog import regions
+from keystone_cassandra_token.drivers.catalog.endpoints import (
+    ENDPOINTS,
+    GROUPS,
+    SERVICES,
+)
+from keystone_cassandra_token.drivers.catalog.project_endpoints import (
+    ENDPOINTS_OF,
+    GROUPS_OF,
+)
+from keystone_cassandra_token.drivers.catalog.regions import REGIONS
+from keystone_cassandra_token.tables.index import ALL_SHARDS
 from tests.fault import faults
 
 

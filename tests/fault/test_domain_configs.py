@@ -7,8 +7,8 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import errors
-from keystone_cassandra_token.drivers import domain_config
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.resource import domain_config
 from tests.fault import faults
 
 #: Two sets of options, of which no one is in both with one value.

@@ -7,9 +7,12 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import errors
-from keystone_cassandra_token.drivers import endpoint_policy, policy
-from keystone_cassandra_token.drivers.endpoint_policy import ASSOCIATIONS
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers import policy
+from keystone_cassandra_token.drivers.catalog import endpoint_policy
+from keystone_cassandra_token.drivers.catalog.endpoint_policy import (
+    ASSOCIATIONS,
+)
 from keystone_cassandra_token.drivers.policy import POLICIES
 from tests.fault import faults
 

@@ -10,18 +10,15 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import (
-    endpoints,
-    errors,
-    groups,
-    limits,
-    projects,
-    regions,
-    repair,
-    users,
-)
-from keystone_cassandra_token.drivers import credential, federation, role
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers import credential
+from keystone_cassandra_token.drivers.assignment import role
+from keystone_cassandra_token.drivers.catalog import endpoints, regions
 from keystone_cassandra_token.drivers.credential import CREDENTIALS
+from keystone_cassandra_token.drivers.identity import federation, groups, users
+from keystone_cassandra_token.drivers.limit import limits
+from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.tables import reconcile
 from tests.fault import faults
 
 INDEXES = (credential.BY_USER, credential.BY_PROJECT, credential.BY_TYPE)
@@ -388,7 +385,7 @@ def test_a_remnant_of_a_deleted_entity_is_none(
     assert not entity.remove(store, given['id'])
     # Nor does it stop who looks at all of them, or take the id for ever.
     if kind is not None:
-        repair.Repair(store, apply=True).run(kind)
+        reconcile.Repair(store, apply=True).run(kind)
     values = {'enabled': True, 'default_limit': 1}
     new = entity.new(
         given | {name: values.get(name, 'new') for name in entity.always[1:]}

@@ -9,9 +9,18 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import errors, uniqueness, users
-from keystone_cassandra_token.drivers import federation, shadow_users
-from keystone_cassandra_token.drivers.federation import IDPS, MAPPINGS, SPS
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.identity import (
+    federation,
+    shadow_users,
+    users,
+)
+from keystone_cassandra_token.drivers.identity.federation import (
+    IDPS,
+    MAPPINGS,
+    SPS,
+)
+from keystone_cassandra_token.tables import unique
 from tests.contract.damage import Maker
 from tests.fault import faults
 
@@ -27,7 +36,7 @@ def driver(store):
 @pytest.fixture
 def impatient(monkeypatch):
     """Let a claim of a process that died be taken over at once."""
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 def fresh():

@@ -13,8 +13,9 @@ from keystone import exception
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
 
-from keystone_cassandra_token import clock, errors, session
-from keystone_cassandra_token.drivers import revoke, token
+from keystone_cassandra_token.db import clock, errors, session
+from keystone_cassandra_token.drivers.token import provider as token
+from keystone_cassandra_token.drivers.token import revoke
 
 CHILDREN = 4
 #: When the tokens asked about were issued: before all revocations here.

@@ -9,11 +9,12 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import errors, repair
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers import oauth1
 from keystone_cassandra_token.drivers.oauth1 import ACCESS_TOKENS, CONSUMERS
-from keystone_cassandra_token.index import ALL_SHARDS
-from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.tables import reconcile
+from keystone_cassandra_token.tables.index import ALL_SHARDS
 from tests.contract.damage import mend
 from tests.fault import faults
 
@@ -28,7 +29,7 @@ def driver(store):
 @pytest.fixture
 def aged(monkeypatch):
     """Let all that is there when a repair begins be old."""
-    monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
+    monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
 
 
 def fresh():

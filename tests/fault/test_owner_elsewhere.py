@@ -17,18 +17,14 @@ import pytest
 from keystone import exception
 from lab.cassandra import Cluster
 
-from keystone_cassandra_token import (
-    clock,
-    errors,
-    repair,
-    uniqueness,
-    users,
-)
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import identity, trust
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.drivers import base, trust
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import users
 from keystone_cassandra_token.schema import keyspace as keyspaces
 from keystone_cassandra_token.schema import migrate
+from keystone_cassandra_token.tables import reconcile, unique
 from tests.fault import faults
 
 HOUR = datetime.timedelta(hours=1)
@@ -61,11 +57,11 @@ def conf(regions, monkeypatch):
         'local_dc': home.datacenter,
     }.items():
         conf.set_override(name, value, group=options.GROUP)
-    monkeypatch.setattr(stores, '_shared', {})
+    monkeypatch.setattr(base, '_shared', {})
     keyspaces.create_keyspace(conf, report=lambda line: None)
     migrate.apply(conf, report=lambda line: None)
     yield conf
-    stores.shared(conf).close()
+    base.shared(conf).close()
     for name in ('port', 'keyspace', 'local_dc'):
         conf.clear_override(name, group=options.GROUP)
     conf.clear_override('cassandra_node_ips', group='database')
@@ -190,7 +186,7 @@ def write_elsewhere(regions, keyspace, cases):
 def test_a_claim_is_not_taken_from_an_owner_elsewhere(
     conf, regions, monkeypatch
 ):
-    db = stores.shared(conf)
+    db = base.shared(conf)
     cases = [Case(db, kind()) for kind in (Trusts, Users)]
     for case in cases:
         case.claim(case.slow, case.taken)
@@ -199,7 +195,7 @@ def test_a_claim_is_not_taken_from_an_owner_elsewhere(
     write_elsewhere(regions, conf.cassandra.keyspace, cases)
 
     real = clock.utcnow
-    ahead = uniqueness.STALE_AFTER * 2
+    ahead = unique.STALE_AFTER * 2
     monkeypatch.setattr(clock, 'utcnow', lambda: real() + ahead)
     for case in cases:
         kind = case.kind
@@ -238,7 +234,7 @@ def until_back(call, *arguments):
 def run_repair(db):
     """Mend; return what was wrong by table, mended all of it."""
     said = []
-    work = repair.Repair(db, apply=True, problem=said.append)
+    work = reconcile.Repair(db, apply=True, problem=said.append)
     work.run(trust.TRUST_KIND)
     assert not said
     assert not any(counts.left for counts in work.counts.values())
@@ -250,8 +246,8 @@ def run_repair(db):
 
 
 def test_repair_asks_every_region(conf, regions, monkeypatch):
-    monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
-    db = stores.shared(conf)
+    monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
+    db = base.shared(conf)
     # Two trusts in the making: one is there, and only elsewhere.
     case = Case(db, Trusts())
     elsewhere, nowhere = case.taken, case.untold
@@ -274,7 +270,7 @@ def test_repair_asks_every_region(conf, regions, monkeypatch):
         ):
             run_repair(db)
         assert regions.nodes[1].datacenter in refused.value.reason
-        assert sent == [(repair.PROBE,)]
+        assert sent == [(reconcile.PROBE,)]
     finally:
         regions.nodes[1].start()
     found = until_back(run_repair, db)

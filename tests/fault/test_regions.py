@@ -14,10 +14,11 @@ from lab.cassandra import Cluster
 from oslo_utils import timeutils
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import errors
-from keystone_cassandra_token import store as stores
 from keystone_cassandra_token.cmd import cluster_checks
-from keystone_cassandra_token.drivers import revoke, token, trust
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers import base, trust
+from keystone_cassandra_token.drivers.token import provider as token
+from keystone_cassandra_token.drivers.token import revoke
 from keystone_cassandra_token.schema import ddl, migrate
 from keystone_cassandra_token.schema import keyspace as keyspaces
 
@@ -46,11 +47,11 @@ def conf(regions, monkeypatch):
     }.items():
         conf.set_override(name, value, group=options.GROUP)
     # A store of this test alone, with its options.
-    monkeypatch.setattr(stores, '_shared', {})
+    monkeypatch.setattr(base, '_shared', {})
     keyspaces.create_keyspace(conf, report=lambda line: None)
     migrate.apply(conf, report=lambda line: None)
     yield conf
-    stores.shared(conf).close()
+    base.shared(conf).close()
     for opt in options.cassandra_opts:
         conf.clear_override(opt.dest, group=options.GROUP)
     conf.clear_override('cassandra_node_ips', group='database')

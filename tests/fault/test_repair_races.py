@@ -10,22 +10,18 @@ import uuid
 
 import pytest
 
-from keystone_cassandra_token import (
-    clock,
-    grants,
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers import application_credential, credential
+from keystone_cassandra_token.drivers.assignment import grants
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import (
     groups,
+    id_mapping,
     memberships,
-    projects,
-    repair,
-    uniqueness,
     users,
 )
-from keystone_cassandra_token.drivers import (
-    application_credential,
-    credential,
-    id_mapping,
-    identity,
-)
+from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.tables import reconcile, unique
 from tests.contract import damage
 from tests.contract.damage import KINDS, case_of, mend
 from tests.fault import faults
@@ -59,8 +55,8 @@ def cheap_hashes(conf):
 @pytest.fixture
 def aged(monkeypatch):
     """Let all that is there when a run begins be old."""
-    monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 class Meanwhile:
@@ -285,7 +281,7 @@ def test_renamed_after_its_claim_was_looked_after(store, tables, monkeypatch):
         lambda: rename(key['id'], {'name': 'new'}),
     )
     with server:
-        monkeypatch.setattr(repair, 'YOUNG', clock.utcnow() - marker)
+        monkeypatch.setattr(reconcile, 'YOUNG', clock.utcnow() - marker)
         mending = Meanwhile(
             store, names.claims.set_held, lambda: mend(store, case.kind)
         )
@@ -312,7 +308,7 @@ class TestServersAtWork:
     }
 
     def since(self, monkeypatch, marker):
-        monkeypatch.setattr(repair, 'YOUNG', clock.utcnow() - marker)
+        monkeypatch.setattr(reconcile, 'YOUNG', clock.utcnow() - marker)
 
     @pytest.mark.parametrize('maker', TARGETS)
     def test_creation(self, store, tables, monkeypatch, maker):
@@ -325,7 +321,7 @@ class TestServersAtWork:
             assert tables.rows(case.links[0].table)
             assert mend(store, case.kind)[case.links[0].table] == {'young': 1}
         assert len(tables.rows(case.table)) == 1
-        monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
+        monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
         assert mend(store, case.kind) == {}
 
     @pytest.mark.parametrize('name', ['update_user', 'delete_user'])
@@ -342,7 +338,7 @@ class TestServersAtWork:
             self.since(monkeypatch, marker)
             found = mend(store, case.kind)
             assert not any('mended' in counts for counts in found.values())
-        monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
+        monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
         assert mend(store, case.kind) == {}
         assert len(tables.rows('user_claim')) == len(arguments)
         assert len(tables.rows('user_by_domain')) == len(arguments)
@@ -368,7 +364,7 @@ class TestServersAtWork:
         ):
             self.since(monkeypatch, marker)
             assert not mend(store, case.kind).get('mended')
-        monkeypatch.setattr(repair, 'YOUNG', datetime.timedelta(0))
+        monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
         assert mend(store, case.kind) == {}
         assert len(tables.rows('membership_by_group')) == (not leaves)
 

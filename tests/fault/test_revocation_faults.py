@@ -11,10 +11,11 @@ import pytest
 from keystone.models import revoke_model
 from oslo_config import cfg
 
-from keystone_cassandra_token import clock, errors, revocation_ttl
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import revoke
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.drivers import base
+from keystone_cassandra_token.drivers.token import revoke
 from tests.fault import faults
 
 SECOND = datetime.timedelta(seconds=1)
@@ -169,8 +170,8 @@ class TestRaising:
         other.set_override('allow_expired_window', 0, 'token')
         other.set_override('expiration_buffer', 0, 'revoke')
         yield other
-        stores.shared(other).close()
-        stores._shared.pop(id(other))
+        base.shared(other).close()
+        base._shared.pop(id(other))
 
     @pytest.fixture
     def short(self, short_conf, monkeypatch):

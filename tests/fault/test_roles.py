@@ -9,9 +9,10 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import errors, uniqueness
-from keystone_cassandra_token.drivers import role
-from keystone_cassandra_token.drivers.role import ROLES
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.assignment import role
+from keystone_cassandra_token.drivers.assignment.role import ROLES
+from keystone_cassandra_token.tables import unique
 from tests.fault import faults
 
 CREATORS = 16
@@ -25,7 +26,7 @@ def driver(store):
 @pytest.fixture
 def impatient(monkeypatch):
     """Let a claim of a process that died be taken over at once."""
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 def new(**more):

@@ -20,9 +20,11 @@ from keystone import exception
 from lab.cassandra import Cluster
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token import errors, session
-from keystone_cassandra_token import store as stores
-from keystone_cassandra_token.drivers import identity
+from keystone_cassandra_token.db import errors, session
+from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.drivers import base
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity.users import USERS
 from keystone_cassandra_token.schema import (
     ddl,
     describe,
@@ -30,8 +32,6 @@ from keystone_cassandra_token.schema import (
     lease,
     migrate,
 )
-from keystone_cassandra_token.session import Connection
-from keystone_cassandra_token.users import USERS
 from tests.conftest import FORGETFUL, point_at
 from tests.fault import at_once, faults
 
@@ -146,11 +146,11 @@ def driver(
     keystone.conf.configure()
     options.register_opts(conf)
     conf([], project='keystone', default_config_files=[])
-    monkeypatch.setattr(stores, '_shared', {})
+    monkeypatch.setattr(base, '_shared', {})
     point_at(conf, cluster, first_runs.keyspace)
     migrate.apply(conf, report=lambda line: None)  # what is missing yet
     yield identity.Identity()
-    stores.shared(conf).close()
+    base.shared(conf).close()
 
 
 def create(start: Any, results: Any, domain_id: str, nodes: list[str]) -> None:

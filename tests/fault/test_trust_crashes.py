@@ -11,8 +11,9 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import clock, errors, uniqueness
+from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers import trust
+from keystone_cassandra_token.tables import unique
 from tests.fault import faults
 
 MINUTE = datetime.timedelta(minutes=1)
@@ -22,7 +23,7 @@ FAR = datetime.timedelta(days=400)
 @pytest.fixture
 def driver(store, monkeypatch):
     # A claim of a process that died can be taken over after a minute.
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
     return trust.Trust()
 
 
@@ -235,7 +236,7 @@ class TestSlowCreator:
 
         def go_on():
             monkeypatch.setattr(
-                clock, 'utcnow', lambda: real() + 2 * uniqueness.STALE_AFTER
+                clock, 'utcnow', lambda: real() + 2 * unique.STALE_AFTER
             )
 
         return go_on

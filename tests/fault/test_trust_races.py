@@ -10,7 +10,7 @@ import uuid
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import clock, errors
+from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers import trust
 from tests.fault import faults
 

@@ -10,9 +10,13 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import errors, uniqueness
-from keystone_cassandra_token.drivers import unified_limit
-from keystone_cassandra_token.limits import LIMITS, REGISTERED_LIMITS
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.drivers.limit import driver as unified_limit
+from keystone_cassandra_token.drivers.limit.limits import (
+    LIMITS,
+    REGISTERED_LIMITS,
+)
+from keystone_cassandra_token.tables import unique
 from tests.fault import faults
 
 SEVERAL = 3
@@ -28,7 +32,7 @@ def driver(store):
 def impatient(monkeypatch):
     """Let what a process that died has left be taken over at once."""
     at_once = datetime.timedelta(0)
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', at_once)
+    monkeypatch.setattr(unique, 'STALE_AFTER', at_once)
     monkeypatch.setattr(unified_limit, '_CLOSED', at_once)
 
 

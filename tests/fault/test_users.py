@@ -12,21 +12,24 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token import (
-    clock,
-    errors,
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import (
     groups,
     memberships,
-    uniqueness,
+    shadow_users,
 )
-from keystone_cassandra_token import users as rows
-from keystone_cassandra_token.drivers import identity, shadow_users
-from keystone_cassandra_token.users import FEDERATED_NAMES, USERS
+from keystone_cassandra_token.drivers.identity import users as rows
+from keystone_cassandra_token.drivers.identity.users import (
+    FEDERATED_NAMES,
+    USERS,
+)
+from keystone_cassandra_token.tables import unique
 from tests.fault import at_once, faults
 
 ATTACKERS = 8
 ALLOWED = 5
-AGE = uniqueness.STALE_AFTER
+AGE = unique.STALE_AFTER
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def driver(store, conf):
 @pytest.fixture
 def impatient(monkeypatch):
     """Let a claim of a process that died be taken over at once."""
-    monkeypatch.setattr(uniqueness, 'STALE_AFTER', datetime.timedelta(0))
+    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 @pytest.fixture
@@ -462,7 +465,7 @@ def test_a_refused_rename_keeps_the_name(driver, store):
         driver.update_user(made['id'], {'name': other['name']})
     for each in (made, other):
         assert named(driver, each['domain_id'], each['name']) == each['id']
-        assert claim(store, each) == (each['id'], uniqueness.HELD)
+        assert claim(store, each) == (each['id'], unique.HELD)
 
 
 def test_of_two_passwords_at_once_both_are_in_the_history(
@@ -511,7 +514,7 @@ class TestTakeOver:
 
         def check(made, *others):
             domain_id = made['domain_id']
-            assert claim(store, made) == (made['id'], uniqueness.HELD)
+            assert claim(store, made) == (made['id'], unique.HELD)
             assert named(driver, domain_id, made['name']) == made['id']
             assert rows.BY_DOMAIN.ids(store, domain_id) == [made['id']]
             assert driver.authenticate(made['id'], 'right')
@@ -583,7 +586,7 @@ class TestTakeOver:
                 create(driver, again(made))
         assert isinstance(late.said, exception.Conflict)
         for each in (made, other):
-            assert claim(store, each) == (each['id'], uniqueness.HELD)
+            assert claim(store, each) == (each['id'], unique.HELD)
             assert named(driver, each['domain_id'], each['name']) == each['id']
 
 

@@ -13,7 +13,7 @@ from cassandra import cqltypes
 from cassandra.protocol import ColumnMetadata
 from cassandra.query import PreparedStatement
 
-from keystone_cassandra_token.cql import Statement
+from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.schema import files
 
 _CREATE = re.compile(

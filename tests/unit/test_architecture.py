@@ -25,41 +25,8 @@ PACKAGE = Path(keystone_cassandra_token.__file__).parent
 ROOT = PACKAGE.parent
 NAME = PACKAGE.name
 
-#: The layers that may know cassandra-driver.
-DRIVER_USERS = ('session', 'store', 'errors', 'schema', 'cmd')
-
-#: What a module of ``drivers`` may take from the package.
-DRIVER_LAYERS = {
-    'clock',
-    'consistency',
-    'cql',
-    'endpoints',
-    'entity',
-    'errors',
-    'federated_users',
-    'extras',
-    'grants',
-    'groups',
-    'index',
-    'kinds',
-    'lengths',
-    'limits',
-    'listing',
-    'memberships',
-    'named',
-    'opaque_ids',
-    'pages',
-    'project_endpoints',
-    'projects',
-    'recent',
-    'regions',
-    'resource_options',
-    'revocation_ttl',
-    'rows',
-    'store',
-    'uniqueness',
-    'users',
-}
+#: The only packages that may know cassandra-driver.
+DRIVER_USERS = ('db', 'schema')
 
 LEVELS = re.compile(
     r'\b((LOCAL|EACH)_QUORUM|QUORUM|(LOCAL_)?ONE|TWO|THREE|(LOCAL_)?SERIAL)\b'
@@ -126,31 +93,71 @@ def in_layer(name: str, layers: tuple[str, ...]) -> bool:
     return name.split('.')[0] in layers
 
 
+def room(name: str) -> str:
+    """Return the package, or the module beside them, that a module is in."""
+    return name.split('.')[0]
+
+
+def area(name: str) -> str:
+    """Return the area of drivers that a module is in; '' for no area."""
+    _, _, rest = name.partition('drivers.')
+    return rest.split('.')[0]
+
+
+def rooms(name: str) -> set[str]:
+    return {room(other) for other in own(name)}
+
+
+IN_DB = [name for name in SOURCES if room(name) == 'db']
+ON_DB = [name for name in SOURCES if room(name) in ('schema', 'tables')]
+
+
 @pytest.mark.parametrize('name', SOURCES)
 def test_only_the_lower_layers_know_the_driver(name: str) -> None:
     knows = any(
         full.split('.')[0] == 'cassandra' for full in imported(tree(name))
     )
-    assert not knows or in_layer(name, DRIVER_USERS)
+    assert not knows or room(name) in DRIVER_USERS
 
 
 def test_the_lower_layers_do_know_the_driver() -> None:
     # Else the test above looks for the wrong thing.
-    for name in ('session', 'store', 'errors'):
+    for name in ('db.session', 'db.store', 'db.errors', 'schema.ddl'):
         assert any(
             full.split('.')[0] == 'cassandra' for full in imported(tree(name))
         )
 
 
+@pytest.mark.parametrize('name', IN_DB)
+def test_db_imports_conf_alone(name: str) -> None:
+    assert rooms(name) <= {'db', 'conf'}
+
+
+@pytest.mark.parametrize('name', ON_DB)
+def test_schema_and_tables_import_db(name: str) -> None:
+    assert rooms(name) <= {room(name), 'db', 'conf'}
+
+
 @pytest.mark.parametrize('name', DRIVERS)
-def test_a_driver_uses_the_shared_layers_alone(name: str) -> None:
-    assert own(name) <= DRIVER_LAYERS
+def test_no_area_of_drivers_imports_another(name: str) -> None:
+    areas = {area(other) for other in own(name)} - {'', 'base'}
+    assert areas <= {area(name)}
 
 
-@pytest.mark.parametrize('name', SOURCES)
-def test_nobody_imports_a_driver(name: str) -> None:
-    if not in_layer(name, ('cmd',)):
-        assert not any(other.startswith('drivers') for other in own(name))
+def test_arrows_go_one_way() -> None:
+    """conf, db, {schema, tables}, compat, drivers, {healthcheck, cmd}."""
+    floors = [
+        {'conf'},
+        {'db'},
+        {'schema', 'tables'},
+        {'compat', 'revocation_ttl'},
+        {'drivers'},
+        {'healthcheck', 'cmd'},
+    ]
+    for name in filter(None, SOURCES):
+        (floor,) = (i for i, those in enumerate(floors) if room(name) in those)
+        below = set().union({room(name)}, *floors[:floor])
+        assert rooms(name) <= below, name
 
 
 def test_imports_have_no_circle() -> None:
@@ -285,13 +292,25 @@ def test_an_entry_point_loads(group, name, target) -> None:
     assert callable(loaded(target))
 
 
+def is_driver(name: str) -> bool:
+    """Return whether a module has a class that Keystone can load."""
+    return name != 'drivers.base' and any(
+        isinstance(node, ast.ClassDef)
+        and any(
+            isinstance(base, ast.Name) and base.id == 'Driver'
+            for base in node.bases
+        )
+        for node in tree(name).body
+    )
+
+
 def test_every_driver_is_an_entry_point() -> None:
     named = {
         target.partition(':')[0].removeprefix(NAME + '.')
         for group, _, target in entry_points()
         if group.startswith('keystone.')
     }
-    assert named == set(DRIVERS)
+    assert named == {name for name in DRIVERS if is_driver(name)}
 
 
 CLASSES = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystone_cassandra_token import clock
+from keystone_cassandra_token.db import clock
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, 0, 250000)
 SECOND = datetime.timedelta(seconds=1)

@@ -14,9 +14,9 @@ import command
 import pytest
 from lab import ports
 
-from keystone_cassandra_token import repair as engine
 from keystone_cassandra_token.cmd import progress, repair
-from keystone_cassandra_token.kinds import Kind
+from keystone_cassandra_token.tables import reconcile as engine
+from keystone_cassandra_token.tables.derived import Kind
 
 from . import ddl
 

@@ -128,7 +128,7 @@ def test_importing_registers_nothing() -> None:
     code = (
         'import keystone.conf\n'
         'import keystone_cassandra_token.conf\n'
-        'import keystone_cassandra_token.drivers.token\n'
+        'import keystone_cassandra_token.drivers.token.provider\n'
         "assert 'cassandra' not in keystone.conf.CONF\n"
         "assert 'database' not in keystone.conf.CONF\n"
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.consistency import (
+from keystone_cassandra_token.db.consistency import (
     CONDITIONAL,
     Level,
     Operation,

@@ -7,8 +7,8 @@ import dataclasses
 
 import pytest
 
-from keystone_cassandra_token import cql
-from keystone_cassandra_token.consistency import CONDITIONAL, Operation
+from keystone_cassandra_token.db import cql
+from keystone_cassandra_token.db.consistency import CONDITIONAL, Operation
 
 
 @pytest.mark.parametrize(

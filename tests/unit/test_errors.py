@@ -17,7 +17,7 @@ from cassandra.connection import (
 )
 from keystone import exception
 
-from keystone_cassandra_token import errors
+from keystone_cassandra_token.db import errors
 
 #: Stands for a bound value that a server quotes.
 SECRET = 'kc1_c2VjcmV0'

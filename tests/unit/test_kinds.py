@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from keystone_cassandra_token import projects
+from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers import credential
-from keystone_cassandra_token.entity import Entity
-from keystone_cassandra_token.index import Index, Indexes
-from keystone_cassandra_token.kinds import Kind
-from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
 
 
 def test_it_reads_what_decides_what_follows() -> None:

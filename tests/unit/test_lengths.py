@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import lengths
+from keystone_cassandra_token.compat import lengths
 
 LIMITS = {'id': 4}
 

@@ -14,7 +14,7 @@ from keystone.common import sql
 from keystone.common.driver_hints import Hints
 from sqlalchemy import orm
 
-from keystone_cassandra_token import listing
+from keystone_cassandra_token.compat import listing
 
 ATTRIBUTES = ('id', 'name', 'note', 'enabled')
 

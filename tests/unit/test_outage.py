@@ -9,7 +9,7 @@ import threading
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token import errors, outage
+from keystone_cassandra_token.db import errors, outage
 
 KEYSTONE = 'keystone.server.flask.application'
 OURS = outage.__name__

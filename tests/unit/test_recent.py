@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a process remembers."""
 
-from keystone_cassandra_token.recent import Recent
+from keystone_cassandra_token.tables.recent import Recent
 
 
 def test_the_last_value_is_remembered() -> None:

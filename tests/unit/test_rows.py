@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystone_cassandra_token.rows import (
+from keystone_cassandra_token.db.rows import (
     Row,
     json_map,
     json_text,

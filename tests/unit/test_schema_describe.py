@@ -9,8 +9,8 @@ import pkgutil
 import pytest
 
 from keystone_cassandra_token import drivers
-from keystone_cassandra_token.cql import Statement
-from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.schema import describe
 
 from . import ddl
@@ -18,8 +18,10 @@ from . import ddl
 CURRENT = describe.parse(describe.packaged())
 
 MODULES = [
-    importlib.import_module(f'{drivers.__name__}.{found.name}')
-    for found in pkgutil.iter_modules(drivers.__path__)
+    importlib.import_module(found.name)
+    for found in pkgutil.walk_packages(
+        drivers.__path__, drivers.__name__ + '.'
+    )
 ] + [importlib.import_module('keystone_cassandra_token.revocation_ttl')]
 
 #: (module, row, its name, statement that reads or writes it)

@@ -79,7 +79,7 @@ def test_a_statement_ends_before_its_lease() -> None:
 
 
 def test_bookkeeping_is_agreed_on_everywhere(make_conf) -> None:
-    from keystone_cassandra_token.consistency import Policy
+    from keystone_cassandra_token.db.consistency import Policy
 
     policy = Policy(
         make_conf(

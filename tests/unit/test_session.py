@@ -23,8 +23,8 @@ from cassandra.metadata import (
 )
 from cassandra.query import BatchStatement, SimpleStatement
 
-from keystone_cassandra_token import errors, session
 from keystone_cassandra_token.conf import ConfigurationError
+from keystone_cassandra_token.db import errors, session
 
 NONE, RETRY, NEXT = (
     session.RetryPolicy.RETHROW,
@@ -385,7 +385,8 @@ def run(script: str) -> str:
 FORK = """
     import os, sys, threading
     from oslo_config import cfg
-    from keystone_cassandra_token import conf as options, errors, session
+    from keystone_cassandra_token import conf as options
+    from keystone_cassandra_token.db import errors, session
 
     conf = cfg.ConfigOpts()
     options.register_opts(conf)
@@ -451,9 +452,10 @@ IMPORT = """
     assert 'cassandra' not in CONF._groups
     assert 'cassandra' not in cfg.CONF._groups
     import cassandra.cluster
-    from keystone_cassandra_token import session, store
+    from keystone_cassandra_token.db import session
+    from keystone_cassandra_token.drivers import base
     assert not list(session._OPEN)
-    assert not store._shared
+    assert not base._shared
     print('quiet')
 """
 
@@ -465,12 +467,12 @@ def test_nothing_is_opened_or_registered_at_import() -> None:
 DRIVER = """
     import importlib, threading
     import keystone.conf
-    from keystone_cassandra_token import store
-    from keystone_cassandra_token.drivers import revoke, token, trust
+    from keystone_cassandra_token.drivers import trust
+    from keystone_cassandra_token.drivers.token import provider, revoke
 
     keystone.conf.configure()
     keystone.conf.CONF([], project='keystone', default_config_files=[])
-    drivers = [revoke.Revoke(), token.Provider(), trust.Trust()]
+    drivers = [revoke.Revoke(), provider.Provider(), trust.Trust()]
     assert threading.active_count() == 1, threading.enumerate()
     assert len({driver.db for driver in drivers}) == 1
     assert drivers[0].db._sessions._current is None

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 import keystone_cassandra_token as package
-from keystone_cassandra_token.consistency import CONDITIONAL, Operation
-from keystone_cassandra_token.cql import Statement
+from keystone_cassandra_token.db.consistency import CONDITIONAL, Operation
+from keystone_cassandra_token.db.cql import Statement
 
 from . import ddl
 
@@ -147,16 +147,16 @@ def parsed(name: str) -> Parsed:
 
 def test_the_sweep_sees_statements_wherever_they_are() -> None:
     assert {
-        'drivers.token.GET',
+        'drivers.token.provider.GET',
         'drivers.trust.CLAIMS.take_over_expiring',
         'drivers.trust.BY_TRUSTEE.insert_expiring',
         'drivers.trust.BY_TRUSTEE.delete_older',
         'drivers.trust.CLAIMS.free_pending',
         'drivers.trust.TRUST_KIND.find_everywhere',
         'drivers.application_credential.ACCESS_RULE_KIND.all',
-        'drivers.revoke.REVOKE',
+        'drivers.token.revoke.REVOKE',
         'revocation_ttl.RAISE',
-        'schema.level.LEVELS',
+        'schema.version.LEVELS',
         'schema.lease.RENEW',
     } <= STATEMENTS.keys()
     assert {s.table for s in STATEMENTS.values()} == ddl.tables().keys()
@@ -341,7 +341,7 @@ def test_repair_writes_no_entity() -> None:
 
 
 def test_a_revocation_has_the_timestamp_of_its_value() -> None:
-    revoke = STATEMENTS['drivers.revoke.REVOKE']
+    revoke = STATEMENTS['drivers.token.revoke.REVOKE']
     assert revoke.cql.endswith('USING TTL :ttl AND TIMESTAMP :issued_before')
 
 

@@ -10,9 +10,11 @@ import pytest
 from cassandra import ConsistencyLevel
 from cassandra.query import UNSET_VALUE
 
-from keystone_cassandra_token import clock, consistency, cql, session, store
-from keystone_cassandra_token.drivers import revoke, token, trust
-from keystone_cassandra_token.rows import Row
+from keystone_cassandra_token.db import clock, consistency, cql, session, store
+from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.drivers import base, trust
+from keystone_cassandra_token.drivers.token import provider as token
+from keystone_cassandra_token.drivers.token import revoke
 
 from . import ddl
 
@@ -266,5 +268,5 @@ def test_an_outcome_is_true_if_applied(applied) -> None:
 
 def test_one_store_for_one_configuration(make_conf) -> None:
     one, other = make_conf(), make_conf()
-    assert store.shared(one) is store.shared(one)
-    assert store.shared(one) is not store.shared(other)
+    assert base.shared(one) is base.shared(one)
+    assert base.shared(one) is not base.shared(other)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from keystone_cassandra_token.consistency import Operation
-from keystone_cassandra_token.cql import Statement
-from keystone_cassandra_token.uniqueness import Claims, Taken
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.tables.unique import Claims, Taken
 
 OPERATIONS = {
     Operation.CLAIM: Operation.CLAIM_READ,

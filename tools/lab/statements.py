@@ -129,7 +129,7 @@ def read(path: Path) -> list[list[Sent]]:
 def _watch_cassandra(request: _Request) -> None:
     import cassandra.cluster
 
-    from keystone_cassandra_token import session
+    from keystone_cassandra_token.db import session
 
     future = cassandra.cluster.ResponseFuture
     connect, result = session.connect, future.result

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from keystoneauth1 import exceptions
 
-from keystone_cassandra_token import clock
+from keystone_cassandra_token.db import clock
 from lab.client import ADMIN_SCOPE, Client, credentials, openstack
 from lab.narration import Narrator, Unexpected
 from lab.people import People, soon

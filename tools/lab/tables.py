@@ -10,7 +10,7 @@ from typing import Any
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.session import connect
+from keystone_cassandra_token.db.session import connect
 
 #: Tables whose rows expire by themselves.
 EXPIRING = (

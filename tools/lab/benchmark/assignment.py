@@ -20,9 +20,12 @@ from keystone.resource.backends import sql as sql_resource
 from keystone.resource.backends import sql_model
 from keystone.resource.backends.base import NULL_DOMAIN_ID
 
-from keystone_cassandra_token import clock, grants, projects
-from keystone_cassandra_token.drivers import assignment, resource
-from keystone_cassandra_token.index import shard_of
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers.assignment import driver as assignment
+from keystone_cassandra_token.drivers.assignment import grants
+from keystone_cassandra_token.drivers.resource import driver as resource
+from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.tables.index import shard_of
 from lab.benchmark import fill, stage, systems
 from lab.benchmark.clients import Pool
 from lab.benchmark.measure import Measurements, Series

@@ -11,11 +11,11 @@ import cassandra.concurrent
 import sqlalchemy
 from keystone.common import sql
 
-from keystone_cassandra_token import clock
-from keystone_cassandra_token.consistency import Operation
-from keystone_cassandra_token.cql import Statement
-from keystone_cassandra_token.named import Named
-from keystone_cassandra_token.store import Store
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables.named import Named
 from lab.benchmark.systems import Systems
 
 _LOADERS = 100  # requests under way

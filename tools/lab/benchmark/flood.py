@@ -15,7 +15,7 @@ import glob
 import os
 import time
 
-from keystone_cassandra_token.drivers import token
+from keystone_cassandra_token.drivers.token import provider as token
 from lab.benchmark.clients import Pool
 from lab.benchmark.stage import flush, make_keyspace, say
 from lab.benchmark.systems import Order, Place, Systems, prepare, run

@@ -24,13 +24,15 @@ from keystone.federation.backends import sql as sql_federation
 from keystone.identity.backends import sql as sql_identity
 from keystone.identity.backends import sql_model
 
-from keystone_cassandra_token import clock, groups, memberships, users
-from keystone_cassandra_token.drivers import (
-    application_credential,
-    credential,
-    identity,
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.drivers import application_credential, credential
+from keystone_cassandra_token.drivers.identity import driver as identity
+from keystone_cassandra_token.drivers.identity import (
+    groups,
+    memberships,
+    users,
 )
-from keystone_cassandra_token.index import SHARDS, shard_of
+from keystone_cassandra_token.tables.index import SHARDS, shard_of
 from lab.benchmark import fill, stage, systems
 from lab.benchmark.clients import Pool
 from lab.benchmark.measure import Measurements, Series

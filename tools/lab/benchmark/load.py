@@ -20,10 +20,11 @@ import sqlalchemy
 from keystone.models import revoke_model
 from keystone.revoke.backends import sql as sql_revoke
 
-from keystone_cassandra_token import errors, revocation_ttl
-from keystone_cassandra_token.cql import Statement
-from keystone_cassandra_token.drivers import revoke
-from keystone_cassandra_token.store import Store
+from keystone_cassandra_token import revocation_ttl
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.token import revoke
 from lab import LabError
 from lab.benchmark import events
 from lab.benchmark.systems import Systems, subjects

@@ -22,8 +22,8 @@ from keystone.revoke.backends import base as revoke_base
 from keystone.revoke.backends import sql as sql_revoke
 from keystone.token.providers.fernet import core as fernet
 
-from keystone_cassandra_token import opaque_ids
-from keystone_cassandra_token.drivers import revoke, token
+from keystone_cassandra_token.drivers.token import opaque_ids, revoke
+from keystone_cassandra_token.drivers.token import provider as token
 from lab import LabError
 from lab.benchmark import events
 from lab.benchmark.clients import wait_until

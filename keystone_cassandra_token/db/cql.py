@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statements: CQL text with its class of operation; no I/O.
+
+A statement is a constant of the module that uses it, made by the constructor
+that is named after its class::
+
+    GET = read(f'SELECT {TRUST} FROM trust WHERE id = :id')
+
+Table names are written bare; the keyspace is put in front of them when the
+statement is prepared (``FROM``, ``INTO``, ``UPDATE``), since the keyspace is
+an option and statements are constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Collection
+
+from keystone_cassandra_token.db.consistency import CONDITIONAL, Operation
+
+_MARKER = re.compile(r'(?<![\w:]):([a-z_][a-z0-9_]*)')
+_TABLE = re.compile(r'\b(FROM|INTO|UPDATE)\s+([a-z_][a-z0-9_]*)')
+_CONDITION = re.compile(r'\bIF\s')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statement:
+    """One CQL statement.
+
+    Compared by identity: two equal texts in two places are two statements.
+
+    :ivar cql: the text with bare table names and named markers.
+    :ivar operation: the class that decides its consistency level.
+    :ivar idempotent: whether sending it twice equals sending it once.
+    :ivar full_scan: whether it reads a whole table.
+    :ivar paged: whether its rows come page by page.  Cassandra reads the
+        partitions that an IN names one after the other then, and side by
+        side otherwise.
+    """
+
+    cql: str
+    operation: Operation
+    idempotent: bool = True
+    full_scan: bool = False
+    paged: bool = True
+
+    def __post_init__(self) -> None:
+        conditional = bool(_CONDITION.search(self.cql))
+        if conditional != (self.operation in CONDITIONAL):
+            raise ValueError(
+                'a conditional statement is a claim or a mutate, and the'
+                f' other way round: {self.cql}'
+            )
+
+    @functools.cached_property
+    def binds(self) -> frozenset[str]:
+        """Names of the markers."""
+        return frozenset(_MARKER.findall(self.cql))
+
+    @functools.cached_property
+    def table(self) -> str:
+        """The table it reads or writes."""
+        found = _TABLE.search(self.cql)
+        if found is None:
+            raise ValueError(f'no table in: {self.cql}')
+        return found[2]
+
+    @functools.cached_property
+    def verb(self) -> str:
+        """``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``."""
+        return self.cql.split(None, 1)[0]
+
+    def text(self, keyspace: str) -> str:
+        """Return the CQL with fully qualified table names."""
+        # Quoted, since "token" is a word of CQL.
+        return _TABLE.sub(rf'\1 {keyspace}."\2"', self.cql)
+
+    def check(self, names: Collection[str]) -> None:
+        """Check that ``names`` are exactly the markers.
+
+        The Python driver turns a missing name into "unset" and ignores one
+        too many, so that a typo would be lost data.
+
+        :raises TypeError: if not.
+        """
+        if self.binds != set(names):
+            wrong = sorted(self.binds.symmetric_difference(names))
+            raise TypeError(f'{", ".join(wrong)} do not fit: {self.cql}')
+
+    def expiring(self) -> Statement:
+        """Return this INSERT with ``USING TTL :ttl``."""
+        if self.verb != 'INSERT' or 'USING' in self.cql:
+            raise ValueError(f'cannot add a TTL to: {self.cql}')
+        return dataclasses.replace(self, cql=f'{self.cql} USING TTL :ttl')
+
+    def unpaged(self) -> Statement:
+        """Return this read of several partitions with few rows."""
+        if ' IN :' not in self.cql:
+            raise ValueError(f'one partition, or all: {self.cql}')
+        return dataclasses.replace(self, paged=False)
+
+    def __str__(self) -> str:
+        return self.cql
+
+
+def token_read(cql: str) -> Statement:
+    """Return a read of a token or receipt."""
+    return Statement(cql, Operation.TOKEN_READ)
+
+
+def token_write(cql: str) -> Statement:
+    """Return a write of a token or receipt."""
+    return Statement(cql, Operation.TOKEN_WRITE)
+
+
+def revocation_read(cql: str) -> Statement:
+    """Return a read of revocations."""
+    return Statement(cql, Operation.REVOCATION_READ)
+
+
+def revocation_write(cql: str) -> Statement:
+    """Return a write of a revocation."""
+    return Statement(cql, Operation.REVOCATION_WRITE)
+
+
+def read(cql: str) -> Statement:
+    """Return a read of known partitions."""
+    return Statement(cql, Operation.READ)
+
+
+def scan(cql: str) -> Statement:
+    """Return a read of a whole table; say why beside it."""
+    return Statement(cql, Operation.READ, full_scan=True)
+
+
+def write(cql: str) -> Statement:
+    """Return a plain write."""
+    return Statement(cql, Operation.WRITE)
+
+
+def claim(cql: str) -> Statement:
+    """Return a conditional write agreed on in the whole deployment."""
+    return Statement(cql, Operation.CLAIM, idempotent=False)
+
+
+def claim_read(cql: str) -> Statement:
+    """Return a read that settles what claims did."""
+    return Statement(cql, Operation.CLAIM_READ)
+
+
+def mutate(cql: str) -> Statement:
+    """Return a conditional change of one entity."""
+    return Statement(cql, Operation.MUTATE, idempotent=False)
+
+
+def mutate_read(cql: str) -> Statement:
+    """Return a read that settles what conditional changes did."""
+    return Statement(cql, Operation.MUTATE_READ)
+
+
+def escalated_read(cql: str) -> Statement:
+    """Return a read that sees what any region acknowledged."""
+    return Statement(cql, Operation.ESCALATED_READ)
+
+
+def schema_change(cql: str) -> Statement:
+    """Return a conditional write of the schema tool's bookkeeping."""
+    return Statement(cql, Operation.SCHEMA, idempotent=False)
+
+
+def schema_read(cql: str) -> Statement:
+    """Return a read that settles what schema changes did."""
+    return Statement(cql, Operation.SCHEMA_READ)

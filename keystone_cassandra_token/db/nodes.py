@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts about the nodes and the driver, one node at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import time
+from typing import Any
+
+import cassandra
+import cassandra.cluster
+import cassandra.policies
+import cassandra.query
+
+from keystone_cassandra_token.db.session import Connection
+
+_PROFILE = 'any_node'
+
+#: Times that a node is asked for its time; the quickest answer counts.
+_SAMPLES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Driver:
+    """How the Python driver is built here.
+
+    :ivar event_loop: module of its event loop.
+    :ivar missing: compiled modules that it lacks.
+    """
+
+    version: str
+    event_loop: str
+    missing: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One node of the cluster.
+
+    :ivar version: release of Cassandra, such as ``5.0.5``; empty if it is
+        not known.
+    """
+
+    address: str
+    datacenter: str
+    version: str
+    up: bool
+    host: Any = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skew:
+    """How far a node's clock is ahead of this machine's.
+
+    :ivar seconds: negative if it is behind.
+    :ivar error: the most by which this may be wrong, in seconds.
+    """
+
+    seconds: float
+    error: float
+
+
+def driver() -> Driver:
+    """Return how the Python driver is built here."""
+    return Driver(
+        version=cassandra.__version__,
+        event_loop=cassandra.cluster.Cluster.connection_class.__module__,
+        missing=tuple(
+            name
+            for name in ('cassandra.row_parser', 'cassandra.cmurmur3')
+            if importlib.util.find_spec(name) is None
+        ),
+    )
+
+
+def nodes(connection: Connection) -> list[Node]:
+    """Return all nodes, of all datacenters, by address."""
+    return sorted(
+        (
+            Node(
+                address=str(host.address),
+                datacenter=str(host.datacenter),
+                version=str(host.release_version or ''),
+                up=host.is_up is not False,
+                host=host,
+            )
+            for host in connection.cluster.metadata.all_hosts()
+        ),
+        key=lambda node: (node.datacenter, node.address),
+    )
+
+
+def reach_all(connection: Connection) -> None:
+    """Open connections to the nodes of other datacenters as well."""
+    with contextlib.suppress(cassandra.OperationTimedOut):
+        # What is not open in time fails when it is asked.
+        connection.cluster.add_execution_profile(
+            _PROFILE,
+            cassandra.cluster.ExecutionProfile(
+                load_balancing_policy=cassandra.policies.RoundRobinPolicy(),
+                retry_policy=cassandra.policies.FallthroughRetryPolicy(),
+                row_factory=cassandra.query.dict_factory,
+                request_timeout=5.0,
+            ),
+        )
+
+
+def ask(
+    connection: Connection, node: Node, cql: str, *values: Any
+) -> list[dict[str, Any]]:
+    """Run a read on one node; :func:`reach_all` comes before.
+
+    :raises cassandra.cluster.NoHostAvailable: if it cannot be reached.
+    """
+    return list(
+        connection.session.execute(
+            cql, values or None, execution_profile=_PROFILE, host=node.host
+        )
+    )
+
+
+def skew(connection: Connection, node: Node) -> Skew:
+    """Return how far a node's clock is ahead of this machine's."""
+    best: Skew | None = None
+    for _ in range(_SAMPLES):
+        began, sent = time.monotonic(), time.time()
+        row = ask(
+            connection,
+            node,
+            'SELECT toUnixTimestamp(now()) AS millis FROM system.local',
+        )[0]
+        took = time.monotonic() - began
+        # The node read its clock at some time in between, and cut the rest
+        # of a millisecond off.
+        ahead = row['millis'] / 1000 + 0.0005 - (sent + took / 2)
+        found = Skew(ahead, took / 2 + 0.0005)
+        if best is None or found.error < best.error:
+            best = found
+    assert best is not None  # noqa: S101 (there is at least one sample)
+    return best
+
+
+def setting(connection: Connection, node: Node, *names: str) -> str | None:
+    """Return the first of a node's settings that is set.
+
+    None if its configuration file names none: Cassandra's default holds.
+
+    :raises cassandra.Unauthorized: if the role may not read them.
+    """
+    for name in names:
+        for row in ask(
+            connection,
+            node,
+            'SELECT value FROM system_views.settings WHERE name = %s',
+            name,
+        ):
+            if row['value'] not in (None, '', 'null'):
+                return str(row['value'])
+    return None
+
+
+def system_property(
+    connection: Connection, node: Node, name: str
+) -> str | None:
+    """Return a system property of a node's Java machine, or None.
+
+    :raises cassandra.Unauthorized: if the role may not read them.
+    """
+    for row in ask(
+        connection,
+        node,
+        'SELECT value FROM system_views.system_properties WHERE name = %s',
+        name,
+    ):
+        return str(row['value']) if row['value'] is not None else None
+    return None

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: few verbs over statements, and the only caller of ``execute``.
+
+It alone knows profiles, levels, time-outs, logging (CQL text, never values)
+and the translation of errors, so that a driver is statements and thin
+methods.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import cassandra.cluster
+import cassandra.query
+from oslo_config import cfg
+from oslo_log import log
+
+from keystone_cassandra_token.db import (
+    clock,
+    consistency,
+    errors,
+    outage,
+    session,
+)
+from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.rows import Row
+
+LOG = log.getLogger(__name__)
+
+UNSET = cassandra.query.UNSET_VALUE
+
+#: In an UPDATE: leave this column as it is.
+KEEP = UNSET
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a conditional write did; use it.
+
+    :ivar applied: whether the condition held.
+    :ivar row: otherwise the values that made it fail, empty if there is no
+        such row.
+    """
+
+    applied: bool
+    row: Mapping[str, Any]
+
+    def __bool__(self) -> bool:
+        return self.applied
+
+
+class Store:
+    """Runs statements on the process's session.
+
+    All verbs take the markers' values by name and raise
+    :class:`~errors.StoreUnavailable` where Cassandra cannot answer.
+
+    :param verify: as for :class:`~session.Sessions`.
+    """
+
+    def __init__(
+        self, conf: cfg.ConfigOpts, verify: session.Verify | None = None
+    ) -> None:
+        self.conf = conf
+        self._sessions = session.Sessions(conf, verify)
+
+    def one(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> dict[str, Any] | None:
+        """Return the row that a read finds, or None."""
+        found = self.rows(statement, row, **binds)
+        return found[0] if found else None
+
+    def ask(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> Callable[[], dict[str, Any] | None]:
+        """Send a read; return a function that waits for its row.
+
+        So that the read is under way while something else is done.
+        """
+        rows = self.ask_all(statement, row, **binds)
+
+        def answer() -> dict[str, Any] | None:
+            found = rows()
+            return found[0] if found else None
+
+        return answer
+
+    def ask_all(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> Callable[[], list[dict[str, Any]]]:
+        """Send a read; return a function that waits for its rows."""
+        with self._translated(statement):
+            pending = self._start(statement, binds)
+
+        def answer() -> list[dict[str, Any]]:
+            with self._translated(statement):
+                return [row.load(stored) for stored in pending.result()]
+
+        return answer
+
+    def rows(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> list[dict[str, Any]]:
+        """Return all rows that a read finds, fetched page by page."""
+        return list(self.iterate(statement, row, **binds))
+
+    def iterate(
+        self, statement: Statement, row: Row, **binds: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows that a read finds, fetching pages as needed."""
+        with self._translated(statement):
+            for stored in self._start(statement, binds).result():
+                yield row.load(stored)
+
+    def many(
+        self,
+        statement: Statement,
+        row: Row,
+        keys: Iterable[Mapping[str, Any]],
+    ) -> list[list[dict[str, Any]]]:
+        """Return the rows that a read finds for each key, in their order.
+
+        At most ``[cassandra] concurrency`` reads are under way at once.
+        """
+        found: list[list[dict[str, Any]]] = []
+        with self._translated(statement):
+            remaining = iter(keys)
+            window = collections.deque(
+                self._start(statement, key)
+                for key in itertools.islice(
+                    remaining, self.conf.cassandra.concurrency
+                )
+            )
+            while window:
+                found.append(
+                    [row.load(stored) for stored in window.popleft().result()]
+                )
+                for key in itertools.islice(remaining, 1):
+                    window.append(self._start(statement, key))
+        return found
+
+    def run(self, statement: Statement, **binds: Any) -> None:
+        """Run a plain write."""
+        _check_plain(statement)
+        with self._translated(statement):
+            self._start(statement, binds).result()
+
+    def cas(self, statement: Statement, **binds: Any) -> Outcome:
+        """Run a conditional write.
+
+        :raises OutcomeUnknown: if it may or may not have been applied.
+        """
+        if statement.operation not in consistency.CONDITIONAL:
+            raise TypeError(f'not conditional: {statement}')
+        with self._translated(statement):
+            row = self._start(statement, binds).result().one()
+        return Outcome(row.pop('[applied]'), row)
+
+    def cas_batch(
+        self, *steps: tuple[Statement, Mapping[str, Any]]
+    ) -> Outcome:
+        """Run conditional writes of one partition: all or none.
+
+        :raises OutcomeUnknown: as :meth:`cas`.
+        """
+        statement = _of_one_class(steps)
+        if statement.operation not in consistency.CONDITIONAL:
+            raise TypeError(f'not conditional: {statement}')
+        with self._translated(statement):
+            row = self._start_batch(steps).result().one()
+        return Outcome(row.pop('[applied]'), row)
+
+    def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
+        """Run plain writes of one class as a logged batch: all or none.
+
+        :raises RegionUnavailable: in the strict mode of revocations, if the
+            batch is durable here and not yet in another region.
+        """
+        statement = _of_one_class(steps)
+        _check_plain(statement)
+        try:
+            with self._translated(statement, note=False):
+                self._start_batch(steps).result()
+        except errors.StoreUnavailable as failure:
+            self._keep_here(steps, failure)
+        self._outage.ended(statement.operation.value)
+
+    def _keep_here(
+        self,
+        steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
+        failure: errors.StoreUnavailable,
+    ) -> None:
+        """Write at the fallback level, where the class has one; then 503."""
+        operation = steps[0][0].operation
+        region = errors.absent_region(failure.__cause__)
+        connection = self._sessions.get()
+        level = connection.policy.fallback(operation)
+        if region is None or level is None:
+            self._outage.began(operation.value, failure.reason)
+            raise failure
+        with self._translated(steps[0][0]):
+            self._start_batch(steps, level).result()
+        # A time-out does not say which it was.
+        others = sorted(connection.replication.keys() - {connection.local_dc})
+        reason = (
+            'The change is durable in this region, but datacenter'
+            f' {region or " or ".join(others)} could not be told.'
+        )
+        self._outage.began(operation.value, reason)
+        raise errors.RegionUnavailable(reason) from failure
+
+    def close(self) -> None:
+        """Close the session; the next use opens a new one."""
+        self._sessions.close()
+
+    def _start(
+        self, statement: Statement, binds: Mapping[str, Any]
+    ) -> cassandra.cluster.ResponseFuture | _Nothing:
+        """Send a statement; the one way out for all of them but batches.
+
+        A read of a key that no row can have is not sent: to Cassandra that
+        is an error.
+        """
+        connection = self._sessions.get()
+        bound = self._bind(connection, statement, binds)
+        if statement.verb == 'SELECT' and not _can_be(bound):
+            return _NOTHING
+        profile = (
+            session.SPECULATIVE
+            if session.speculates(connection, statement)
+            else cassandra.cluster.EXEC_PROFILE_DEFAULT
+        )
+        return connection.session.execute_async(
+            bound, execution_profile=profile
+        )
+
+    def _start_batch(
+        self,
+        steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
+        level: consistency.Level | None = None,
+    ) -> cassandra.cluster.ResponseFuture:
+        connection = self._sessions.get()
+        level = level or connection.policy.level(steps[0][0].operation)
+        batch = cassandra.query.BatchStatement(
+            consistency_level=session.level_value(level.consistency),
+            serial_consistency_level=level.serial
+            and session.level_value(level.serial),
+        )
+        batch.is_idempotent = all(step.idempotent for step, _ in steps)
+        for statement, binds in steps:
+            batch.add(self._bind(connection, statement, binds))
+        return connection.session.execute_async(batch)
+
+    def _bind(
+        self,
+        connection: session.Connection,
+        statement: Statement,
+        binds: Mapping[str, Any],
+    ) -> cassandra.query.BoundStatement:
+        statement.check(binds.keys())
+        if 'ttl' in binds:
+            _check_ttl(binds['ttl'])
+        values = binds
+        if statement.verb == 'INSERT':
+            # A null would be stored as a tombstone in each new row; an
+            # UPDATE means it.
+            values = {
+                name: UNSET if value is None else value
+                for name, value in binds.items()
+            }
+        return connection.prepare(statement).bind(values)
+
+    @contextlib.contextmanager
+    def _translated(
+        self, statement: Statement, note: bool = True
+    ) -> Iterator[None]:
+        kind = statement.operation.value
+        try:
+            yield
+        except errors.DRIVER_ERRORS as error:
+            failure = errors.translate(error, statement.cql)
+            LOG.debug('%s failed: %s', statement.cql, failure.reason)
+            if note:
+                self._outage.began(kind, failure.reason)
+            raise failure from error
+        else:
+            if note:
+                self._outage.ended(kind)
+
+    @property
+    def _outage(self) -> outage.Outage:
+        return self._sessions.outage
+
+
+class _Nothing:
+    """The answer to a read of a key that no row can have."""
+
+    def result(self) -> Any:
+        return ()
+
+
+_NOTHING = _Nothing()
+
+#: Bytes of the longest partition key.
+_LONGEST_KEY = 65_535
+
+
+def _can_be(bound: cassandra.query.BoundStatement) -> bool:
+    """Return whether Cassandra takes the partition key of a read."""
+    try:
+        key = bound.routing_key
+    except struct.error:  # a part of it is too long
+        return False
+    return key is None or 0 < len(key) <= _LONGEST_KEY
+
+
+def _of_one_class(
+    steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
+) -> Statement:
+    """Return the first statement of a batch, which stands for all."""
+    if len({step.operation for step, _ in steps}) != 1:
+        raise TypeError('the statements of a batch are of one class')
+    return steps[0][0]
+
+
+def _check_plain(statement: Statement) -> None:
+    # Otherwise nobody would hear whether its condition held.
+    if statement.operation in consistency.CONDITIONAL:
+        raise TypeError(f'conditional, for cas() only: {statement}')
+
+
+def _check_ttl(ttl: Any) -> None:
+    # Null, unset and 0 all mean "for ever".
+    if not isinstance(ttl, int) or not 0 < ttl <= clock.MAX_TTL:
+        raise ValueError(f'a TTL is 1 to {clock.MAX_TTL} s, not {ttl!r}')

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grants: who has which role on what, and their indexes.
+
+``grant_by_target`` is the truth, made and removed conditionally, so that a
+removal counts whatever the clocks of two servers say.  What a user and its
+groups have on a project is one read of one partition.  ``grant_by_actor`` and
+``grant_by_role`` list by the other ends::
+
+    add:     index rows -> grant -> index rows settled
+    remove:  index rows unsettled -> grant -> index rows removed
+
+A settled row is taken at its word, so a listing costs what it returns; for
+one that is not the truth is asked.  A crash leaves rows that are unsettled,
+never a settled one without a grant.  For that, each of these writes has a
+timestamp of its own, counted from the grant's incarnation: a creator that
+settles late, or a server whose clock lags, changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    mutate,
+    mutate_read,
+    read,
+    scan,
+)
+from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
+
+Grant = dict[str, Any]
+
+_KEY = ('target_id', 'actor_id', 'type', 'inherited', 'role_id')
+GRANT = Row(*_KEY, 'incarnation')
+BY_ACTOR = Row(*_KEY, 'incarnation', 'settled')
+BY_ROLE = Row(*_KEY, 'shard', 'incarnation', 'settled')
+
+#: Conditional deletions in one batch.
+_AT_ONCE = 50
+
+_WHERE = ' AND '.join(f'{name} = :{name}' for name in _KEY)
+
+GET = read(f'SELECT {GRANT} FROM grant_by_target WHERE {_WHERE}')
+SETTLE = mutate_read(f'SELECT {GRANT} FROM grant_by_target WHERE {_WHERE}')
+LIST_ON_TARGET = read(
+    f'SELECT {GRANT} FROM grant_by_target WHERE target_id = :target_id'
+)
+LIST_OF_ACTORS_ON_TARGET = read(
+    f'SELECT {GRANT} FROM grant_by_target'
+    ' WHERE target_id = :target_id AND actor_id IN :actor_ids'
+)
+# Keystone lists all grants for an administrator.
+LIST = scan(f'SELECT {GRANT} FROM grant_by_target')
+# A removal must count whatever the clocks say.
+INSERT = mutate(
+    f'INSERT INTO grant_by_target ({GRANT}) VALUES ({GRANT.markers})'
+    ' IF NOT EXISTS'
+)
+DELETE = mutate(
+    f'DELETE FROM grant_by_target WHERE {_WHERE} IF incarnation = :seen'
+)
+
+LIST_OF_ACTOR = read(
+    f'SELECT {BY_ACTOR} FROM grant_by_actor WHERE actor_id = :actor_id'
+)
+LIST_OF_ROLE = read(
+    f'SELECT {BY_ROLE} FROM grant_by_role'
+    ' WHERE role_id = :role_id AND shard IN :shards'
+)
+ACTORS = Link(
+    'grant_by_actor',
+    BY_ACTOR,
+    (*_KEY, 'incarnation'),
+    lambda grant: [_listed(BY_ACTOR, grant)],
+    loose=['settled'],
+)
+INSERT_BY_ACTOR, DELETE_BY_ACTOR = ACTORS.put, ACTORS.delete_older
+ROLES = Link(
+    'grant_by_role',
+    BY_ROLE,
+    (*_KEY, 'shard', 'incarnation'),
+    lambda grant: [_listed(BY_ROLE, grant)],
+    loose=['settled'],
+)
+INSERT_BY_ROLE, DELETE_BY_ROLE = ROLES.put, ROLES.delete_older
+
+
+class Step(enum.IntEnum):
+    """What becomes of a grant's index rows, in this order."""
+
+    ADDED = 0
+    SETTLED = 1
+    UNSETTLED = 2
+    REMOVED = 3
+
+
+def _listed(row: Row, grant: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a grant in an index."""
+    values = {
+        **grant,
+        'shard': shard_of(grant['actor_id']),
+        'settled': True,
+    }
+    return {name: values[name] for name in row.columns}
+
+
+def _unsettled(
+    grant: Mapping[str, Any], link: Link
+) -> list[tuple[Statement, Mapping[str, Any]]]:
+    # With a timestamp that no removal of the grant has: so never settled.
+    written_at = clock.to_micros(clock.utcnow())
+    row = {**_listed(link.row, grant), 'settled': False}
+    return [(link.put, {**row, 'written_at': written_at})]
+
+
+GRANT_KIND = Kind(
+    'grant_by_target',
+    GRANT,
+    key=_KEY,
+    links=[ACTORS, ROLES],
+    stamp=lambda grant: clock.micros_of(grant['incarnation']) + Step.SETTLED,
+    rewrite=_unsettled,
+)
+
+
+def add(db: Store, **key: Any) -> bool:
+    """Grant a role; return whether it was not granted before.
+
+    :param key: ``target_id``, ``actor_id``, ``type``, ``inherited`` and
+        ``role_id``.
+    :raises OutcomeUnknown: if it cannot be found out whether that was done;
+        doing it again does no harm.
+    """
+    new = {**key, 'incarnation': clock.incarnation()}
+    _write_index(db, [new], Step.ADDED)
+    there: Mapping[str, Any] | None
+    try:
+        outcome = db.cas(INSERT, **new)
+        there = new if outcome else outcome.row
+    except errors.OutcomeUnknown:
+        there = db.one(SETTLE, GRANT, **key)
+        if there is None:
+            raise
+    granted: bool = there['incarnation'] == new['incarnation']
+    if not granted:
+        _write_index(db, [new], Step.REMOVED)
+    # Also for who granted it before, and perhaps died on the way here.
+    _write_index(
+        db, [new | {'incarnation': there['incarnation']}], Step.SETTLED
+    )
+    return granted
+
+
+def find(db: Store, **key: Any) -> Grant | None:
+    """Return a grant, or None.
+
+    :param key: as for :func:`add`.
+    """
+    return db.one(GET, GRANT, **key)
+
+
+def on_target(
+    db: Store, target_id: str, actor_ids: Collection[str] | None = None
+) -> list[Grant]:
+    """Return the grants on a target, those of some actors or all.
+
+    One read of one partition.
+    """
+    if actor_ids is None:
+        return db.rows(LIST_ON_TARGET, GRANT, target_id=target_id)
+    return db.rows(
+        LIST_OF_ACTORS_ON_TARGET,
+        GRANT,
+        target_id=target_id,
+        actor_ids=list(actor_ids),
+    )
+
+
+def on_targets(
+    db: Store,
+    target_ids: Iterable[str],
+    actor_ids: Collection[str] | None = None,
+) -> Iterator[Grant]:
+    """Yield the grants on several targets, as :func:`on_target`."""
+    targets = dict.fromkeys(target_ids)
+    if actor_ids is None:
+        found = db.many(
+            LIST_ON_TARGET, GRANT, ({'target_id': each} for each in targets)
+        )
+    else:
+        actors = list(dict.fromkeys(actor_ids))
+        found = db.many(
+            LIST_OF_ACTORS_ON_TARGET,
+            GRANT,
+            ({'target_id': each, 'actor_ids': actors} for each in targets),
+        )
+    return itertools.chain.from_iterable(found)
+
+
+def of_actors(db: Store, actor_ids: Iterable[str]) -> Iterator[Grant]:
+    """Yield all grants of some users or groups."""
+    keys = ({'actor_id': each} for each in dict.fromkeys(actor_ids))
+    for listed in db.many(LIST_OF_ACTOR, BY_ACTOR, keys):
+        yield from _sure(db, listed)
+
+
+def of_role(db: Store, role_id: str) -> Iterator[Grant]:
+    """Yield all grants of a role."""
+    listed = db.iterate(
+        LIST_OF_ROLE, BY_ROLE, role_id=role_id, shards=ALL_SHARDS
+    )
+    while some := list(itertools.islice(listed, 1000)):
+        yield from _sure(db, some)
+
+
+def everything(db: Store) -> Iterator[Grant]:
+    """Yield all grants."""
+    return db.iterate(LIST, GRANT)
+
+
+def remove(db: Store, grant: Grant) -> bool:
+    """End a grant as it was found; return whether it still was there.
+
+    :raises OutcomeUnknown: if that cannot be found out; doing it again does
+        no harm.
+    """
+    _write_index(db, [grant], Step.UNSETTLED)
+    gone = _delete(db, grant)
+    _write_index(db, [grant], Step.REMOVED)
+    return gone
+
+
+def remove_all(db: Store, found: Iterable[Grant]) -> int:
+    """End several grants; return how many of them there were.
+
+    Those of one target go in batches, so that a project is soon without.
+    """
+    count = 0
+    ordered = sorted(found, key=lambda grant: grant['target_id'])
+    for _, of_target in itertools.groupby(
+        ordered, key=lambda grant: grant['target_id']
+    ):
+        while some := list(itertools.islice(of_target, _AT_ONCE)):
+            count += len(some)
+            _write_index(db, some, Step.UNSETTLED)
+            if not _delete_together(db, some):
+                # One was removed, or granted again: look at each.
+                for grant in some:
+                    _delete(db, grant)
+            _write_index(db, some, Step.REMOVED)
+    return count
+
+
+def _delete_together(db: Store, grants: list[Grant]) -> bool:
+    try:
+        steps = ((DELETE, _seen(each)) for each in grants)
+        return bool(db.cas_batch(*steps))
+    except errors.OutcomeUnknown:
+        return False  # deleting what may be gone is no harm
+
+
+def _delete(db: Store, grant: Grant) -> bool:
+    try:
+        return bool(db.cas(DELETE, **_seen(grant)))
+    except errors.OutcomeUnknown:
+        key = {name: grant[name] for name in _KEY}
+        there = db.one(SETTLE, GRANT, **key)
+        if there is not None and there['incarnation'] == grant['incarnation']:
+            raise
+        return True
+
+
+def _seen(grant: Grant) -> dict[str, Any]:
+    return {
+        **{name: grant[name] for name in _KEY},
+        'seen': grant['incarnation'],
+    }
+
+
+def _sure(db: Store, listed: list[Grant]) -> Iterator[Grant]:
+    """Yield those of an index's rows that are grants."""
+    unsettled = [row for row in listed if not row['settled']]
+    keys = ({name: row[name] for name in _KEY} for row in unsettled)
+    found = {
+        there['incarnation']
+        for rows in (db.many(GET, GRANT, keys) if unsettled else ())
+        for there in rows
+    }
+    for row in listed:
+        if row['settled'] or row['incarnation'] in found:
+            yield row
+
+
+def _write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
+    statements: list[tuple[Statement, Mapping[str, Any]]] = []
+    for grant in grants:
+        incarnation = grant['incarnation']
+        key = {name: grant[name] for name in _KEY} | {
+            'incarnation': incarnation,
+            'written_at': clock.micros_of(incarnation) + step,
+        }
+        by_role = key | {'shard': shard_of(grant['actor_id'])}
+        if step is Step.REMOVED:
+            statements += [(DELETE_BY_ACTOR, key), (DELETE_BY_ROLE, by_role)]
+        else:
+            settled = {'settled': step is Step.SETTLED}
+            statements += [
+                (INSERT_BY_ACTOR, key | settled),
+                (INSERT_BY_ROLE, by_role | settled),
+            ]
+    db.batch(*statements)

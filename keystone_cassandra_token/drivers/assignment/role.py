@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.role`` on Cassandra.
+
+``role`` is the truth, with all roles in one partition, and ``role_claim``
+keeps their names apart; ``tables.named`` says in which
+order the two are written and what a crash leaves.  ``implied_role`` has the
+rules by which one role implies another, in one partition too.
+
+A rule counts while both of its roles are there, which readers ask for along
+with it.  It is removed after its role; one that a crash leaves, or that is
+made while its role goes, is not shown, and is removed for good before a role
+with that id is created again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.assignment.role_backends import base
+from keystone.assignment.role_backends import resource_options as options
+from keystone.common import driver_hints
+from keystone.i18n import _
+
+from keystone_cassandra_token.compat import lengths, listing, resource_options
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    mutate,
+    mutate_read,
+    read,
+)
+from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Indexes
+from keystone_cassandra_token.tables.named import Named, conflict
+from keystone_cassandra_token.tables.recent import Recent
+from keystone_cassandra_token.tables.unique import Claims
+
+_OPTIONS = options.ROLE_OPTIONS_REGISTRY
+
+#: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
+_ATTRIBUTES = ('id', 'name', 'domain_id', 'description')
+_LENGTHS = {'id': 64, 'name': 255, 'domain_id': 64, 'description': 255}
+_RULE_LENGTHS = {'prior_role_id': 64, 'implied_role_id': 64}
+
+ROLE = Row(*_ATTRIBUTES, 'incarnation', options=json_map, extra=json_map)
+
+
+def _key(db: Store, role: Mapping[str, Any]) -> dict[str, str]:
+    comparison = db.conf.cassandra.name_comparison
+    return {
+        'folded_name': listing.fold(role['name'], comparison),
+        'domain_id': role['domain_id'],
+    }
+
+
+ROLES = Named(
+    Entity(
+        'role',
+        ROLE,
+        Indexes(),
+        maps=['options', 'extra'],
+        guarded=['name', 'domain_id'],
+        together=True,
+        always=['name', 'domain_id'],
+    ),
+    Claims('role_claim', 'folded_name', 'domain_id'),
+    _key,
+)
+ROLE_KIND = Kind.of(ROLES, 'name', 'domain_id')
+ID = Row('id')
+LIST_IDS = read('SELECT id FROM role WHERE bucket = 0')
+LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
+
+RULE = Row('prior_role_id', 'implied_role_id', 'incarnation')
+LIST_RULES = read(f'SELECT {RULE} FROM implied_role WHERE bucket = 0')
+LIST_IMPLIED = read(
+    f'SELECT {RULE} FROM implied_role'
+    ' WHERE bucket = 0 AND prior_role_id = :prior_role_id'
+)
+_ONE_RULE = (
+    ' WHERE bucket = 0 AND prior_role_id = :prior_role_id'
+    ' AND implied_role_id = :implied_role_id'
+)
+GET_RULE = read(f'SELECT {RULE} FROM implied_role{_ONE_RULE}')
+SETTLE_RULE = mutate_read(GET_RULE.cql)
+# One of two that make the same rule is told; a removal must count whatever
+# the clocks say.
+INSERT_RULE = mutate(
+    f'INSERT INTO implied_role (bucket, {RULE}) VALUES (0, {RULE.markers})'
+    ' IF NOT EXISTS'
+)
+DELETE_RULE = mutate(
+    f'DELETE FROM implied_role{_ONE_RULE} IF incarnation = :seen'
+)
+
+#: Of a role: its id and those of the roles that it implies.
+_IMPLIED = Recent(1024)
+
+
+class Role(Driver, base.RoleDriverBase):
+    """Roles and their inference rules in Cassandra."""
+
+    def create_role(
+        self, role_id: str, role: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = _stored({'name': None, 'domain_id': None, **role})
+        stored = ROLES.entity.new({'id': role_id, **given})
+        self._forget_rules(stored['id'])
+        with conflict('role', role):
+            ROLES.create(self.db, stored)
+        return _presented(stored)
+
+    @driver_hints.truncated  # type: ignore[untyped-decorator]
+    def list_roles(self, hints: driver_hints.Hints) -> list[dict[str, Any]]:
+        for entry in hints.filters:
+            if entry['name'] == 'domain_id' and entry['value'] is None:
+                # Nobody sees that: it is satisfied here, and removed.
+                entry['value'] = base.NULL_DOMAIN_ID
+        found = listing.satisfy(
+            ROLES.entity.all(self.db),
+            hints,
+            _ATTRIBUTES,
+            self.conf.cassandra.name_comparison,
+        )
+        return list(map(_presented, listing.limit(found, hints)))
+
+    def list_roles_from_ids(self, role_ids: list[str]) -> list[dict[str, Any]]:
+        found = ROLES.entity.find_all(self.db, dict.fromkeys(role_ids))
+        return list(map(_presented, found))
+
+    def get_role(self, role_id: str) -> dict[str, Any]:
+        role = ROLES.entity.find(self.db, role_id)
+        if role is None:
+            raise exception.RoleNotFound(role_id=role_id)
+        return _presented(role)
+
+    def update_role(
+        self, role_id: str, role: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = {name: role[name] for name in role if name != 'id'}
+        with conflict('role', role):
+            # As with SQL, what is wrong with them counts once there is one.
+            changed = ROLES.change(
+                self.db, role_id, lambda _now: _stored(given)
+            )
+        if changed is None:
+            raise exception.RoleNotFound(role_id=role_id)
+        return _presented(changed)
+
+    def delete_role(self, role_id: str) -> None:
+        if ROLES.remove(self.db, role_id) is None:
+            raise exception.RoleNotFound(role_id=role_id)
+        self._forget_rules(role_id)
+
+    def get_implied_role(
+        self, prior_role_id: str, implied_role_id: str
+    ) -> dict[str, str]:
+        return _shown(self._rule(prior_role_id, implied_role_id))
+
+    def create_implied_role(
+        self, prior_role_id: str, implied_role_id: str
+    ) -> dict[str, str]:
+        key = {
+            'prior_role_id': prior_role_id,
+            'implied_role_id': implied_role_id,
+        }
+        lengths.check(key, _RULE_LENGTHS)
+        roles = {prior_role_id, implied_role_id}
+        if len(ROLES.entity.find_all(self.db, roles)) < len(roles):
+            # What SQL makes of a foreign key without its row; Keystone has
+            # looked for the roles before.
+            raise lengths.not_stored('implied_role')
+        if not self._create_rule(key):
+            raise exception.Conflict(
+                type='implied_role', details=_('Duplicate entry')
+            )
+        return key
+
+    def delete_implied_role(
+        self, prior_role_id: str, implied_role_id: str
+    ) -> None:
+        rule = self._rule(prior_role_id, implied_role_id)
+        if not self._delete_rule(rule):
+            raise exception.ImpliedRoleNotFound(**_shown(rule))
+
+    def list_role_inference_rules(self) -> list[dict[str, str]]:
+        return list(map(_shown, self._rules(LIST_RULES)))
+
+    def list_implied_roles(self, prior_role_id: str) -> list[dict[str, str]]:
+        # Each log-in and each validation asks for this, of several roles: so
+        # it reads no role that is not in question, and those that this one
+        # implied last time are read along.
+        asked = self.db.ask_all(
+            LIST_IMPLIED, RULE, prior_role_id=prior_role_id
+        )
+        likely = _IMPLIED.get(prior_role_id)
+        meanwhile = likely and self.db.ask_all(LIST_SOME_IDS, ID, ids=likely)
+        rules = list(map(_shown, asked()))
+        wanted = sorted(set().union(*(rule.values() for rule in rules)))
+        _IMPLIED.set(prior_role_id, wanted or None)
+        if not wanted:
+            return []
+        found = (
+            meanwhile()
+            if meanwhile and likely == wanted
+            else self.db.rows(LIST_SOME_IDS, ID, ids=wanted)
+        )
+        there = {role['id'] for role in found}
+        return [rule for rule in rules if there.issuperset(rule.values())]
+
+    def _rules(self, statement: Statement, **key: str) -> list[dict[str, Any]]:
+        """Return the rules that a read finds and whose roles are there."""
+        rules = self.db.ask_all(statement, RULE, **key)
+        roles = self.db.ask_all(LIST_IDS, ID)
+        there = {role['id'] for role in roles()}
+        return [
+            rule for rule in rules() if there.issuperset(_shown(rule).values())
+        ]
+
+    def _rule(
+        self, prior_role_id: str, implied_role_id: str
+    ) -> dict[str, Any]:
+        key = {
+            'prior_role_id': prior_role_id,
+            'implied_role_id': implied_role_id,
+        }
+        found = self._rules(GET_RULE, **key)
+        if not found:
+            raise exception.ImpliedRoleNotFound(**key)
+        return found[0]
+
+    def _create_rule(self, key: Mapping[str, str]) -> bool:
+        """Make a rule; return whether there was none."""
+        mine = clock.incarnation()
+        try:
+            return bool(self.db.cas(INSERT_RULE, incarnation=mine, **key))
+        except errors.OutcomeUnknown:
+            found = self.db.one(SETTLE_RULE, RULE, **key)
+            if found is None:
+                raise
+            return bool(found['incarnation'] == mine)
+
+    def _delete_rule(self, rule: Mapping[str, Any]) -> bool:
+        """Remove a rule, as it was found; return whether it was there."""
+        key, seen = _shown(rule), rule['incarnation']
+        try:
+            return bool(self.db.cas(DELETE_RULE, seen=seen, **key))
+        except errors.OutcomeUnknown:
+            found = self.db.one(SETTLE_RULE, RULE, **key)
+            if found is not None and found['incarnation'] == seen:
+                raise
+            return True
+
+    def _forget_rules(self, role_id: str) -> None:
+        """Remove the rules of a role that is gone."""
+        rules = [
+            rule
+            for rule in self.db.rows(LIST_RULES, RULE)
+            if role_id in _shown(rule).values()
+        ]
+        # Looked for after its rules: they are no later life's.
+        if rules and ROLES.entity.find(self.db, role_id) is None:
+            for rule in rules:
+                self._delete_rule(rule)
+
+
+def _stored(role: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns that a role names.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises keystone.exception.UnexpectedError: without a name, as SQL.
+    :raises TypeError, ValueError: for a value that an option refuses.
+    """
+    found = {name: role[name] for name in _ATTRIBUTES if name in role}
+    lengths.check(found, _LENGTHS)
+    lengths.check_null(found, ['name'], 'role')
+    if 'domain_id' in found and found['domain_id'] is None:
+        found['domain_id'] = base.NULL_DOMAIN_ID
+    return found | {
+        'options': resource_options.values(_OPTIONS, role),
+        'extra': {
+            name: role[name]
+            for name in role
+            # An attribute of that name is dropped, as with SQL.
+            if name not in (*_ATTRIBUTES, 'options', 'extra')
+        },
+    }
+
+
+def _presented(role: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a role as the SQL driver shows it."""
+    domain_id = role['domain_id']
+    return {
+        **(role['extra'] or {}),
+        **{name: role[name] for name in _ATTRIBUTES},
+        'domain_id': None if domain_id == base.NULL_DOMAIN_ID else domain_id,
+        'options': resource_options.shown(_OPTIONS, role['options']),
+    }
+
+
+def _shown(rule: Mapping[str, Any]) -> dict[str, str]:
+    """Return a rule as the SQL driver shows it."""
+    return {name: rule[name] for name in ('prior_role_id', 'implied_role_id')}

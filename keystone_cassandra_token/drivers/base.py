@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all drivers share: the process's store."""
+
+from __future__ import annotations
+
+import keystone.conf
+from oslo_config import cfg
+
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token import schema
+from keystone_cassandra_token.db import outage
+from keystone_cassandra_token.db.store import Store
+
+_shared: dict[int, Store] = {}
+
+
+def shared(conf: cfg.ConfigOpts) -> Store:
+    """Return the process's store for ``conf``; nothing is opened yet."""
+    store = _shared.get(id(conf))
+    if store is None:
+        options.register_opts(conf)
+        outage.quieten()
+        store = _shared[id(conf)] = Store(conf, verify=schema.check)
+    return store
+
+
+class Driver:
+    """What all drivers share: the store, as ``self.db``."""
+
+    def __init__(self) -> None:
+        self.conf = keystone.conf.CONF
+        self.db = shared(self.conf)
+        super().__init__()

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services and their endpoints: rows, and what endpoints refer to.
+
+SQL has foreign keys from an endpoint to its service and its region.  Here an
+endpoint is written first, and then what it refers to gets a new incarnation:
+who deletes a region reads it before it looks for endpoints, and so deletes
+none that came to have one meanwhile; who deletes a service looks for
+endpoints afterwards.  An endpoint whose service or region turns out to be
+gone is taken back; one that was moved there moves back.  If what it came from
+is gone by then too, it is without a region, or goes with its service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keystone import exception
+
+from keystone_cassandra_token.compat import extras, lengths
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.rows import Row, json_map, json_text, text
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.catalog.project_endpoints import (
+    ENDPOINTS_OF,
+)
+from keystone_cassandra_token.drivers.catalog.regions import REGIONS
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Indexes
+
+Stored = dict[str, Any]
+
+#: What SQL's columns need.
+_ENDPOINT_NEEDED = ('interface', 'service_id', 'url')
+
+SERVICE_ATTRIBUTES = ('id', 'type', 'enabled')
+_SERVICE_LENGTHS = {'id': 64, 'type': 255}
+SERVICE = Row(*SERVICE_ATTRIBUTES, 'incarnation', extra=json_map)
+SERVICES = Entity(
+    'service',
+    SERVICE,
+    Indexes(),
+    maps=['extra'],
+    together=True,
+    always=['enabled'],
+)
+
+ENDPOINT_ATTRIBUTES = (
+    'id',
+    'interface',
+    'region_id',
+    'service_id',
+    'url',
+    'legacy_endpoint_id',
+    'enabled',
+)
+_ENDPOINT_LENGTHS = {
+    'id': 64,
+    'legacy_endpoint_id': 64,
+    'interface': 8,
+    'region_id': 255,
+    'service_id': 64,
+}
+ENDPOINT = Row(
+    *ENDPOINT_ATTRIBUTES,
+    'incarnation',
+    legacy_endpoint_id=text,
+    extra=json_map,
+)
+ENDPOINTS = Entity(
+    'endpoint',
+    ENDPOINT,
+    Indexes(),
+    maps=['extra'],
+    guarded=['service_id', 'region_id'],
+    together=True,
+    always=['url'],
+)
+#: Each attempt but the last lost against somebody else's change.
+_ATTEMPTS = 16
+
+#: What an endpoint refers to, and what Keystone calls that.
+_REFERENCES = {
+    'service_id': (SERVICES, 'service table'),
+    'region_id': (REGIONS, 'region table'),
+}
+
+GROUP_ATTRIBUTES = ('id', 'name', 'description', 'filters')
+_GROUP_LENGTHS = {'id': 64, 'name': 255}
+GROUP = Row('id', 'name', 'description', 'incarnation', filters=json_text)
+GROUPS = Entity('endpoint_group', GROUP, Indexes(), together=True)
+
+
+def new_service(given: Mapping[str, Any]) -> Stored:
+    """Return a service that is yet to be created.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    """
+    found = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+    if found.get('enabled') is None:
+        found['enabled'] = True  # as the SQL model
+    return SERVICES.new(found)
+
+
+def changes_of_service(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that a service names, but its id.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises keystone.exception.UnexpectedError: for a None that SQL refuses.
+    """
+    changes = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
+    lengths.check_null(changes, ['enabled'], 'service')
+    changes.pop('id', None)
+    return changes
+
+
+def presented_service(service: Mapping[str, Any]) -> Stored:
+    """Return a service as the SQL driver shows it."""
+    return extras.presented(service, SERVICE_ATTRIBUTES)
+
+
+def stored_endpoint(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that an endpoint names.
+
+    :raises: as :func:`changes_of_service`.
+    """
+    found = extras.stored(given, ENDPOINT_ATTRIBUTES, _ENDPOINT_LENGTHS)
+    lengths.check_null(found, _ENDPOINT_NEEDED, 'endpoint')
+    if 'enabled' in found and found['enabled'] is None:
+        found['enabled'] = True  # as the SQL model
+    return found
+
+
+def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
+    """Return an endpoint as the SQL driver shows it."""
+    return extras.presented(endpoint, ENDPOINT_ATTRIBUTES)
+
+
+def stored_group(given: Mapping[str, Any]) -> Stored:
+    """Return the values of the columns that an endpoint group names.
+
+    :raises: as :func:`changes_of_service`.
+    """
+    found = {name: given[name] for name in GROUP_ATTRIBUTES if name in given}
+    lengths.check(found, _GROUP_LENGTHS)
+    lengths.check_null(found, ['name'], 'endpoint_group')
+    return found
+
+
+def presented_group(group: Mapping[str, Any]) -> Stored:
+    """Return an endpoint group as the SQL driver shows it."""
+    return {name: group[name] for name in GROUP_ATTRIBUTES}
+
+
+def create(db: Store, new: Stored) -> bool:
+    """Create an endpoint; return whether its id was free.
+
+    :param new: from ``ENDPOINTS.new``.
+    :raises keystone.exception.ValidationError: if its service or its region
+        is not there.
+    """
+    if ENDPOINTS.find(db, new['id']):
+        return False
+    _check(db, new)
+    if not ENDPOINTS.create(db, new):
+        return False
+    with _undone_by(lambda: ENDPOINTS.discard(db, new)):
+        _hold(db, new)
+    return True
+
+
+def change(
+    db: Store, endpoint_id: str, changes: Mapping[str, Any]
+) -> Stored | None:
+    """Change an endpoint; return what it has become, None if it is gone.
+
+    Also if it went with the service that it was to have.
+
+    :raises keystone.exception.ValidationError: if the service or region that
+        it is to have is not there.
+    """
+    if ENDPOINTS.find(db, endpoint_id) is None:
+        return None
+    _check(db, changes)
+    was: Stored = {}
+    there = True
+
+    def wanted(now: Stored) -> Mapping[str, Any]:
+        was.update(now)
+        return changes
+
+    def undo() -> None:
+        nonlocal there
+        there = _move_back(db, endpoint_id, was, changes)
+
+    changed = ENDPOINTS.change(db, endpoint_id, wanted)
+    if changed is None:
+        return None
+    try:
+        with _undone_by(undo):
+            _hold(db, changes)
+    except exception.ValidationError:
+        if not there:
+            return None
+        raise
+    return changed
+
+
+def _move_back(
+    db: Store,
+    endpoint_id: str,
+    was: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> bool:
+    """Let an endpoint refer to what it did; return whether it is there."""
+    back: Stored = {}
+
+    def moved(now: Stored) -> Stored:
+        nonlocal back
+        back = {
+            name: was[name]
+            for name in _REFERENCES
+            if name in changes and now[name] == changes[name]
+        }
+        return back
+
+    if ENDPOINTS.change(db, endpoint_id, moved) is None:
+        return False
+    service_id, region_id = back.get('service_id'), back.get('region_id')
+    if service_id is not None and not _held(db, 'service_id', service_id):
+        # Who deleted it did not see this endpoint there.
+        remove_of_service(db, service_id)
+        return False
+    if region_id is not None and not _held(db, 'region_id', region_id):
+        ENDPOINTS.change(
+            db,
+            endpoint_id,
+            lambda now: (
+                {'region_id': None} if now['region_id'] == region_id else {}
+            ),
+        )
+    return True
+
+
+def remove_of_service(db: Store, service_id: str) -> None:
+    """Delete a service's endpoints, and what projects have of them.
+
+    :raises StoreUnavailable: if others change them all the time.
+    """
+    for _ in range(_ATTEMPTS):
+        found = [
+            endpoint
+            for endpoint in ENDPOINTS.all(db)
+            if endpoint['service_id'] == service_id
+        ]
+        if not found:
+            return
+        for endpoint in found:
+            # Else it has got another service meanwhile, or is looked at again.
+            if ENDPOINTS.discard(db, endpoint):
+                ENDPOINTS_OF.remove_given(db, endpoint['id'])
+    raise errors.StoreUnavailable(
+        'Others change the same endpoints all the time; try again.'
+    )
+
+
+def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    """Return whether an endpoint is one of a group's."""
+    shown = presented_endpoint(endpoint)
+    return all(
+        name in shown and shown[name] == value
+        for name, value in (group['filters'] or {}).items()
+    )
+
+
+def _check(db: Store, endpoint: Mapping[str, Any]) -> None:
+    """Check that what an endpoint refers to is there, before it is written."""
+    for name, (entity, _) in _REFERENCES.items():
+        value = endpoint.get(name)
+        if value is not None and entity.find(db, value) is None:
+            raise _missing(name)
+
+
+def _hold(db: Store, endpoint: Mapping[str, Any]) -> None:
+    """Let those who delete what an endpoint refers to know of it."""
+    for name in _REFERENCES:
+        value = endpoint.get(name)
+        if value is not None and not _held(db, name, value):
+            raise _missing(name)
+
+
+def _held(db: Store, name: str, value: str) -> bool:
+    """Let it be known; return whether it is there."""
+    entity, _ = _REFERENCES[name]
+    changed = entity.change(
+        db, value, lambda _now: {'incarnation': clock.incarnation()}
+    )
+    return changed is not None
+
+
+@contextlib.contextmanager
+def _undone_by(undo: Callable[[], object]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # While Cassandra is away nothing can be taken back: the endpoint
+        # stays, and is listed.
+        with contextlib.suppress(errors.StoreUnavailable):
+            undo()
+        raise
+
+
+def _missing(name: str) -> exception.ValidationError:
+    """Return what Keystone raises where it sees that before."""
+    return exception.ValidationError(
+        attribute=f'endpoint {name}', target=_REFERENCES[name][1]
+    )

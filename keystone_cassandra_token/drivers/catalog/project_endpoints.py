@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which endpoints and which endpoint groups a project has been given.
+
+By project is the truth, since each catalog asks for a project's; by endpoint,
+or group, holds ids.
+"""
+
+from __future__ import annotations
+
+from keystone_cassandra_token.tables.association import Association
+
+ENDPOINTS_OF = Association('project_endpoint', 'endpoint_id')
+GROUPS_OF = Association('project_endpoint_group', 'endpoint_group_id')
+
+ENDPOINTS_KIND = ENDPOINTS_OF.kind
+GROUPS_KIND = GROUPS_OF.kind

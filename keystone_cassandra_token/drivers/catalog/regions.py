@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Regions: their rows, and the tree that they make.
+
+All are in one partition, so one conditional batch can be about several.  A
+region that comes to be below another gives those above it a new incarnation,
+and a region is deleted together with those below it, if each still is what
+was read.  So of two changes that do not go together the later one is made
+again, on what the first one left: no region is below one that is gone, and
+none is below itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from keystone import exception
+
+from keystone_cassandra_token.compat import extras
+from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.db.store import KEEP, Store
+from keystone_cassandra_token.tables.entity import Changes, Entity
+from keystone_cassandra_token.tables.index import Indexes
+
+ATTRIBUTES = ('id', 'description', 'parent_region_id')
+# The parent must be there anyway.
+_LENGTHS = {'id': 255, 'description': 255}
+
+REGION = Row(*ATTRIBUTES, 'incarnation', extra=json_map)
+REGIONS = Entity(
+    'region',
+    REGION,
+    Indexes(),
+    maps=['extra'],
+    guarded=['parent_region_id'],
+    together=True,
+    always=['description'],
+)
+
+#: Each attempt but the last lost against somebody else's change.
+_ATTEMPTS = 16
+
+#: Regions that are deleted in one conditional batch.
+_AT_ONCE = 50
+
+Region = dict[str, Any]
+
+
+def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns that a region names."""
+    return extras.stored(given, ATTRIBUTES, _LENGTHS)
+
+
+def presented(region: Mapping[str, Any]) -> Region:
+    """Return a region as the SQL driver shows it."""
+    return extras.presented(region, ATTRIBUTES)
+
+
+def create(db: Store, new: Region) -> bool:
+    """Create a region; return whether its id was free.
+
+    :param new: from ``REGIONS.new``.
+    :raises keystone.exception.RegionNotFound: if its parent is not there.
+    """
+    parent_id = new['parent_region_id']
+    if parent_id is None:
+        return REGIONS.create(db, new)
+    for _ in range(_ATTEMPTS):
+        regions = _by_id(db)
+        if parent_id not in regions:
+            raise exception.RegionNotFound(region_id=parent_id)
+        there = db.one(REGIONS.get, REGION, id=new['id'])
+        if there is not None and REGIONS.is_whole(there):
+            return False
+        remnant = there or {'id': new['id'], 'incarnation': None}
+        if _write(db, (remnant, new), (regions[parent_id], {})):
+            return True
+    raise _contended()
+
+
+def change(
+    db: Store,
+    region_id: str,
+    changes: Changes,
+    check: Callable[[Region], object],
+) -> Region | None:
+    """Change a region; return what it has become, None if there is none.
+
+    :param check: raises if the region, as it would be, must not have its
+        parent.
+    :raises keystone.exception.RegionNotFound: if its parent is not there.
+    """
+    parent_id = changes.get('parent_region_id')
+    if parent_id is None:
+        return REGIONS.change(db, region_id, changes)
+    for _ in range(_ATTEMPTS):
+        regions = _by_id(db)
+        if parent_id not in regions:
+            raise exception.RegionNotFound(region_id=parent_id)
+        old = regions.get(region_id)
+        if old is None:
+            return None
+        above = _above(regions, parent_id)
+        extra = (old['extra'] or {}) | (changes.get('extra') or {})
+        new = {**old, **changes, 'extra': extra}
+        check(presented(new))
+        # Nobody must put one of these below this region meanwhile.
+        others = [each for each in above if each['id'] != region_id]
+        if _write(db, (old, changes), *((each, {}) for each in others)):
+            return new
+    raise _contended()
+
+
+def remove(
+    db: Store, region_id: str, used: Callable[[], Collection[str]]
+) -> bool:
+    """Delete a region and those below; return whether it was there.
+
+    :param used: returns the ids of the regions that have endpoints; asked
+        after the regions were read, so that an endpoint which comes later
+        changes what was read.
+    :raises keystone.exception.RegionDeletionError: if one of them has an
+        endpoint.
+    """
+    for _ in range(_ATTEMPTS):
+        regions = _by_id(db)
+        if region_id not in regions:
+            return False
+        gone = _below(regions, region_id)
+        in_use = set(used())
+        if any(region['id'] in in_use for region in gone):
+            raise exception.RegionDeletionError(region_id=region_id)
+        if _discard(db, gone):
+            return True
+    raise _contended()
+
+
+def _by_id(db: Store) -> dict[str, Region]:
+    return {region['id']: region for region in REGIONS.all(db)}
+
+
+def _above(regions: Mapping[str, Region], region_id: str) -> list[Region]:
+    """Return a region and those above it, as far as there are any.
+
+    :raises keystone.exception.CircularRegionHierarchyError: if one of them
+        is above itself, which two changes in two datacenters can make.
+    """
+    found: dict[str, Region] = {}
+    above: str | None = region_id
+    while above is not None and above in regions:
+        if above in found:
+            raise exception.CircularRegionHierarchyError(
+                parent_region_id=above
+            )
+        found[above] = regions[above]
+        above = regions[above]['parent_region_id']
+    return list(found.values())
+
+
+def _below(regions: Mapping[str, Region], region_id: str) -> list[Region]:
+    """Return a region and those below it, each after those below it."""
+    found = [regions[region_id]]
+    for above in found:  # it grows meanwhile
+        found += [
+            region
+            for region in regions.values()
+            if region['parent_region_id'] == above['id']
+            and region not in found
+        ]
+    return found[::-1]
+
+
+def _write(db: Store, *changed: tuple[Mapping[str, Any], Changes]) -> bool:
+    """Give regions new incarnations, all or none.
+
+    Return whether nobody else changed one of them before.
+
+    :param changed: what each is, and what changes beside its incarnation.
+    """
+    keys = []
+    for old, changes in changed:
+        stored = REGION.encode({'incarnation': clock.incarnation(), **changes})
+        keys.append(
+            dict.fromkeys(REGION.columns, KEEP)
+            | {n: value for n, value in stored.items() if value is not None}
+            | {'id': old['id'], 'seen': old['incarnation']}
+        )
+    return _all_or_none(db, REGIONS.update, keys)
+
+
+def _discard(db: Store, regions: list[Region]) -> bool:
+    """Delete these incarnations of regions, those below others first.
+
+    Return whether all were there.
+    """
+    keys = [
+        {'id': region['id'], 'seen': region['incarnation']}
+        for region in regions
+    ]
+    return all(
+        _all_or_none(db, REGIONS.delete, keys[begin : begin + _AT_ONCE])
+        for begin in range(0, len(keys), _AT_ONCE)
+    )
+
+
+def _all_or_none(
+    db: Store, statement: cql.Statement, keys: list[dict[str, Any]]
+) -> bool:
+    try:
+        return bool(db.cas_batch(*((statement, key) for key in keys)))
+    except errors.OutcomeUnknown:
+        # One of them tells of all.
+        first = keys[0]
+        found = REGIONS.find(db, first['id'], REGIONS.settle)
+        now = found and found['incarnation']
+        if now == first['seen']:
+            raise
+        return bool(now == first.get('incarnation'))
+
+
+def _contended() -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(
+        'Others change the same regions all the time; try again.'
+    )

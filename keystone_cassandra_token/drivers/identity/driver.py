@@ -1,0 +1,475 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.identity`` on Cassandra.
+
+``user`` and ``group`` are the truth, with ``*_by_domain`` and
+``user_by_default_project`` as indexes and a claim for each name
+(``tables.named`` says in which order they are written
+and what a crash leaves); memberships are in
+``drivers.identity.memberships``.
+
+Wrong passwords are appended to the user's row, so that two regions that are
+attacked at once count together; ``lock_epoch``, raised by a conditional
+write, says which of them count.  Nothing is written while a user is locked
+or where nobody is ever locked.
+
+Unlike with the SQL driver no order of groups and of members is promised, and
+a failed attempt that nobody waited for can be counted a moment late.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common import driver_hints, password_hashing
+from keystone.conf import CONF
+from keystone.i18n import _
+from keystone.identity.backends import base
+from keystone.identity.backends import resource_options as options
+from oslo_config import cfg
+
+from keystone_cassandra_token.compat import listing, pages
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.cql import (
+    mutate,
+    mutate_read,
+    read,
+    scan,
+    write,
+)
+from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.drivers.identity import (
+    groups,
+    memberships,
+    users,
+)
+from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
+from keystone_cassandra_token.drivers.identity.users import USER, USERS
+from keystone_cassandra_token.tables.entity import AT_ONCE
+from keystone_cassandra_token.tables.named import conflict
+from keystone_cassandra_token.tables.recent import Recent
+
+Entity = dict[str, Any]
+
+_USER_FILTERS = ('id', 'name', 'domain_id', 'enabled', 'default_project_id')
+_GROUP_FILTERS = groups.ATTRIBUTES
+
+# An administrator of the cloud lists users and groups of all domains.
+LIST_USERS = scan(f'SELECT {USER} FROM user')
+LIST_GROUPS = scan(f'SELECT {GROUP} FROM group')
+
+# A log-in has read the rest already.
+KNOWN = USER.part([*USERS.entity.always, 'federated'])
+GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
+FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
+FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
+EPOCH = Row('lock_epoch')
+# Who resets begins a new count; of two at once one does.
+RESET = mutate(
+    'UPDATE user SET lock_epoch = :lock_epoch WHERE id = :id'
+    ' IF lock_epoch = :seen'
+)
+SETTLE_RESET = mutate_read('SELECT lock_epoch FROM user WHERE id = :id')
+
+
+# Those who log in again and again are services, with few groups.
+_GROUPS_OF = Recent(2048)
+
+
+class Identity(Driver, base.IdentityDriverBase):
+    """Users, groups and memberships in Cassandra."""
+
+    def __init__(self, conf: cfg.ConfigOpts | None = None) -> None:
+        super().__init__()
+        # Of the domain, where this is a domain's own driver.
+        self.conf = conf
+
+    @property
+    def is_sql(self) -> bool:
+        # To Keystone: deleting a domain deletes its users and groups here.
+        return True
+
+    def authenticate(self, user_id: str, password: str) -> Entity:
+        user = USERS.entity.find(self.db, user_id)
+        if user is None:
+            raise AssertionError(_('Invalid user / password'))
+        failures = _failures(user)
+        if self._is_locked(user, failures):
+            raise exception.AccountLocked(user_id=user_id)
+        present = users.password(user)
+        if not password_hashing.check_password(
+            password, present and present['hash']
+        ):
+            self._count_failure(user)
+            raise AssertionError(_('Invalid user / password'))
+        if not users.is_enabled(user):
+            raise exception.UserDisabled(user_id=user_id)
+        if users.password_is_expired(user):
+            raise exception.PasswordExpired(user_id=user_id)
+        if user['failures']:
+            self._reset_failures(user)
+        return users.presented(user)
+
+    def create_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
+        stored = USERS.entity.new(
+            {
+                'id': user_id,
+                'created_at': clock.utcnow(),
+                'lock_epoch': 0,
+                'federated': [],
+                **users.stored(user),
+            }
+        )
+        if 'password' in user:
+            # As with SQL, options count from the next password on.
+            stored['passwords'] = users.with_password(
+                stored | {'options': {}}, _hashed(user['password'])
+            )
+        with conflict('user', user):
+            USERS.create(self.db, stored)
+        return users.presented(stored)
+
+    @driver_hints.truncated  # type: ignore[untyped-decorator]
+    def list_users(self, hints: driver_hints.Hints) -> list[Entity]:
+        by_expiry = users.by_password_expiry(hints)
+        candidates, in_order = pages.candidates(
+            self.db, hints, USERS, users.BY_DOMAIN, LIST_USERS
+        )
+        passes = self._sieve(hints, _USER_FILTERS)
+        page = listing.page(
+            hints,
+            (
+                user
+                for user in candidates
+                if by_expiry(user) and passes(users.filterable(user))
+            ),
+            in_order,
+        )
+        return [users.presented(user) for user in page]
+
+    def unset_default_project_id(self, project_id: str) -> None:
+        for user in USERS.entity.find_by(
+            self.db, users.BY_DEFAULT_PROJECT, project_id
+        ):
+            USERS.entity.change(
+                self.db,
+                user['id'],
+                lambda now: (
+                    {'default_project_id': None}
+                    if now['default_project_id'] == project_id
+                    else {}
+                ),
+            )
+
+    def list_users_in_group(
+        self, group_id: str, hints: driver_hints.Hints
+    ) -> list[Entity]:
+        self._group(group_id)
+        members = memberships.of_group(self.db, group_id)
+        by_expiry = users.by_password_expiry(hints)
+        passes = self._sieve(hints, _USER_FILTERS)
+        return listing.limit(
+            [
+                users.presented(user)
+                for user in USERS.entity.find_all(self.db, members)
+                if by_expiry(user) and passes(users.filterable(user))
+            ],
+            hints,
+        )
+
+    def get_user(self, user_id: str) -> Entity:
+        return users.presented(users.get(self.db, user_id))
+
+    def update_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
+        given = users.stored(user)
+        given.pop('id', None)
+        # Once, however often the change is tried.
+        hashed = _hashed(user['password']) if 'password' in user else None
+
+        def changes(now: Entity) -> Entity:
+            made = users.renamed(now, given)
+            enabled = made.get('enabled', users.is_enabled(now))
+            made |= users.enabling(enabled)
+            if 'enabled' not in given and enabled == now['enabled']:
+                # Somebody else may disable the user at this moment.
+                del made['enabled']
+            if enabled:
+                # As with SQL, any update of an enabled user.
+                made['lock_epoch'] = now['lock_epoch'] + 1
+            if 'password' in user:
+                options_then = (now['options'] or {}) | made['options']
+                made['passwords'] = users.with_password(
+                    now | {'options': options_then}, hashed
+                )
+            return made
+
+        with conflict('user', user):
+            changed = USERS.change(self.db, user_id, changes)
+        if changed is None:
+            raise exception.UserNotFound(user_id=user_id)
+        return users.presented(changed, with_extra=True)
+
+    def change_password(self, user_id: str, new_password: str) -> None:
+        hashed = _hashed(new_password)
+
+        def changes(user: Entity) -> Entity:
+            _check_change(user, new_password)
+            return {
+                'passwords': users.with_password(
+                    user, hashed, self_service=True
+                )
+            }
+
+        if USERS.entity.change(self.db, user_id, changes) is None:
+            raise exception.UserNotFound(user_id=user_id)
+
+    def add_user_to_group(self, user_id: str, group_id: str) -> None:
+        self._check_both(user_id, group_id)
+        memberships.add(self.db, user_id, group_id)
+        try:
+            self._check_both(user_id, group_id)
+        except exception.NotFound:
+            # Who deleted one meanwhile may have looked too early for this.
+            added = memberships.find(self.db, user_id, group_id)
+            if added is not None:
+                memberships.remove(self.db, added)
+            raise
+
+    def check_user_in_group(self, user_id: str, group_id: str) -> None:
+        self._check_both(user_id, group_id)
+        if memberships.find(self.db, user_id, group_id) is None and not any(
+            row['group_id'] == group_id
+            for row in memberships.expiring(self.db, user_id)
+        ):
+            raise _not_in_group(user_id, group_id)
+
+    def remove_user_from_group(self, user_id: str, group_id: str) -> None:
+        found = memberships.find(self.db, user_id, group_id)
+        if found is None or not memberships.remove(self.db, found):
+            self._check_both(user_id, group_id)
+            raise _not_in_group(user_id, group_id)
+
+    def delete_user(self, user_id: str) -> None:
+        users.delete(self.db, user_id)
+
+    def get_user_by_name(self, user_name: str, domain_id: str) -> Entity:
+        key = users.name_key(self.db, domain_id, user_name)
+        user = USERS.find(self.db, key)
+        if user is None:
+            raise exception.UserNotFound(user_id=user_name)
+        return users.presented(user)
+
+    def reset_last_active(self) -> None:
+        for user in self.db.iterate(LIST_USERS, USER):
+            if user['last_active_on'] is None:
+                USERS.entity.change(
+                    self.db,
+                    user['id'],
+                    {'last_active_on': clock.utcnow().date()},
+                )
+
+    def create_group(self, group_id: str, group: Mapping[str, Any]) -> Entity:
+        stored = GROUPS.entity.new({'id': group_id, **groups.stored(group)})
+        with conflict('group', group):
+            GROUPS.create(self.db, stored)
+        return groups.presented(stored)
+
+    @driver_hints.truncated  # type: ignore[untyped-decorator]
+    def list_groups(self, hints: driver_hints.Hints) -> list[Entity]:
+        candidates, in_order = pages.candidates(
+            self.db, hints, GROUPS, groups.BY_DOMAIN, LIST_GROUPS
+        )
+        passes = self._sieve(hints, _GROUP_FILTERS)
+        return listing.page(
+            hints,
+            filter(passes, map(groups.presented, candidates)),
+            in_order,
+        )
+
+    def list_groups_for_user(
+        self, user_id: str, hints: driver_hints.Hints
+    ) -> list[Entity]:
+        # At once, since each log-in waits for them; also the groups that
+        # the user had last time, and these first: they take longest.
+        likely = _GROUPS_OF.get(user_id)
+        meanwhile = likely and GROUPS.entity.ask_some(self.db, likely)
+        of_user = memberships.ask_of_user(self.db, user_id)
+        user = self._ask_known(user_id)()
+        lasting = of_user()
+        expiring = {}
+        if user['federated']:  # or no identity provider asserts anything
+            expiring = {
+                row['group_id']: row['expires_at']
+                for row in memberships.expiring(self.db, user_id)
+            }
+        wanted = dict.fromkeys((*lasting, *expiring))
+        known = {
+            group['id']: group for group in (meanwhile() if meanwhile else ())
+        }
+        rest = [each for each in wanted if each not in known]
+        if rest:
+            for group in GROUPS.entity.find_all(self.db, rest):
+                known[group['id']] = group
+        _GROUPS_OF.set(user_id, list(wanted)[:AT_ONCE] or None)
+        by_id = {
+            each: groups.presented(known[each])
+            for each in wanted
+            if each in known
+        }
+        passes = self._sieve(hints, _GROUP_FILTERS)
+        found = [by_id[each] for each in lasting if each in by_id] + [
+            by_id[each] | {'membership_expires_at': expires_at}
+            for each, expires_at in expiring.items()
+            if each in by_id
+        ]
+        return listing.limit(list(filter(passes, found)), hints)
+
+    def get_group(self, group_id: str) -> Entity:
+        return groups.presented(self._group(group_id))
+
+    def get_group_by_name(self, group_name: str, domain_id: str) -> Entity:
+        key = groups.key(self.db, domain_id, group_name)
+        group = GROUPS.find(self.db, key)
+        if group is None:
+            raise exception.GroupNotFound(group_id=group_name)
+        return groups.presented(group)
+
+    def update_group(self, group_id: str, group: Mapping[str, Any]) -> Entity:
+        changes = groups.stored(group)
+        changes.pop('id', None)
+        with conflict('group', group):
+            changed = GROUPS.change(self.db, group_id, lambda _now: changes)
+        if changed is None:
+            raise exception.GroupNotFound(group_id=group_id)
+        return groups.presented(changed)
+
+    def delete_group(self, group_id: str) -> None:
+        if GROUPS.remove(self.db, group_id) is None:
+            raise exception.GroupNotFound(group_id=group_id)
+        memberships.remove_group(self.db, group_id)
+
+    def _ask_known(self, user_id: str) -> Callable[[], Entity]:
+        """Ask for what a log-in has not read; return what waits for it."""
+        asked = self.db.ask(GET_KNOWN, KNOWN, id=user_id)
+
+        def answer() -> Entity:
+            user = asked()
+            if user is None or not USERS.entity.is_whole(user):
+                raise exception.UserNotFound(user_id=user_id)
+            return user
+
+        return answer
+
+    def _check_both(self, user_id: str, group_id: str) -> None:
+        """Check that a user and a group are there; ask for them at once."""
+        user = self._ask_known(user_id)
+        self._group(group_id)
+        user()
+
+    def _group(self, group_id: str) -> Entity:
+        group = GROUPS.entity.find(self.db, group_id)
+        if group is None:
+            raise exception.GroupNotFound(group_id=group_id)
+        return group
+
+    def _sieve(
+        self, hints: driver_hints.Hints, attributes: Collection[str]
+    ) -> Callable[[Entity], bool]:
+        return listing.sieve(
+            hints, attributes, self.db.conf.cassandra.name_comparison
+        )
+
+    def _is_locked(
+        self, user: Entity, failures: Mapping[str, datetime.datetime]
+    ) -> bool:
+        """Return whether a user is locked; end a lock that is over."""
+        compliance = CONF.security_compliance
+        most = compliance.lockout_failure_attempts
+        if (
+            not most
+            or len(failures) < most
+            or users.has_option(user, options.IGNORE_LOCKOUT_ATTEMPT_OPT)
+        ):
+            return False
+        if not compliance.lockout_duration:
+            return True  # until somebody enables the user
+        duration = datetime.timedelta(seconds=compliance.lockout_duration)
+        if max(failures.values()) + duration > clock.utcnow():
+            return True
+        self._reset_failures(user)
+        return False
+
+    def _count_failure(self, user: Entity) -> None:
+        if not CONF.security_compliance.lockout_failure_attempts or (
+            users.has_option(user, options.IGNORE_LOCKOUT_ATTEMPT_OPT)
+        ):
+            return  # or anybody could let the row grow
+        # A name of its own: attempts at one moment are as many.
+        name = f'{user["lock_epoch"]}.{secrets.token_hex(8)}'
+        now = clock.to_micros(clock.utcnow())
+        self.db.run(FAIL, id=user['id'], failures={name: now})
+
+    def _reset_failures(self, user: Entity) -> None:
+        """Begin a new count, unless somebody did since ``user`` was read."""
+        epoch = user['lock_epoch']
+        key = {'id': user['id']}
+        try:
+            done = bool(
+                self.db.cas(RESET, lock_epoch=epoch + 1, seen=epoch, **key)
+            )
+        except errors.OutcomeUnknown:
+            found = self.db.one(SETTLE_RESET, EPOCH, **key)
+            if found is not None and found['lock_epoch'] == epoch:
+                raise
+            done = True
+        if done:
+            self.db.run(FORGET, gone=set(user['failures'] or ()), **key)
+        user['lock_epoch'] = epoch + 1  # what a next failure counts to
+
+
+def _failures(user: Mapping[str, Any]) -> dict[str, datetime.datetime]:
+    """Return the times of the wrong passwords that count."""
+    return {
+        name: clock.from_micros(time)
+        for name, time in (user['failures'] or {}).items()
+        if int(name.partition('.')[0]) == user['lock_epoch']
+    }
+
+
+def _hashed(password: str | None) -> str | None:
+    if password is None:
+        return None
+    hashed: str = password_hashing.hash_password(password)
+    return hashed
+
+
+def _check_change(user: Mapping[str, Any], new_password: str) -> None:
+    """Check that a user may choose this password now."""
+    if users.has_option(user, options.LOCK_PASSWORD_OPT):
+        raise exception.PasswordSelfServiceDisabled()
+    compliance = CONF.security_compliance
+    present = users.password(user)
+    if present and present['self_service']:
+        age = datetime.timedelta(days=compliance.minimum_password_age)
+        end = clock.from_micros(present['created_at']) + age
+        left = end - clock.utcnow()
+        if left > datetime.timedelta(0):
+            raise exception.PasswordAgeValidationError(
+                min_age_days=compliance.minimum_password_age,
+                days_left=left.days,
+            )
+    count = compliance.unique_last_password_count
+    for former in (user['passwords'] or [])[-count:] if count else ():
+        if password_hashing.check_password(new_password, former['hash']):
+            raise exception.PasswordHistoryValidationError(unique_count=count)
+
+
+def _not_in_group(user_id: str, group_id: str) -> exception.NotFound:
+    return exception.NotFound(
+        _("User '%(user_id)s' not found in group '%(group_id)s'")
+        % {'user_id': user_id, 'group_id': group_id}
+    )

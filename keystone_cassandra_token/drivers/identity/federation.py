@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.federation`` on Cassandra.
+
+``identity_provider``, ``mapping`` and ``service_provider`` are the truth, each
+kept together in one partition: there are hundreds.  An identity provider's row
+has its protocols, so they come and go with it, and its remote ids, of which
+``remote_id_claim`` keeps each at one provider and finds it.
+``tables.named`` says in which order these are written,
+and what a crash leaves.
+
+A provider or a protocol that is deleted takes with it what it calls users, as
+``drivers.identity.federated_users`` says: the users first, the
+provider or protocol, and again the users, for who has logged in meanwhile.
+After a crash the same call again does the rest.
+
+Unlike with the SQL driver a user whose very first log-in is under way when
+its provider is deleted may stay, and users who have lost all their names in
+another way stay.  An empty remote id finds no provider, and several can have
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common.driver_hints import Hints
+from keystone.federation.backends import base
+from keystone.i18n import _
+
+from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.db.rows import Row, json_text, number, text_list
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.drivers.identity import federated_users
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Indexes
+from keystone_cassandra_token.tables.named import Named
+from keystone_cassandra_token.tables.unique import Claims, Taken
+
+Stored = dict[str, Any]
+
+_IDP_COLUMNS = ('id', 'domain_id', 'enabled', 'description')
+_IDP_ATTRIBUTES = (*_IDP_COLUMNS, 'remote_ids', 'authorization_ttl')
+_IDP_CHANGES = ('enabled', 'description', 'authorization_ttl')
+_PROTOCOL = ('mapping_id', 'remote_id_attribute')
+_SP_ATTRIBUTES = (
+    'auth_url',
+    'id',
+    'enabled',
+    'description',
+    'relay_state_prefix',
+    'sp_url',
+)
+
+#: What SQL's columns need.
+_IDP_NEEDED = ('domain_id', 'enabled')
+_PROTOCOL_NEEDED = ('mapping_id',)
+_SP_NEEDED = ('enabled', 'auth_url', 'sp_url', 'relay_state_prefix')
+
+_IDP_LENGTHS = {'id': 64, 'domain_id': 64}
+_PROTOCOL_LENGTHS = {
+    'id': 64,
+    'idp_id': 64,
+    'mapping_id': 64,
+    'remote_id_attribute': 64,
+}
+_MAPPING_LENGTHS = {'id': 64, 'schema_version': 5}
+_SP_LENGTHS = {
+    'id': 64,
+    'auth_url': 256,
+    'sp_url': 256,
+    'relay_state_prefix': 256,
+}
+
+IDP = Row(
+    *_IDP_COLUMNS,
+    'incarnation',
+    authorization_ttl=number,
+    remote_ids=text_list,
+    protocols=json_text,
+)
+
+
+def _remote_ids(_db: Store, idp: Mapping[str, Any]) -> list[Any]:
+    # An empty one names nobody, and cannot be a key.
+    return [
+        {'remote_id': remote_id}
+        for remote_id in idp['remote_ids'] or ()
+        if remote_id
+    ]
+
+
+IDPS = Named(
+    Entity(
+        'identity_provider',
+        IDP,
+        Indexes(),
+        guarded=['remote_ids', 'protocols'],
+        together=True,
+        always=['enabled'],
+    ),
+    Claims('remote_id_claim', 'remote_id'),
+    _remote_ids,
+)
+IDP_KIND = Kind.of(IDPS, 'remote_ids')
+MAPPINGS = Entity(
+    'mapping',
+    Row('id', 'incarnation', 'schema_version', rules=json_text),
+    Indexes(),
+    together=True,
+)
+SPS = Entity(
+    'service_provider',
+    Row(*_SP_ATTRIBUTES, 'incarnation'),
+    Indexes(),
+    together=True,
+)
+
+
+class Federation(Driver, base.FederationDriverBase):
+    """Identity providers, protocols, mappings, service providers."""
+
+    def create_idp(self, idp_id: str, idp: Mapping[str, Any]) -> Stored:
+        given = {**idp, 'id': idp_id}
+        lengths.check(given, _IDP_LENGTHS)
+        stored = IDPS.entity.new(
+            {name: given.get(name) for name in (*_IDP_COLUMNS, *_IDP_CHANGES)}
+            | {'remote_ids': _sorted(given), 'protocols': {}}
+        )
+        lengths.check_null(stored, _IDP_NEEDED, 'identity_provider')
+        with _idp_conflict(stored):
+            IDPS.create(self.db, stored)
+        return _presented_idp(stored) | _in_order(given)
+
+    def delete_idp(self, idp_id: str) -> None:
+        # Also where it is gone: perhaps with a server that died on the way.
+        federated_users.forget(self.db, idp_id)
+        if IDPS.remove(self.db, idp_id) is None:
+            raise exception.IdentityProviderNotFound(idp_id=idp_id)
+        federated_users.forget(self.db, idp_id)
+
+    def get_idp(self, idp_id: str) -> Stored:
+        return _presented_idp(self._idp(idp_id))
+
+    def get_idp_from_remote_id(self, remote_id: str) -> Stored:
+        idp = remote_id and IDPS.find(self.db, {'remote_id': remote_id})
+        if not idp:
+            raise exception.IdentityProviderNotFound(idp_id=remote_id)
+        return {'idp_id': idp['id'], 'remote_id': remote_id}
+
+    def update_idp(self, idp_id: str, idp: Mapping[str, Any]) -> Stored:
+        def changes(_now: Stored) -> Stored:
+            found = {name: idp[name] for name in _IDP_CHANGES if name in idp}
+            lengths.check_null(found, _IDP_NEEDED, 'identity_provider')
+            if 'remote_ids' in idp:
+                found['remote_ids'] = _sorted(idp)
+            return found
+
+        with _idp_conflict({**idp, 'id': idp_id}):
+            changed = IDPS.change(self.db, idp_id, changes)
+        if changed is None:
+            raise exception.IdentityProviderNotFound(idp_id=idp_id)
+        return _presented_idp(changed) | _in_order(idp)
+
+    def create_protocol(
+        self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
+    ) -> Stored:
+        made = {**protocol, 'id': protocol_id, 'idp_id': idp_id}
+
+        def added(protocols: Stored) -> Stored:
+            lengths.check(made, _PROTOCOL_LENGTHS)
+            new = {name: made.get(name) for name in _PROTOCOL}
+            lengths.check_null(new, _PROTOCOL_NEEDED, 'federation_protocol')
+            if protocol_id in protocols:
+                raise _duplicate('federation_protocol', protocol_id)
+            return {**protocols, protocol_id: new}
+
+        idp = self._change_protocols(idp_id, added)
+        if idp is None:
+            raise exception.IdentityProviderNotFound(idp_id=idp_id)
+        return _presented_protocol(idp, protocol_id)
+
+    def update_protocol(
+        self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
+    ) -> Stored:
+        changes = {
+            name: protocol[name] for name in _PROTOCOL if name in protocol
+        }
+
+        def changed(protocols: Stored) -> Stored:
+            if protocol_id not in protocols:
+                raise _no_protocol(idp_id, protocol_id)
+            lengths.check(protocol, _PROTOCOL_LENGTHS)
+            lengths.check_null(
+                changes, _PROTOCOL_NEEDED, 'federation_protocol'
+            )
+            new = {**protocols[protocol_id], **changes}
+            return {**protocols, protocol_id: new}
+
+        idp = self._change_protocols(idp_id, changed)
+        if idp is None:
+            raise _no_protocol(idp_id, protocol_id)
+        return _presented_protocol(idp, protocol_id)
+
+    def get_protocol(self, idp_id: str, protocol_id: str) -> Stored:
+        idp = IDPS.entity.find(self.db, idp_id)
+        if idp is None or protocol_id not in idp['protocols']:
+            raise _no_protocol(idp_id, protocol_id)
+        return _presented_protocol(idp, protocol_id)
+
+    def list_protocols(self, idp_id: str) -> list[Stored]:
+        idp = IDPS.entity.find(self.db, idp_id)
+        if idp is None:
+            return []
+        return [_presented_protocol(idp, each) for each in idp['protocols']]
+
+    def delete_protocol(self, idp_id: str, protocol_id: str) -> None:
+        # Also where it is gone, as for a provider.
+        federated_users.forget(self.db, idp_id, protocol_id)
+
+        def removed(protocols: Stored) -> Stored:
+            if protocol_id not in protocols:
+                raise _no_protocol(idp_id, protocol_id)
+            return {
+                name: value
+                for name, value in protocols.items()
+                if name != protocol_id
+            }
+
+        if self._change_protocols(idp_id, removed) is None:
+            raise _no_protocol(idp_id, protocol_id)
+        federated_users.forget(self.db, idp_id, protocol_id)
+
+    def create_mapping(
+        self, mapping_id: str, mapping: Mapping[str, Any]
+    ) -> Stored:
+        stored = MAPPINGS.new(
+            {
+                'id': mapping_id,
+                'rules': mapping.get('rules'),
+                'schema_version': mapping.get('schema_version') or '1.0',
+            }
+        )
+        lengths.check(stored, _MAPPING_LENGTHS)
+        if not MAPPINGS.create(self.db, stored):
+            raise _duplicate('mapping', mapping_id)
+        return _presented_mapping(stored)
+
+    def delete_mapping(self, mapping_id: str) -> None:
+        if not MAPPINGS.remove(self.db, mapping_id):
+            raise exception.MappingNotFound(mapping_id=mapping_id)
+
+    def update_mapping(
+        self, mapping_id: str, mapping: Mapping[str, Any]
+    ) -> Stored:
+        # Rules are replaced, also by none, as with SQL.
+        changes = {'rules': mapping.get('rules')}
+        if mapping.get('schema_version'):
+            changes['schema_version'] = mapping['schema_version']
+        changed = MAPPINGS.change(
+            self.db, mapping_id, _checked('mapping', changes, _MAPPING_LENGTHS)
+        )
+        if changed is None:
+            raise exception.MappingNotFound(mapping_id=mapping_id)
+        return _presented_mapping(changed)
+
+    def list_mappings(self) -> list[Stored]:
+        return list(map(_presented_mapping, MAPPINGS.all(self.db)))
+
+    def get_mapping(self, mapping_id: str) -> Stored:
+        mapping = MAPPINGS.find(self.db, mapping_id)
+        if mapping is None:
+            raise exception.MappingNotFound(mapping_id=mapping_id)
+        return _presented_mapping(mapping)
+
+    def get_mapping_from_idp_and_protocol(
+        self, idp_id: str, protocol_id: str
+    ) -> Stored:
+        protocol = self.get_protocol(idp_id, protocol_id)
+        return self.get_mapping(protocol['mapping_id'])
+
+    def create_sp(self, sp_id: str, sp: Mapping[str, Any]) -> Stored:
+        given = {**sp, 'id': sp_id}
+        lengths.check(given, _SP_LENGTHS)
+        stored = SPS.new({name: given.get(name) for name in _SP_ATTRIBUTES})
+        lengths.check_null(stored, _SP_NEEDED, 'service_provider')
+        if not SPS.create(self.db, stored):
+            raise _duplicate('service_provider', sp_id)
+        return _presented_sp(stored)
+
+    def delete_sp(self, sp_id: str) -> None:
+        if not SPS.remove(self.db, sp_id):
+            raise exception.ServiceProviderNotFound(sp_id=sp_id)
+
+    def get_sp(self, sp_id: str) -> Stored:
+        sp = SPS.find(self.db, sp_id)
+        if sp is None:
+            raise exception.ServiceProviderNotFound(sp_id=sp_id)
+        return _presented_sp(sp)
+
+    def update_sp(self, sp_id: str, sp: Mapping[str, Any]) -> Stored:
+        changes = {
+            name: sp[name]
+            for name in _SP_ATTRIBUTES
+            if name in sp and name != 'id'
+        }
+        changed = SPS.change(
+            self.db,
+            sp_id,
+            _checked('service_provider', changes, _SP_LENGTHS, _SP_NEEDED),
+        )
+        if changed is None:
+            raise exception.ServiceProviderNotFound(sp_id=sp_id)
+        return _presented_sp(changed)
+
+    def get_enabled_service_providers(self) -> list[Any]:
+        return [
+            types.SimpleNamespace(**_presented_sp(sp))
+            for sp in SPS.all(self.db)
+            if sp['enabled']
+        ]
+
+    def list_idps(self, hints: Hints | None = None) -> list[Stored]:
+        return _listed(
+            map(_presented_idp, IDPS.entity.all(self.db)),
+            hints,
+            (*_IDP_COLUMNS, 'authorization_ttl'),
+        )
+
+    def list_sps(self, hints: Hints | None = None) -> list[Stored]:
+        return _listed(
+            map(_presented_sp, SPS.all(self.db)), hints, _SP_ATTRIBUTES
+        )
+
+    def _idp(self, idp_id: str) -> Stored:
+        idp = IDPS.entity.find(self.db, idp_id)
+        if idp is None:
+            raise exception.IdentityProviderNotFound(idp_id=idp_id)
+        return idp
+
+    def _change_protocols(
+        self, idp_id: str, changes: Callable[[Stored], Stored]
+    ) -> Stored | None:
+        """Change a provider's protocols; return it, None if there is none."""
+        return IDPS.entity.change(
+            self.db,
+            idp_id,
+            lambda now: {'protocols': changes(now['protocols'])},
+        )
+
+
+def _checked(
+    kind: str,
+    changes: Stored,
+    longest: Mapping[str, int],
+    needed: Collection[str] = (),
+) -> Callable[[Stored], Stored]:
+    """Return changes that are checked once there is what they change.
+
+    As with SQL.
+    """
+
+    def checked(_now: Stored) -> Stored:
+        lengths.check(changes, longest)
+        lengths.check_null(changes, needed, kind)
+        return changes
+
+    return checked
+
+
+def _sorted(idp: Mapping[str, Any]) -> list[str]:
+    """Return the remote ids that a provider names."""
+    remote_ids = sorted(idp.get('remote_ids') or ())
+    for remote_id in remote_ids:
+        lengths.check({'remote_id': remote_id}, {'remote_id': 255})
+    if len(set(remote_ids)) < len(remote_ids):
+        raise _duplicate_remote_id(remote_ids)
+    return remote_ids
+
+
+def _in_order(given: Mapping[str, Any]) -> Stored:
+    """Return the remote ids that were given, in their order.
+
+    The SQL driver answers so, and shows them sorted when it reads them.
+    """
+    if 'remote_ids' not in given:
+        return {}
+    return {'remote_ids': list(given['remote_ids'] or ())}
+
+
+@contextlib.contextmanager
+def _idp_conflict(idp: Mapping[str, Any]) -> Iterator[None]:
+    """Tell Keystone that an id or a remote id is taken."""
+    try:
+        yield
+    except Taken as taken:
+        if taken.owner == idp['id']:
+            raise _duplicate('identity_provider', idp['id']) from None
+        raise _duplicate_remote_id(idp['remote_ids']) from None
+
+
+def _duplicate_remote_id(remote_ids: list[str]) -> exception.Conflict:
+    return exception.Conflict(
+        type='identity_provider',
+        details=_('Duplicate remote ID: %s') % ', '.join(remote_ids),
+    )
+
+
+def _duplicate(kind: str, entity_id: str) -> exception.Conflict:
+    return exception.Conflict(
+        type=kind,
+        details=_('Duplicate entry found with ID %s') % entity_id,
+    )
+
+
+def _no_protocol(
+    idp_id: str, protocol_id: str
+) -> exception.FederatedProtocolNotFound:
+    return exception.FederatedProtocolNotFound(
+        protocol_id=protocol_id, idp_id=idp_id
+    )
+
+
+def _presented_idp(idp: Mapping[str, Any]) -> Stored:
+    """Return an identity provider as the SQL driver shows it."""
+    return {name: idp[name] for name in _IDP_ATTRIBUTES}
+
+
+def _presented_protocol(idp: Mapping[str, Any], protocol_id: str) -> Stored:
+    return {
+        'id': protocol_id,
+        'idp_id': idp['id'],
+        **idp['protocols'][protocol_id],
+    }
+
+
+def _presented_mapping(mapping: Mapping[str, Any]) -> Stored:
+    return {name: mapping[name] for name in ('id', 'rules', 'schema_version')}
+
+
+def _presented_sp(sp: Mapping[str, Any]) -> Stored:
+    return {name: sp[name] for name in _SP_ATTRIBUTES}
+
+
+def _listed(
+    found: Iterator[Stored], hints: Hints | None, attributes: tuple[str, ...]
+) -> list[Stored]:
+    return listing.limit(
+        # None of them is a name.
+        listing.satisfy(found, hints, attributes, 'sensitive'),
+        hints,
+    )

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.identity.shadow_users`` on Cassandra.
+
+Shadow users are rows of ``user``, as ``drivers.identity.users``
+says; ``federated_claim`` and ``nonlocal_claim`` find them by what identity
+providers and other backends call them.  Their ids are computed from that, so
+two regions that create one at once make the same.
+
+On create: claim, index rows, user, claim held.  A crash leaves no user, and a
+claim that can be taken over after a minute.
+
+Unlike with the SQL driver an expiring membership whose time is over goes by
+itself, a day later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common import provider_api
+from keystone.common.driver_hints import Hints
+from keystone.i18n import _
+from keystone.identity.shadow_backends import base
+
+from keystone_cassandra_token.compat import listing
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.cql import scan
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.drivers.identity import (
+    federated_users,
+    memberships,
+    users,
+)
+from keystone_cassandra_token.drivers.identity.users import (
+    BY_DISPLAY_NAME,
+    BY_IDP,
+    FEDERATED,
+    FEDERATED_NAMES,
+    NONLOCAL_NAMES,
+    USER,
+    USERS,
+)
+from keystone_cassandra_token.tables.entity import AT_ONCE
+from keystone_cassandra_token.tables.unique import Claims, Taken
+
+User = dict[str, Any]
+
+# Keystone lists federated users for an administrator.
+LIST = scan(f'SELECT {USER} FROM user')
+
+
+class ShadowUsers(Driver, base.ShadowUsersDriverBase):
+    """Federated and non-local users in Cassandra."""
+
+    def create_federated_object(self, fed_dict: Mapping[str, Any]) -> None:
+        identity = users.federated(fed_dict)
+        user_id = fed_dict['user_id']
+        key = _key(identity)
+        tried = False
+
+        def added(user: User) -> dict[str, Any]:
+            nonlocal tried
+            # To claims what a user has already is no conflict.
+            tried = not _has(user, key)
+            if not tried:
+                raise _conflict(FEDERATED_NAMES)
+            return {'federated': [*(user['federated'] or ()), identity]}
+
+        def removed(user: User) -> dict[str, Any]:
+            kept = [e for e in user['federated'] or () if e != identity]
+            return {'federated': kept}
+
+        def undo() -> None:
+            if tried:
+                USERS.entity.change(self.db, user_id, removed)
+
+        with self._claimed(FEDERATED_NAMES, user_id, key, undo=undo):
+            if USERS.entity.change(self.db, user_id, added) is None:
+                raise exception.UserNotFound(user_id=user_id)
+
+    def create_federated_user(
+        self,
+        domain_id: str,
+        federated_dict: Mapping[str, Any],
+        email: str | None = None,
+    ) -> User:
+        ids = provider_api.ProviderAPIs.id_generator_api
+        user_id = ids.generate_public_ID(
+            {
+                'domain_id': domain_id,
+                'local_id': federated_dict['unique_id'],
+                'entity_type': 'user',
+            }
+        )
+        identity = users.federated(federated_dict)
+        given = {'domain_id': domain_id, 'enabled': True}
+        if email:
+            given['email'] = email
+        return self._create(
+            user_id,
+            given,
+            FEDERATED_NAMES,
+            _key(identity),
+            federated=[identity],
+        )
+
+    def delete_federated_object(self, user_id: str) -> None:
+        federated_users.forget_user(self.db, user_id)
+
+    def get_federated_objects(self, user_id: str) -> list[dict[str, Any]]:
+        user = USERS.entity.find(self.db, user_id)
+        found: list[dict[str, Any]] = base.federated_objects_to_list(
+            (user and user['federated']) or []
+        )
+        return found
+
+    def get_federated_user(
+        self, idp_id: str, protocol_id: str, unique_id: str
+    ) -> User:
+        return users.presented(
+            self._federated(
+                {
+                    'idp_id': idp_id,
+                    'protocol_id': protocol_id,
+                    'unique_id': unique_id,
+                }
+            )
+        )
+
+    def update_federated_user_display_name(
+        self,
+        idp_id: str,
+        protocol_id: str,
+        unique_id: str,
+        display_name: str,
+    ) -> None:
+        key = {
+            'idp_id': idp_id,
+            'protocol_id': protocol_id,
+            'unique_id': unique_id,
+        }
+        with contextlib.suppress(exception.UserNotFound):
+            user = self._federated(key)
+            shown = users.federated(key | {'display_name': display_name})
+            if shown in user['federated']:
+                return  # nearly each log-in
+
+            def renamed(now: User) -> dict[str, Any]:
+                return {
+                    'federated': [
+                        shown if _key(each) == key else each
+                        for each in now['federated'] or ()
+                    ]
+                }
+
+            USERS.entity.change(self.db, user['id'], renamed)
+
+    def get_user(self, user_id: str) -> User:
+        return users.presented(users.get(self.db, user_id))
+
+    def create_nonlocal_user(self, user_dict: Mapping[str, Any]) -> User:
+        given = {
+            name: value
+            for name, value in user_dict.items()
+            if name not in ('name', 'password')
+        }
+        return self._create(
+            given['id'],
+            given,
+            NONLOCAL_NAMES,
+            {'domain_id': given['domain_id'], 'name': user_dict['name']},
+            nonlocal_name=user_dict['name'],
+        )
+
+    def set_last_active_at(self, user_id: str) -> None:
+        today = clock.utcnow().date()
+        user = USERS.entity.find(self.db, user_id)
+        if user is not None and user['last_active_on'] != today:
+            USERS.entity.change(self.db, user_id, {'last_active_on': today})
+
+    def list_federated_users_info(
+        self, hints: Hints | None = None
+    ) -> list[dict[str, Any]]:
+        found = listing.satisfy(
+            (
+                {**identity, 'user_id': user['id']}
+                for user in self._all_federated()
+                for identity in user['federated']
+            ),
+            hints,
+            (*FEDERATED, 'user_id', 'display_name'),
+            'sensitive',  # what identity providers say is theirs
+        )
+        return listing.limit(found, hints)
+
+    def get_federated_users(self, hints: Hints) -> list[User]:
+        """Return the users with a federated identity that the hints want."""
+        wanted = {
+            entry['name']: entry
+            for entry in hints.filters
+            if entry['name'] in (*FEDERATED, 'name')
+        }
+        for entry in wanted.values():
+            hints.filters.remove(entry)
+        named = {'display_name': 'name'}
+
+        def fits(identity: Mapping[str, Any]) -> bool:
+            return all(
+                identity[name] == wanted[named.get(name, name)]['value']
+                for name in (*FEDERATED, 'display_name')
+                if named.get(name, name) in wanted
+            )
+
+        values = {name: entry['value'] for name, entry in wanted.items()}
+        return listing.limit(
+            listing.satisfy(
+                (
+                    users.presented(user)
+                    for user in self._candidates(values)
+                    if any(map(fits, user['federated'] or ()))
+                ),
+                hints,
+                ('id', 'domain_id', 'enabled', 'default_project_id'),
+                self.conf.cassandra.name_comparison,
+            ),
+            hints,
+        )
+
+    def delete_user(self, user_id: str) -> None:
+        """Delete a user with its names and memberships."""
+        users.delete(self.db, user_id)
+
+    def add_user_to_group_expires(self, user_id: str, group_id: str) -> bool:
+        """Make or renew an expiring membership; return whether it is new."""
+        user = USERS.entity.find(self.db, user_id)
+        if user is None or not user['federated']:
+            raise exception.UserNotFound(user_id=user_id)
+        known = [
+            row
+            for row in memberships.asserted(self.db, user_id)
+            if row['group_id'] == group_id
+        ]
+        idp_id = (
+            known[0]['idp_id'] if known else user['federated'][0]['idp_id']
+        )
+        memberships.renew(self.db, user_id, group_id, idp_id)
+        return not known
+
+    def cleanup_stale_group_memberships(
+        self, user_id: str, idp_id: str, current_group_ids: Collection[str]
+    ) -> list[str]:
+        """End the memberships that an identity provider asserts no more.
+
+        :returns: the ids of those groups.
+        """
+        stale = [
+            row
+            for row in memberships.asserted(self.db, user_id)
+            if row['idp_id'] == idp_id
+            and row['group_id'] not in set(current_group_ids)
+        ]
+        for row in stale:
+            memberships.remove_expiring(self.db, row)
+        return [row['group_id'] for row in stale]
+
+    def _federated(self, key: Mapping[str, Any]) -> User:
+        """Return the user that an identity provider calls so."""
+        owner = FEDERATED_NAMES.owner(self.db, **key)
+        user = None if owner is None else USERS.entity.find(self.db, owner)
+        if user is None or not _has(user, key):
+            raise exception.UserNotFound(user_id=key['unique_id'])
+        return user
+
+    def _candidates(self, wanted: Mapping[str, Any]) -> Iterable[User]:
+        """Return the users among which a list looks, as they are read.
+
+        :param wanted: what is wanted of an identity, by attribute.
+        """
+        if all(name in wanted for name in FEDERATED):
+            with contextlib.suppress(exception.UserNotFound):
+                return [
+                    self._federated({name: wanted[name] for name in FEDERATED})
+                ]
+            return []
+        if wanted.get('name'):
+            ids = BY_DISPLAY_NAME.ids(self.db, wanted['name'])
+            return USERS.entity.find_all(self.db, ids)
+        if wanted.get('idp_id'):
+            return self._of_idp(wanted['idp_id'])
+        return self._all_federated()
+
+    def _of_idp(self, idp_id: str) -> Iterator[User]:
+        ids = BY_IDP.ids_behind(self.db, idp_id, None, AT_ONCE)
+        while some := list(itertools.islice(ids, AT_ONCE)):
+            yield from USERS.entity.find_all(self.db, some)
+
+    def _all_federated(self) -> Iterator[User]:
+        return (
+            user
+            for user in USERS.entity.scanned(self.db, LIST)
+            if user['federated']
+        )
+
+    def _create(
+        self,
+        user_id: str,
+        given: Mapping[str, Any],
+        claims: Claims,
+        key: Mapping[str, Any],
+        **own: Any,
+    ) -> User:
+        stored = USERS.entity.new(
+            {
+                'created_at': clock.utcnow(),
+                'lock_epoch': 0,
+                'federated': [],
+                **users.stored(given),
+                'id': user_id,
+                **own,
+            }
+        )
+        # What a deletion that was broken off has left; the id is computed.
+        memberships.remove_user(
+            self.db,
+            user_id,
+            provided=lambda: USERS.entity.find(self.db, user_id) is None,
+        )
+        with self._claimed(
+            claims,
+            user_id,
+            key,
+            undo=lambda: USERS.entity.discard(self.db, stored),
+        ):
+            if not USERS.entity.create(self.db, stored):
+                raise _conflict(claims)
+        return users.presented(stored)
+
+    @contextlib.contextmanager
+    def _claimed(
+        self, claims: Claims, owner: str, key: Mapping[str, Any], undo: Any
+    ) -> Iterator[None]:
+        def known_so(other: str) -> bool:
+            user = USERS.entity.find(self.db, other, USERS.get_everywhere)
+            return user is not None and (
+                user['nonlocal_name'] == key['name']
+                if claims is NONLOCAL_NAMES
+                else _has(user, key)
+            )
+
+        try:
+            with claims.claimed(
+                self.db, owner, exists=known_so, undo=undo, **key
+            ):
+                yield
+        except Taken:
+            raise _conflict(claims) from None
+
+
+def _key(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: identity[name] for name in FEDERATED}
+
+
+def _has(user: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
+    return any(_key(each) == key for each in user['federated'] or ())
+
+
+def _conflict(claims: Claims) -> exception.Conflict:
+    kind = 'nonlocal_user' if claims is NONLOCAL_NAMES else 'federated_user'
+    return exception.Conflict(type=kind, details=_('Duplicate entry'))

@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users: the rows that the drivers of identities and shadow users share.
+
+``user`` is the truth: one row has names, passwords, options, failed log-ins
+and federated identities, so that one read authenticates.  A user's names are
+claims: of a local user in its domain, of a non-local one in its domain, and
+what identity providers call it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common import driver_hints
+from keystone.conf import CONF
+from keystone.identity.backends import base
+from keystone.identity.backends import resource_options as options
+from oslo_utils import timeutils
+
+from keystone_cassandra_token.compat import lengths, listing, resource_options
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.rows import (
+    Row,
+    iso_date,
+    json_map,
+    json_text,
+    micros,
+)
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers.identity import memberships
+from keystone_cassandra_token.tables.derived import Kind, Names
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
+from keystone_cassandra_token.tables.named import Named
+from keystone_cassandra_token.tables.unique import Claims, Key
+
+Stored = dict[str, Any]
+
+_OPTIONS = options.USER_OPTIONS_REGISTRY
+
+#: What Keystone's SQL model keeps outside of ``extra``.
+ATTRIBUTES = (
+    'id',
+    'name',
+    'domain_id',
+    'password',
+    'enabled',
+    'default_project_id',
+    'password_expires_at',
+)
+_NOT_EXTRA = (*ATTRIBUTES, 'options', 'extra')
+_LENGTHS = {'id': 64, 'domain_id': 64, 'default_project_id': 64, 'name': 255}
+_FEDERATED_LENGTHS = {
+    'idp_id': 64,
+    'protocol_id': 64,
+    'unique_id': 255,
+    'display_name': 255,
+}
+#: What an identity provider calls a user.
+FEDERATED = ('idp_id', 'protocol_id', 'unique_id')
+
+USER = Row(
+    'id',
+    'incarnation',
+    'domain_id',
+    'enabled',
+    'default_project_id',
+    'local_name',
+    'nonlocal_name',
+    'lock_epoch',
+    'failures',
+    created_at=micros,
+    last_active_on=iso_date,
+    passwords=json_text,
+    options=json_map,
+    federated=json_text,
+    extra=json_map,
+)
+BY_DOMAIN = Index('user_by_domain', 'domain_id', incarnate=True)
+BY_DEFAULT_PROJECT = Index(
+    'user_by_default_project', 'default_project_id', incarnate=True
+)
+# So that an identity provider's users are found when it is deleted.
+BY_IDP = Index(
+    'federated_user_by_idp',
+    'idp_id',
+    incarnate=True,
+    among=lambda user: {each['idp_id'] for each in user['federated'] or ()},
+)
+# Keystone looks for them wherever users are listed by name.
+BY_DISPLAY_NAME = Index(
+    'federated_user_by_name',
+    'display_name',
+    sharded=False,
+    incarnate=True,
+    among=lambda user: (
+        {each['display_name'] for each in user['federated'] or ()}
+        - {None, ''}  # nobody asks for these
+    ),
+)
+
+
+def name_key(db: Store, domain_id: str, name: str) -> dict[str, str]:
+    """Return the key of a local user's claim."""
+    comparison = db.conf.cassandra.name_comparison
+    return {
+        'domain_id': domain_id,
+        'folded_name': listing.fold(name, comparison),
+    }
+
+
+def local_key(db: Store, user: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the key of a user's claim as a local one, None if it is none."""
+    if user['local_name'] is None:
+        return None
+    return name_key(db, user['domain_id'], user['local_name'])
+
+
+USERS = Named(
+    Entity(
+        'user',
+        USER,
+        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
+        maps=['options', 'extra'],
+        guarded=['domain_id', 'local_name', 'passwords', 'federated'],
+        apart=['failures'],
+        always=['domain_id'],
+    ),
+    Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
+    local_key,
+)
+# Ids of these users are computed from what they are called, so that two
+# regions that create one at once make the same.
+FEDERATED_NAMES = Claims(
+    'federated_claim', *FEDERATED, operation=Operation.MUTATE
+)
+NONLOCAL_NAMES = Claims(
+    'nonlocal_claim', 'domain_id', 'name', operation=Operation.MUTATE
+)
+
+
+def _federated_keys(
+    _db: Store, user: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return [
+        {name: identity[name] for name in FEDERATED}
+        for identity in user['federated'] or ()
+    ]
+
+
+def _nonlocal_keys(
+    _db: Store, user: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    if user['nonlocal_name'] is None:
+        return []
+    return [{'domain_id': user['domain_id'], 'name': user['nonlocal_name']}]
+
+
+_FEDERATED = Names(FEDERATED_NAMES, _federated_keys)
+#: Names besides that of a local user.
+_SHADOW_NAMES = (_FEDERATED, Names(NONLOCAL_NAMES, _nonlocal_keys))
+USER_KIND = Kind.of(
+    USERS,
+    'local_name',
+    'nonlocal_name',
+    'federated',
+    also=_SHADOW_NAMES,
+)
+
+
+def federated_released(
+    db: Store, user_id: str, identities: Iterable[Mapping[str, Any]]
+) -> contextlib.AbstractContextManager[None]:
+    """Free what providers call a user once the body has taken it away."""
+    keys = _federated_keys(db, {'federated': list(identities)})
+    return _released(db, _FEDERATED, user_id, keys)
+
+
+def _released(
+    db: Store, names: Names, user_id: str, keys: Iterable[Key]
+) -> contextlib.AbstractContextManager[None]:
+    def has(user_id: str, key: Key) -> bool:
+        now = USERS.entity.find(db, user_id, USERS.get_everywhere)
+        return now is not None and key in names.keys(db, now)
+
+    return names.claims.all_released(db, user_id, keys, exists=has)
+
+
+def get(db: Store, user_id: str) -> Stored:
+    """Return a user.
+
+    :raises keystone.exception.UserNotFound: if there is none.
+    """
+    user = USERS.entity.find(db, user_id)
+    if user is None:
+        raise exception.UserNotFound(user_id=user_id)
+    return user
+
+
+def delete(db: Store, user_id: str) -> None:
+    """Delete a user with its names and its memberships.
+
+    :raises keystone.exception.UserNotFound: if there is none.
+    """
+    # Also where it is gone: perhaps with a server that died on the way.  What
+    # is left would count again for a user whose computed id comes back.
+    memberships.remove_user(db, user_id)
+    user = get(db, user_id)
+    with contextlib.ExitStack() as freed:
+        for names in _SHADOW_NAMES:
+            keys = names.keys(db, user)
+            freed.enter_context(_released(db, names, user_id, keys))
+        removed = USERS.remove(db, user_id)
+    if removed is None:
+        raise exception.UserNotFound(user_id=user_id)
+    # What it was called meanwhile.
+    for names in _SHADOW_NAMES:
+        keys = names.keys(db, removed)
+        late = [key for key in keys if key not in names.keys(db, user)]
+        with _released(db, names, user_id, late):
+            pass
+    # What was added meanwhile.
+    memberships.remove_user(db, user_id)
+
+
+def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns that a user names, but for passwords.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises TypeError, ValueError: for a value that an option refuses.
+    """
+    lengths.check(given, _LENGTHS)
+    found = {
+        name: given[name]
+        for name in ('id', 'domain_id', 'default_project_id')
+        if name in given
+    }
+    if 'name' in given:
+        found['local_name'] = given['name']
+    if 'enabled' in given:
+        found |= enabling(given['enabled'])
+    return found | {
+        'options': resource_options.values(_OPTIONS, given),
+        'extra': {
+            name: given[name] for name in given if name not in _NOT_EXTRA
+        },
+    }
+
+
+def renamed(
+    user: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return changes of a user whose name may be an identity provider's."""
+    made = dict(changes)
+    if user['federated'] and 'local_name' in made:
+        first, *rest = user['federated']
+        shown = first | {'display_name': made.pop('local_name')}
+        made['federated'] = [shown, *rest]
+    return made
+
+
+def federated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a federated identity as it is stored.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    """
+    lengths.check(given, _FEDERATED_LENGTHS)
+    return {name: given.get(name) for name in (*FEDERATED, 'display_name')}
+
+
+def filterable(user: Mapping[str, Any]) -> Stored:
+    """Return what the SQL driver's filters look at."""
+    return {
+        'id': user['id'],
+        'name': user['local_name'],
+        'domain_id': user['domain_id'],
+        'enabled': user['enabled'],
+        'default_project_id': user['default_project_id'],
+    }
+
+
+def by_password_expiry(
+    hints: driver_hints.Hints,
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Return whether a user passes the filters on a password's expiry.
+
+    They are removed from the hints.  As with SQL, former passwords count.
+    """
+    filters = [
+        entry
+        for entry in hints.filters
+        if entry['name'] == 'password_expires_at'
+    ]
+    for entry in filters:
+        hints.filters.remove(entry)
+    # From the API the times come with a time zone.
+    wanted = [
+        (entry['comparator'], timeutils.normalize_time(entry['value']))
+        for entry in filters
+    ]
+
+    def passes(user: Mapping[str, Any]) -> bool:
+        times = [
+            clock.from_micros(each['expires_at'])
+            for each in user['passwords'] or ()
+            if each['expires_at'] is not None
+        ]
+        return all(
+            any(compare(time, value) for time in times)
+            for compare, value in wanted
+        )
+
+    return passes
+
+
+def has_option(user: Mapping[str, Any], option: Any) -> bool:
+    """Return whether an option is set to true."""
+    return (user['options'] or {}).get(option.option_id) is True
+
+
+def name(user: Mapping[str, Any]) -> str | None:
+    """Return what a user is called."""
+    for found in (user['local_name'], user['nonlocal_name']):
+        if found is not None:
+            return str(found)
+    if user['federated']:
+        shown: str | None = user['federated'][0]['display_name']
+        return shown
+    return None
+
+
+def password(user: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the present password: hash, times and who set it, or None."""
+    found: list[dict[str, Any]] = user['passwords'] or []
+    return found[-1] if found else None
+
+
+def password_expires_at(
+    user: Mapping[str, Any],
+) -> datetime.datetime | None:
+    """Return when the present password expires, None for never."""
+    present = password(user)
+    if present is None or present['expires_at'] is None:
+        return None
+    return clock.from_micros(present['expires_at'])
+
+
+def password_is_expired(user: Mapping[str, Any]) -> bool:
+    """Return whether it is too late for the present password."""
+    expires_at = password_expires_at(user)
+    return (
+        expires_at is not None
+        and not has_option(user, options.IGNORE_PASSWORD_EXPIRY_OPT)
+        and clock.utcnow() >= expires_at
+    )
+
+
+def is_enabled(user: Mapping[str, Any]) -> bool | None:
+    """Return whether a user is enabled, and not inactive for too long."""
+    enabled: bool | None = user['enabled']
+    days = CONF.security_compliance.disable_user_account_days_inactive
+    if not enabled or not days:
+        return enabled
+    last = user['last_active_on']
+    if last is None and user['created_at'] is not None:
+        last = user['created_at'].date()
+    return (
+        last is None
+        or has_option(user, options.IGNORE_USER_INACTIVITY_OPT)
+        or (clock.utcnow().date() - last).days < days
+    )
+
+
+def presented(user: Mapping[str, Any], with_extra: bool = False) -> Stored:
+    """Return a user as the SQL drivers show it.
+
+    :param with_extra: also the extra attributes by themselves, as an update
+        does for clients of old.
+    """
+    own = user['extra'] or {}
+    shown = {
+        **own,
+        'id': user['id'],
+        'name': name(user),
+        'domain_id': user['domain_id'],
+        'enabled': is_enabled(user),
+        'password_expires_at': password_expires_at(user),
+        'options': resource_options.shown(_OPTIONS, user['options']),
+    }
+    if user['default_project_id'] is not None:
+        shown['default_project_id'] = user['default_project_id']
+    if with_extra:
+        shown['extra'] = dict(own)
+    filtered: Stored = base.filter_user(shown)
+    return filtered
+
+
+def enabling(enabled: bool | None) -> dict[str, Any]:
+    """Return the columns that go along when a user is enabled, or not.
+
+    As the SQL model: who is enabled gets another period without activity.
+    """
+    days = CONF.security_compliance.disable_user_account_days_inactive
+    if enabled and days:
+        return {'enabled': enabled, 'last_active_on': clock.utcnow().date()}
+    return {'enabled': enabled}
+
+
+def with_password(
+    user: Mapping[str, Any], hashed: str | None, self_service: bool = False
+) -> list[dict[str, Any]]:
+    """Return a user's passwords with a new one, as the SQL model keeps them.
+
+    :param hashed: None makes a password that nothing matches.
+    :param self_service: whether the user chose it.
+    """
+    compliance = CONF.security_compliance
+    now = clock.utcnow()
+    kept = (user['passwords'] or [])[
+        -(compliance.unique_last_password_count or 1) :
+    ]
+    ended = clock.to_micros(now)
+    former = [
+        each | {'expires_at': min(each['expires_at'] or ended, ended)}
+        for each in kept
+    ]
+    expires_at = None
+    if compliance.password_expires_days and not has_option(
+        user, options.IGNORE_PASSWORD_EXPIRY_OPT
+    ):
+        days = datetime.timedelta(days=compliance.password_expires_days)
+        expires_at = clock.to_micros((now + days).replace(microsecond=0))
+    if (
+        not self_service
+        and compliance.change_password_upon_first_use
+        and not has_option(user, options.IGNORE_CHANGE_PASSWORD_OPT)
+    ):
+        expires_at = ended
+    new = {
+        'hash': hashed,
+        'created_at': ended,
+        'expires_at': expires_at,
+        'self_service': self_service,
+    }
+    return [*former, new]

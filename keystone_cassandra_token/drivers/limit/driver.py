@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.unified_limit`` on Cassandra.
+
+``registered_limit`` and ``limit`` are the truth, with a claim for what is
+unique in each; ``limit_by_*`` hold ids.  A limit has service, region and
+resource of its registered limit in its own row, so that it is read alone;
+that is true since a registered limit with limits is not changed or deleted,
+also while one is being made::
+
+    create a limit:    limit -> is the registered limit open?  else it goes
+    change or delete:  closed -> has it limits?  then open again -> done
+
+Each looks after it has written, so one of the two sees the other.  What is
+closed for more than a minute was left so by a server that died: who makes a
+limit on it opens it.  That holds within a region; two regions that do both in
+one moment can leave a limit without a registered limit, which is listed and
+can be deleted like any other.
+
+Several that are made by one call are claimed first, then written, then their
+claims are held (``tables.named``); one that cannot be
+made takes the others back.  A server that dies on the way leaves
+
+* of registered limits all or none, since one request writes them;
+* of limits perhaps the first ones, each a whole one that can be deleted;
+* of both perhaps names that are taken for a minute.
+
+Unlike with the SQL driver no foreign key keeps the service and the region of
+a registered limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.common.driver_hints import Hints
+from keystone.i18n import _
+from keystone.limit.backends import base
+
+from keystone_cassandra_token.compat import listing
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.cql import scan
+from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.drivers.limit import limits as rows
+from keystone_cassandra_token.drivers.limit.limits import (
+    BY_DOMAIN,
+    BY_PROJECT,
+    BY_REGISTERED_LIMIT,
+    CALLED,
+    LIMIT,
+    LIMITS,
+    REGISTERED_LIMITS,
+)
+from keystone_cassandra_token.tables.index import Index
+from keystone_cassandra_token.tables.unique import Taken
+
+Stored = dict[str, Any]
+
+#: Filters that compare as names do; the others compare exactly.
+_NAMES = ('resource_name', 'description')
+#: For how long a change may look for limits.
+_CLOSED = datetime.timedelta(minutes=1)
+_ATTEMPTS = 16
+_LONGEST_ID = 64
+
+# Keystone lists the limits of all projects for an administrator.
+LIST = scan(f'SELECT {LIMIT} FROM limit')
+
+
+class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
+    """Registered limits and limits in Cassandra."""
+
+    def create_registered_limits(
+        self, registered_limits: Iterable[Mapping[str, Any]]
+    ) -> list[Stored]:
+        names = [rows.name_key(self.db, each) for each in self._all()]
+        new = []
+        for given in registered_limits:
+            made = rows.new_registered(given)
+            name = rows.name_key(self.db, made)
+            if name in names:
+                raise _duplicate('registered_limit')
+            names.append(name)
+            new.append(made)
+        with _conflict('registered_limit'):
+            REGISTERED_LIMITS.create_all(self.db, new)
+        return [rows.presented_registered(each) for each in new]
+
+    def update_registered_limit(
+        self, registered_limit_id: str, registered_limit: Mapping[str, Any]
+    ) -> Stored:
+        for _attempt in range(_ATTEMPTS):
+            old = self._unused(registered_limit_id)
+            changes = rows.changes_of_registered(registered_limit)
+            changes.pop('id', None)
+            name = rows.name_key(self.db, old | changes)
+            # As with SQL, whose check finds also what keeps its name.
+            if changes.keys() & set(CALLED) and any(
+                rows.name_key(self.db, each) == name for each in self._all()
+            ):
+                raise _duplicate('registered_limit')
+            with contextlib.suppress(_Reopened):
+                changed = self._update(registered_limit_id, changes)
+                return rows.presented_registered(changed)
+        raise _contended(registered_limit_id)
+
+    def list_registered_limits(self, hints: Hints) -> list[Stored]:
+        found = self._satisfying(
+            self._all(), hints, rows.REGISTERED_ATTRIBUTES
+        )
+        return [rows.presented_registered(each) for each in found]
+
+    def get_registered_limit(self, registered_limit_id: str) -> Stored:
+        found = self._registered(registered_limit_id)
+        return rows.presented_registered(found)
+
+    def delete_registered_limit(self, registered_limit_id: str) -> None:
+        for _attempt in range(_ATTEMPTS):
+            self._unused(registered_limit_id)
+            with contextlib.suppress(_Reopened):
+                return self._delete(registered_limit_id)
+        raise _contended(registered_limit_id)
+
+    def create_limits(
+        self, limits: Iterable[Mapping[str, Any]]
+    ) -> list[Stored]:
+        by_name = [
+            (rows.name_key(self.db, each), each) for each in self._all()
+        ]
+        targets: list[dict[str, str]] = []
+        new = []
+        for given in limits:
+            name = rows.name_key(self.db, given)
+            registered = [each for key, each in by_name if key == name]
+            if not registered:
+                raise exception.NoLimitReference()
+            made = rows.new(given, registered[0])
+            target = rows.target_key(self.db, made)
+            if target in targets or LIMITS.find(self.db, target):
+                raise _duplicate('limit')
+            targets.append(target)
+            new.append(made)
+        with _conflict('limit'):
+            LIMITS.create_all(
+                self.db, new, check=lambda: self._check_open(new)
+            )
+        return [rows.presented(each) for each in new]
+
+    def update_limit(self, limit_id: str, limit: Mapping[str, Any]) -> Stored:
+        # As with SQL: nothing else changes, and nothing becomes 0 or empty.
+        changes = {
+            name: limit[name]
+            for name in ('resource_limit', 'description')
+            if limit.get(name)
+        }
+        changed = LIMITS.entity.change(self.db, limit_id, changes)
+        if changed is None:
+            raise exception.LimitNotFound(id=limit_id)
+        return rows.presented(changed)
+
+    def list_limits(self, hints: Hints) -> list[Stored]:
+        found = self._satisfying(
+            self._candidates(hints),
+            hints,
+            (*rows.ATTRIBUTES, 'registered_limit_id'),
+        )
+        return [rows.presented(each) for each in found]
+
+    def get_limit(self, limit_id: str) -> Stored:
+        found = LIMITS.entity.find(self.db, limit_id)
+        if found is None:
+            raise exception.LimitNotFound(id=limit_id)
+        return rows.presented(found)
+
+    def delete_limit(self, limit_id: str) -> None:
+        if LIMITS.remove(self.db, limit_id) is None:
+            raise exception.LimitNotFound(id=limit_id)
+
+    def delete_limits_for_project(self, project_id: str) -> list[str]:
+        found = LIMITS.entity.find_by(self.db, BY_PROJECT, project_id)
+        for limit in found:
+            LIMITS.remove(self.db, limit['id'])
+        return [limit['id'] for limit in found]
+
+    def _all(self) -> list[Stored]:
+        """Return all registered limits, as they were made or last renamed.
+
+        SQL too lists them as they were made.
+        """
+        return sorted(
+            REGISTERED_LIMITS.entity.all(self.db),
+            key=lambda each: each['incarnation'].time,
+        )
+
+    def _registered(self, registered_limit_id: str) -> Stored:
+        found = REGISTERED_LIMITS.entity.find(self.db, registered_limit_id)
+        if found is None:
+            raise exception.RegisteredLimitNotFound(id=registered_limit_id)
+        return found
+
+    def _unused(self, registered_limit_id: str) -> Stored:
+        """Return a registered limit that has no limits.
+
+        :raises keystone.exception.RegisteredLimitNotFound: if there is none.
+        :raises keystone.exception.RegisteredLimitError: if it has some.
+        """
+        found = self._registered(registered_limit_id)
+        ids = BY_REGISTERED_LIMIT.ids_behind(
+            self.db, registered_limit_id, None, 1
+        )
+        while some := list(itertools.islice(ids, 16)):
+            if LIMITS.entity.find_all(self.db, some):
+                raise exception.RegisteredLimitError(id=registered_limit_id)
+        return found
+
+    def _delete(self, registered_limit_id: str) -> None:
+        """Delete a registered limit while nobody can make limits on it."""
+        with self._closed(registered_limit_id) as closed:
+            if not REGISTERED_LIMITS.remove(
+                self.db,
+                registered_limit_id,
+                provided=lambda now: now['incarnation'] == closed,
+            ):
+                raise _Reopened
+
+    def _update(
+        self, registered_limit_id: str, changes: Mapping[str, Any]
+    ) -> Stored:
+        """Change a registered limit while nobody can make limits on it."""
+        with (
+            self._closed(registered_limit_id) as closed,
+            _conflict('registered_limit'),
+        ):
+
+            def unless_reopened(now: Stored) -> Mapping[str, Any]:
+                if now['incarnation'] != closed:
+                    raise _Reopened
+                return {**changes, 'closed_at': None}
+
+            changed = REGISTERED_LIMITS.change(
+                self.db, registered_limit_id, unless_reopened
+            )
+            if changed is None:
+                raise _Reopened
+        return changed
+
+    @contextlib.contextmanager
+    def _closed(self, registered_limit_id: str) -> Iterator[uuid.UUID]:
+        """Let nobody make limits on a registered limit meanwhile.
+
+        :returns: yields its incarnation, which changes if it is opened.
+        :raises keystone.exception.RegisteredLimitNotFound: as ``_unused``.
+        :raises keystone.exception.RegisteredLimitError: as ``_unused``.
+        """
+        now = clock.utcnow()
+        closed = REGISTERED_LIMITS.entity.change(
+            self.db, registered_limit_id, {'closed_at': now}
+        )
+        if closed is None:
+            raise exception.RegisteredLimitNotFound(id=registered_limit_id)
+        try:
+            self._unused(registered_limit_id)
+            yield closed['incarnation']
+        except BaseException:
+            with contextlib.suppress(errors.StoreUnavailable):
+                self._open(registered_limit_id, now)
+            raise
+
+    def _open(
+        self, registered_limit_id: str, closed_at: datetime.datetime
+    ) -> Stored | None:
+        """Open a registered limit if it is closed since then.
+
+        Return what it is now, None if it is gone.
+        """
+        return REGISTERED_LIMITS.entity.change(
+            self.db,
+            registered_limit_id,
+            lambda now: (
+                {'closed_at': None} if now['closed_at'] == closed_at else {}
+            ),
+        )
+
+    def _check_open(self, limits: Iterable[Stored]) -> None:
+        """Check that the registered limits of new limits are there and open.
+
+        :raises keystone.exception.NoLimitReference: if one is not there, or
+            has another name by now.
+        :raises keystone.exception.Conflict: if one is being changed.
+        """
+        by_id = {limit['registered_limit_id']: limit for limit in limits}
+        for registered_limit_id, limit in by_id.items():
+            # A serial read: a change that is under way is seen.
+            found = REGISTERED_LIMITS.entity.find(
+                self.db, registered_limit_id, REGISTERED_LIMITS.entity.settle
+            )
+            closed_at = found and found['closed_at']
+            if closed_at and clock.utcnow() - closed_at >= _CLOSED:
+                found = self._open(registered_limit_id, closed_at)
+            if found is None or any(
+                found[name] != limit[name] for name in CALLED
+            ):
+                raise exception.NoLimitReference()
+            if found['closed_at'] is not None:
+                raise exception.Conflict(
+                    type='limit',
+                    details=_('Registered limit %s is being changed')
+                    % registered_limit_id,
+                )
+
+    def _candidates(self, hints: Hints) -> Iterable[Stored]:
+        """Return the limits among which a list looks."""
+        wanted = {
+            entry['name']: entry['value']
+            for entry in hints.filters
+            if entry['comparator'] == 'equals'
+        }
+        for index in (BY_PROJECT, BY_DOMAIN, BY_REGISTERED_LIMIT):
+            value = wanted.get(index.column)
+            if isinstance(value, str):
+                return self._indexed(index, value)
+        called = Hints()
+        for name in wanted.keys() & set(CALLED):
+            called.add_filter(name, wanted[name])
+        if called.filters:
+            return [
+                limit
+                for each in self._satisfying(self._all(), called, CALLED)
+                for limit in self._indexed(BY_REGISTERED_LIMIT, each['id'])
+            ]
+        found = LIMITS.entity.scanned(self.db, LIST)
+        if hints.limit is None or hints.filters:
+            return found
+        # One more than the limit tells that the list was cut.
+        return itertools.islice(found, hints.limit['limit'] + 1)
+
+    def _indexed(self, index: Index, value: str) -> list[Stored]:
+        # As SQL, which does not ask for an id that is none.
+        if not 0 < len(value) <= _LONGEST_ID:
+            return []
+        return LIMITS.entity.find_by(self.db, index, value)
+
+    def _satisfying(
+        self,
+        found: Iterable[Stored],
+        hints: Hints,
+        attributes: Collection[str],
+    ) -> list[Stored]:
+        """Return what all filters on these attributes let pass, cut."""
+        names = [name for name in attributes if name in _NAMES]
+        others = [name for name in attributes if name not in _NAMES]
+        found = listing.satisfy(
+            found, hints, names, self.conf.cassandra.name_comparison
+        )
+        found = listing.satisfy(found, hints, others, 'sensitive')
+        return listing.limit(found, hints)
+
+
+class _Reopened(Exception):
+    """Somebody has changed a registered limit since it was closed."""
+
+
+@contextlib.contextmanager
+def _conflict(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except Taken:
+        raise _duplicate(kind) from None
+
+
+def _duplicate(kind: str) -> exception.Conflict:
+    return exception.Conflict(type=kind, details=_('Duplicate entry'))
+
+
+def _contended(registered_limit_id: str) -> errors.StoreUnavailable:
+    return errors.StoreUnavailable(
+        f'Others change registered limit {registered_limit_id} all the time;'
+        ' try again.'
+    )

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``keystone.resource.domain_config`` on Cassandra.
+
+``domain_config`` has a partition for each domain, with all of its options.
+Its ``incarnation`` is one for the partition, another one after each change.
+A change reads which options there are, then writes and deletes in one
+conditional batch: all of it or nothing.  So no reader sees a half, no clock
+decides, and of two changes at once the later one is made on what the first
+one left.  A batch whose reply is lost is settled by a serial read.
+
+``config_register`` says which domain has what one alone can have, agreed on
+in the whole deployment.
+
+Values of sensitive options are in no message and no log; a change does not
+even read them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from keystone import exception
+from keystone.i18n import _
+from keystone.resource.config_backends import base
+
+from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    claim,
+    claim_read,
+    mutate,
+    mutate_read,
+    read,
+    scan,
+)
+from keystone_cassandra_token.db.rows import Row, json_text
+from keystone_cassandra_token.drivers.base import Driver
+
+#: Each attempt but the last lost against somebody else's change.
+_ATTEMPTS = 16
+_LENGTHS = {'domain_id': 64, 'group': 255, 'option': 255}
+_REGISTRATION_LENGTHS = {'domain_id': 64, 'type': 64}
+
+#: What names an option of a domain: sensitive, group and option.
+Name = tuple[bool, str, str]
+
+OPTION = Row('group', 'option', value=json_text)
+NAME = Row('sensitive', 'group', 'option', 'incarnation')
+
+_ONE = (
+    ' WHERE domain_id = :domain_id AND sensitive = :sensitive'
+    ' AND group = :group AND option = :option'
+)
+GET = read(f'SELECT {OPTION} FROM domain_config{_ONE}')
+LIST = read(
+    f'SELECT {OPTION} FROM domain_config'
+    ' WHERE domain_id = :domain_id AND sensitive = :sensitive'
+)
+LIST_NAMES = read(
+    f'SELECT {NAME} FROM domain_config WHERE domain_id = :domain_id'
+)
+SETTLE = mutate_read(LIST_NAMES.cql)
+# These three make a batch: whoever has changed something since it was read
+# keeps all of them from being applied.
+MARK = mutate(
+    'UPDATE domain_config SET incarnation = :incarnation'
+    ' WHERE domain_id = :domain_id IF incarnation = :seen'
+)
+PUT = mutate(
+    f'UPDATE domain_config SET value = :value{_ONE} IF incarnation = :seen'
+)
+DROP = mutate(f'DELETE FROM domain_config{_ONE} IF incarnation = :seen')
+
+REGISTRATION = Row('type', 'domain_id', 'incarnation')
+# Keystone asks who it was right after it lost against somebody, who may be in
+# another region.
+GET_REGISTRATION = claim_read(
+    f'SELECT {REGISTRATION} FROM config_register WHERE type = :type'
+)
+# A domain goes with all that it has; there are as many rows as types, one.
+LIST_REGISTRATIONS = scan(f'SELECT {REGISTRATION} FROM config_register')
+# Of all domains one gets it.
+REGISTER = claim(
+    f'INSERT INTO config_register ({REGISTRATION})'
+    f' VALUES ({REGISTRATION.markers}) IF NOT EXISTS'
+)
+# Only its own.
+RELEASE = claim(
+    'DELETE FROM config_register WHERE type = :type IF domain_id = :domain_id'
+)
+
+
+class DomainConfig(Driver, base.DomainConfigDriverBase):
+    """Options of domains in Cassandra."""
+
+    def create_config_options(
+        self, domain_id: str, option_list: Iterable[Mapping[str, Any]]
+    ) -> None:
+        put = {_name(each): each['value'] for each in option_list}
+        self._change(domain_id, put, lambda now: now - put.keys())
+
+    def get_config_option(
+        self, domain_id: str, group: str, option: str, sensitive: bool = False
+    ) -> dict[str, Any]:
+        name = _columns((sensitive, group, option))
+        found = self.db.one(GET, OPTION, domain_id=domain_id, **name)
+        if found is None:
+            raise exception.DomainConfigNotFound(
+                domain_id=domain_id,
+                group_or_option=_('option %(option)s in group %(group)s')
+                % {'group': group, 'option': option},
+            )
+        return found
+
+    def list_config_options(
+        self,
+        domain_id: str,
+        group: str | None = None,
+        option: str | bool | None = False,
+        sensitive: bool = False,
+    ) -> list[dict[str, Any]]:
+        found = self.db.rows(
+            LIST, OPTION, domain_id=domain_id, sensitive=sensitive
+        )
+        return [
+            each
+            for each in found
+            if _matches(each['group'], each['option'], group, option)
+        ]
+
+    def update_config_options(
+        self, domain_id: str, option_list: Iterable[Mapping[str, Any]]
+    ) -> None:
+        put: dict[Name, Any] = {}
+        for each in option_list:
+            # An option is sensitive or it is not, whatever it was.
+            put.pop(_counterpart(_name(each)), None)
+            put[_name(each)] = each['value']
+        others = {_counterpart(name) for name in put}
+        self._change(domain_id, put, lambda now: now & others)
+
+    def delete_config_options(
+        self,
+        domain_id: str,
+        group: str | None = None,
+        option: str | None = None,
+    ) -> None:
+        self._change(
+            domain_id,
+            {},
+            lambda now: {
+                name for name in now if _matches(*name[1:], group, option)
+            },
+        )
+
+    def obtain_registration(self, domain_id: str, type: str) -> bool:
+        new = {
+            'type': type,
+            'domain_id': domain_id,
+            'incarnation': clock.incarnation(),
+        }
+        lengths.check(new, _REGISTRATION_LENGTHS)
+        try:
+            return bool(self.db.cas(REGISTER, **new))
+        except errors.OutcomeUnknown:
+            found = self.db.one(GET_REGISTRATION, REGISTRATION, type=type)
+            if found is None:
+                raise
+            return found == new
+
+    def read_registration(self, type: str) -> str:
+        found = self.db.one(GET_REGISTRATION, REGISTRATION, type=type)
+        if found is None:
+            raise exception.ConfigRegistrationNotFound()
+        domain_id: str = found['domain_id']
+        return domain_id
+
+    def release_registration(
+        self, domain_id: str, type: str | None = None
+    ) -> None:
+        types = [type] if type else self._types(domain_id)
+        for each in types:
+            self._release(domain_id, each)
+
+    def _change(
+        self,
+        domain_id: str,
+        put: Mapping[Name, Any],
+        drop: Callable[[set[Name]], set[Name]],
+    ) -> None:
+        """Change a domain's options: all at once, or not at all.
+
+        :param put: values to write.
+        :param drop: returns which of the options there are now go.
+        :raises OutcomeUnknown: if it cannot be found out whether it was
+            done; doing it again does no harm.
+        :raises StoreUnavailable: if others change them all the time.
+        """
+        for name in put:
+            named = {'domain_id': domain_id, **_columns(name)}
+            lengths.check(named, _LENGTHS)
+        for _attempt in range(_ATTEMPTS):
+            seen, now = self._names(LIST_NAMES, domain_id)
+            gone = drop(now)
+            if not put and not gone:
+                return
+            left = put.keys() | now - gone
+            new = clock.incarnation() if left else None
+            if self._replace(domain_id, seen, new, put, gone):
+                return
+        raise errors.StoreUnavailable(
+            'Others change the options of a domain all the time; try again.'
+        )
+
+    def _replace(
+        self,
+        domain_id: str,
+        seen: uuid.UUID | None,
+        new: uuid.UUID | None,
+        put: Mapping[Name, Any],
+        gone: set[Name],
+    ) -> bool:
+        """Write a change; return whether nobody else did before."""
+        on = {'domain_id': domain_id, 'seen': seen}
+        steps = [
+            (MARK, on | {'incarnation': new}),
+            *((DROP, on | _columns(name)) for name in gone),
+            *(
+                # None is a value, too.
+                (PUT, on | _columns(name) | {'value': json_text.encode(value)})
+                for name, value in put.items()
+            ),
+        ]
+        try:
+            return bool(self.db.cas_batch(*steps))
+        except errors.OutcomeUnknown:
+            found, names = self._names(SETTLE, domain_id)
+            if found == new and names.isdisjoint(gone):
+                return True
+            if found == seen:
+                raise
+            return False
+
+    def _names(
+        self, statement: Statement, domain_id: str
+    ) -> tuple[uuid.UUID | None, set[Name]]:
+        """Return the incarnation of a domain's options, and their names."""
+        rows = self.db.rows(statement, NAME, domain_id=domain_id)
+        incarnation = rows[0]['incarnation'] if rows else None
+        # Without options there can be a row of the partition's column alone.
+        return incarnation, {
+            _name(row) for row in rows if row['option'] is not None
+        }
+
+    def _types(self, domain_id: str) -> list[str]:
+        """Return what a domain is registered for."""
+        return [
+            row['type']
+            for row in self.db.iterate(LIST_REGISTRATIONS, REGISTRATION)
+            if row['domain_id'] == domain_id
+        ]
+
+    def _release(self, domain_id: str, type: str) -> None:
+        try:
+            outcome = self.db.cas(RELEASE, type=type, domain_id=domain_id)
+        except errors.OutcomeUnknown:
+            found = self.db.one(GET_REGISTRATION, REGISTRATION, type=type)
+            if found is not None and found['domain_id'] == domain_id:
+                raise
+            return
+        if not outcome:
+            return  # another domain's, or nobody's
+
+
+def _name(option: Mapping[str, Any]) -> Name:
+    return bool(option['sensitive']), option['group'], option['option']
+
+
+def _counterpart(name: Name) -> Name:
+    sensitive, group, option = name
+    return not sensitive, group, option
+
+
+def _columns(name: Name) -> dict[str, Any]:
+    return dict(zip(('sensitive', 'group', 'option'), name, strict=True))
+
+
+def _matches(
+    group: str,
+    option: str,
+    wanted_group: str | None,
+    wanted_option: str | bool | None,
+) -> bool:
+    """Return whether an option is asked for; one alone names no option."""
+    if not wanted_group:
+        return True
+    return group == wanted_group and (
+        not wanted_option or option == wanted_option
+    )

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projects and domains: their rows, and how Keystone sees them.
+
+A domain is a project acting as one.  Its own ``domain_id`` is
+``NULL_DOMAIN_ID``, as with SQL; that root of all domains is no row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keystone.resource.backends import resource_options as options
+from keystone.resource.backends.base import NULL_DOMAIN_ID
+
+from keystone_cassandra_token.compat import lengths, listing, resource_options
+from keystone_cassandra_token.db.rows import Row, json_map, micros, text_list
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.index import Index, Indexes
+from keystone_cassandra_token.tables.named import Named
+from keystone_cassandra_token.tables.unique import Claims
+
+Stored = dict[str, Any]
+
+_OPTIONS = options.PROJECT_OPTIONS_REGISTRY
+
+#: What Keystone's SQL model keeps outside of ``extra``.
+ATTRIBUTES = (
+    'id',
+    'name',
+    'domain_id',
+    'description',
+    'enabled',
+    'parent_id',
+    'is_domain',
+    'tags',
+)
+_NOT_EXTRA = (*ATTRIBUTES, 'options', 'extra')
+_LENGTHS = {'id': 64, 'name': 64, 'domain_id': 64, 'parent_id': 64}
+_TAG = {'name': 255}
+
+PROJECT = Row(
+    'id',
+    'incarnation',
+    'domain_id',
+    'parent_id',
+    'is_domain',
+    'name',
+    'description',
+    'enabled',
+    tags=text_list,
+    closed_at=micros,
+    options=json_map,
+    extra=json_map,
+)
+BY_DOMAIN = Index('project_by_domain', 'domain_id', incarnate=True)
+# Of a domain BY_DOMAIN has the children; below it they are few.
+BY_PARENT = Index(
+    'project_by_parent',
+    'parent_id',
+    sharded=False,
+    incarnate=True,
+    among=lambda project: (
+        {project['parent_id']} - {None, project['domain_id']}
+    ),
+)
+BY_TAG = Index(
+    'project_by_tag',
+    'tag',
+    incarnate=True,
+    among=lambda project: project['tags'] or (),
+)
+
+
+def key(db: Store, domain_id: str, name: str) -> dict[str, str]:
+    """Return the key of a project's claim."""
+    comparison = db.conf.cassandra.name_comparison
+    return {
+        'domain_id': domain_id,
+        'folded_name': listing.fold(name, comparison),
+    }
+
+
+def _key(db: Store, project: Mapping[str, Any]) -> dict[str, str]:
+    return key(db, project['domain_id'], project['name'])
+
+
+PROJECTS = Named(
+    Entity(
+        'project',
+        PROJECT,
+        Indexes(BY_DOMAIN, BY_PARENT, BY_TAG),
+        maps=['options', 'extra'],
+        guarded=['domain_id', 'name', 'closed_at'],
+        always=['domain_id', 'name'],
+    ),
+    Claims('project_claim', 'folded_name', 'domain_id', part='folded_name'),
+    _key,
+)
+PROJECT_KIND = Kind.of(PROJECTS, 'name', 'tags')
+
+
+def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns that a project names.
+
+    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises TypeError, ValueError: for a value that an option refuses.
+    """
+    found = {name: given[name] for name in ATTRIBUTES if name in given}
+    lengths.check(found, _LENGTHS)
+    if 'domain_id' in found:
+        found['domain_id'] = found['domain_id'] or NULL_DOMAIN_ID
+    if 'tags' in found:
+        found['tags'] = [str(tag) for tag in found['tags']]
+        for tag in found['tags']:
+            lengths.check({'name': tag}, _TAG)
+    return found | {
+        'options': resource_options.values(_OPTIONS, given),
+        'extra': {
+            name: given[name]
+            for name in given
+            # An attribute of that name is dropped, as with SQL.
+            if name not in _NOT_EXTRA
+        },
+    }
+
+
+def presented(project: Mapping[str, Any], with_extra: bool = False) -> Stored:
+    """Return a project as the SQL driver shows it.
+
+    :param with_extra: also the extra attributes by themselves, as an update
+        does for clients of old.
+    """
+    own = project['extra'] or {}
+    shown = {**own, **{name: project[name] for name in ATTRIBUTES}}
+    if project['domain_id'] == NULL_DOMAIN_ID:
+        shown['domain_id'] = None
+    shown['tags'] = list(project['tags'] or ())
+    shown['options'] = resource_options.shown(_OPTIONS, project['options'])
+    if with_extra:
+        shown['extra'] = dict(own)
+    return shown

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes of tables that several areas share, and what mends them."""

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entities: rows that are changed conditionally alone, with their indexes.
+
+A plain write after a deletion would make a ghost row, and one from a server
+whose clock is ahead would beat the changes of the next seconds.  So an entity
+is created, changed and deleted by compare-and-set, on its ``incarnation``:
+another value in each life of its id, and each time that it moves in an index.
+
+::
+
+    create:  index rows -> entity
+    change:  new index rows -> entity -> index rows that it left
+    delete:  entity -> index rows
+
+A crash leaves at most index rows that do not fit their entity; readers skip
+them.  A compare-and-set whose reply is lost is settled by a serial read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import Any
+
+from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.store import KEEP, Store
+from keystone_cassandra_token.tables.index import Index, Indexes
+
+#: Each attempt but the last lost against somebody else's change.
+_ATTEMPTS = 16
+
+#: Entities in one read.  A read of each costs the server less and the client,
+#: which is the slower one, several times as much.
+AT_ONCE = 100
+
+Changes = Mapping[str, Any]
+
+
+class Entity:
+    """One table of entities.
+
+    :param table: its name.
+    :param row: its columns, ``id`` and ``incarnation`` among them.
+    :param indexes: its index tables.
+    :param maps: columns of type ``map``, to which a change adds.
+    :param guarded: columns whose new value is made from the one that was
+        read: a change of one is a new incarnation, so that of two at once
+        the later one is made again.
+    :param apart: columns that other statements write, plainly.
+    :param expiring: whether it can be created with a TTL.  Then it cannot be
+        changed: cells that are written later would outlive their row.
+    :param together: whether all are in one partition, ``bucket`` 0; for
+        hundreds that are often wanted all at once.
+    :param always: columns that each entity has a value in.  A row without
+        one is a remnant: what a change in another region, in the moment of
+        the deletion, has left of an entity.
+    """
+
+    get_all: cql.Statement
+
+    update: cql.Statement
+    insert_expiring: cql.Statement
+    revive: cql.Statement
+
+    def __init__(
+        self,
+        table: str,
+        row: Row,
+        indexes: Indexes,
+        *,
+        maps: Collection[str] = (),
+        guarded: Collection[str] = (),
+        apart: Collection[str] = (),
+        expiring: bool = False,
+        together: bool = False,
+        always: Collection[str] = (),
+    ) -> None:
+        self.table = table
+        # A column that is written apart can outlive its row, too.
+        self.always = ('incarnation', *always)
+        self.row = row
+        self.indexes = indexes
+        self.together = together
+        self._maps = frozenset(maps)
+        self.guarded = frozenset(guarded)
+        self._written = [name for name in row.columns if name not in apart]
+        self._changing = [name for name in self._written if name != 'id']
+        where = 'id = :id'
+        columns = ', '.join(self._written)
+        markers = ', '.join(f':{name}' for name in self._written)
+        if together:
+            where = f'bucket = 0 AND {where}'
+            columns, markers = f'bucket, {columns}', f'0, {markers}'
+            self.get_all = cql.read(
+                f'SELECT {row} FROM {table} WHERE bucket = 0'
+            )
+        some = where.replace('= :id', 'IN :ids')
+        self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
+        self.get_some = cql.read(
+            f'SELECT {row} FROM {table} WHERE {some}'
+        ).unpaged()
+        self.settle = cql.mutate_read(
+            f'SELECT {row} FROM {table} WHERE {where}'
+        )
+        self.insert = cql.mutate(
+            f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
+        )
+        if expiring:
+            self.insert_expiring = self.insert.expiring()
+        else:
+            assignments = ', '.join(
+                f'{name} = {name} + :{name}'
+                if name in self._maps
+                else f'{name} = :{name}'
+                for name in self._changing
+            )
+            self.update = cql.mutate(
+                f'UPDATE {table} SET {assignments} WHERE {where}'
+                ' IF incarnation = :seen'
+            )
+            # A remnant keeps IF NOT EXISTS from seeing that there is none.
+            self.revive = cql.mutate(
+                f'UPDATE {table} SET '
+                + ', '.join(f'{name} = :{name}' for name in self._changing)
+                + f' WHERE {where} IF incarnation = :seen'
+            )
+        self.delete = cql.mutate(
+            f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
+        )
+
+    def find(
+        self,
+        db: Store,
+        entity_id: str | None,
+        read: cql.Statement | None = None,
+    ) -> dict[str, Any] | None:
+        """Return an entity, or None; without an id there is none.
+
+        :param read: another read of its columns by id.
+        """
+        if not entity_id:
+            return None  # Cassandra takes it for an error
+        found = db.one(read or self.get, self.row, id=entity_id)
+        return found if found and self.is_whole(found) else None
+
+    def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return those of the entities that exist, in the order of ids."""
+        wanted = [each for each in ids if each]  # as in find
+        some = (
+            {'ids': wanted[begin : begin + AT_ONCE]}
+            for begin in range(0, len(wanted), AT_ONCE)
+        )
+        found = {
+            entity['id']: entity
+            for entities in db.many(self.get_some, self.row, some)
+            for entity in entities
+            if self.is_whole(entity)
+        }
+        return [found[each] for each in wanted if each in found]
+
+    def all(self, db: Store) -> list[dict[str, Any]]:
+        """Return all entities that are kept together, by id."""
+        return self.ask_all(db)()
+
+    def ask_all(self, db: Store) -> Callable[[], list[dict[str, Any]]]:
+        """Ask for :meth:`all`; return a function that waits for them."""
+        answer = db.ask_all(self.get_all, self.row)
+        return lambda: list(filter(self.is_whole, answer()))
+
+    def scanned(
+        self, db: Store, scan: cql.Statement
+    ) -> Iterator[dict[str, Any]]:
+        """Yield all entities, by a scan of the table."""
+        return filter(self.is_whole, db.iterate(scan, self.row))
+
+    def ask_some(
+        self, db: Store, ids: Collection[str]
+    ) -> Callable[[], list[dict[str, Any]]]:
+        """Ask for ``AT_ONCE`` entities at most, as :meth:`ask_all`."""
+        answer = db.ask_all(self.get_some, self.row, ids=list(ids))
+        return lambda: list(filter(self.is_whole, answer()))
+
+    def is_whole(self, stored: Mapping[str, Any]) -> bool:
+        """Return whether a row that was read is an entity, and no remnant."""
+        return all(stored[name] is not None for name in self.always)
+
+    def find_by(
+        self, db: Store, index: Index, value: str
+    ) -> list[dict[str, Any]]:
+        """Return the entities that have a value now."""
+        return [
+            entity
+            for entity in self.find_all(db, index.ids(db, value))
+            if value in index.values(entity)
+        ]
+
+    def new(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an entity that is yet to be created.
+
+        :param values: by column; one that is missing is None.
+        """
+        return {
+            **dict.fromkeys(self.row.columns),
+            **values,
+            'incarnation': clock.incarnation(),
+        }
+
+    def create(
+        self, db: Store, new: dict[str, Any], ttl: int | None = None
+    ) -> bool:
+        """Create an entity; return whether its id was free.
+
+        :param new: from :meth:`new`.
+        :param ttl: seconds after which it expires; None is never.
+        :raises OutcomeUnknown: if that cannot be found out; doing it again
+            does no harm.
+        """
+        self._write(db, self.indexes.inserts(new, ttl))
+        stored = self.row.encode({name: new[name] for name in self._written})
+        insert = self.insert
+        if ttl is not None:
+            stored['ttl'] = ttl
+            insert = self.insert_expiring
+        try:
+            outcome = db.cas(insert, **stored)
+            if not outcome and not self.is_whole(outcome.row):
+                seen = outcome.row['incarnation']
+                outcome = db.cas(self.revive, seen=seen, **stored)
+            created = bool(outcome)
+        except errors.OutcomeUnknown:
+            found = self._settled(db, new['id'])
+            if found is None:
+                raise
+            created = found['incarnation'] == new['incarnation']
+        if not created:
+            self._write(db, self.indexes.deletes(new))
+        return created
+
+    def create_all(self, db: Store, new: Sequence[dict[str, Any]]) -> bool:
+        """Create several entities; return whether all their ids were free.
+
+        Those that are kept together are made by one request, all or none.
+        Of others some may have been made: their creator discards them.
+
+        :param new: each from :meth:`new`; no two have one id.
+        :raises OutcomeUnknown: as :meth:`create`.
+        """
+        if not self.together:
+            return all(self.create(db, each) for each in new)
+        steps = [step for each in new for step in self.indexes.inserts(each)]
+        self._write(db, steps)
+        try:
+            return bool(
+                db.cas_batch(
+                    *(
+                        (
+                            self.insert,
+                            self.row.encode(
+                                {name: each[name] for name in self._written}
+                            ),
+                        )
+                        for each in new
+                    )
+                )
+            )
+        except errors.OutcomeUnknown:
+            for each in new:
+                found = self._settled(db, each['id'])
+                if found is not None:
+                    return bool(found['incarnation'] == each['incarnation'])
+            raise
+
+    def change(
+        self,
+        db: Store,
+        entity_id: str,
+        changes: Changes | Callable[[dict[str, Any]], Changes],
+    ) -> dict[str, Any] | None:
+        """Change an entity; return what it has become, None if it is gone.
+
+        :param changes: values by column, of a map the entries to set; or a
+            function that returns them for what the entity is now.
+        :raises OutcomeUnknown: if it cannot be found out whether it was
+            changed; doing it again does no harm.
+        :raises StoreUnavailable: if others change it all the time.
+        """
+        for _ in range(_ATTEMPTS):
+            old = self.find(db, entity_id)
+            if old is None:
+                return None
+            wanted = changes(old) if callable(changes) else changes
+            new = self._changed(old, wanted)
+            if self._moved(old, new):
+                new['incarnation'] = clock.incarnation()
+                self._write(db, self.indexes.inserts(new))
+            if self._replace(db, old, new, wanted):
+                if self._moved(old, new):
+                    self._write(db, self.indexes.deletes(old))
+                return new
+            if self._moved(old, new):
+                self._write(db, self.indexes.deletes(new))
+        raise contended()
+
+    def remove(self, db: Store, entity_id: str) -> bool:
+        """Delete an entity; return whether it was there.
+
+        :raises OutcomeUnknown: if that cannot be found out; doing it again
+            does no harm.
+        :raises StoreUnavailable: if others change it all the time.
+        """
+        for _ in range(_ATTEMPTS):
+            old = self.find(db, entity_id)
+            if old is None:
+                return False
+            if self.discard(db, old):
+                return True
+        raise contended()
+
+    def discard(self, db: Store, entity: Mapping[str, Any]) -> bool:
+        """Delete this incarnation of an entity alone.
+
+        Return whether it was there.
+
+        :raises OutcomeUnknown: as :meth:`remove`.
+        """
+        seen = entity['incarnation']
+        try:
+            gone = bool(db.cas(self.delete, id=entity['id'], seen=seen))
+        except errors.OutcomeUnknown:
+            found = self._settled(db, entity['id'])
+            if found is not None and found['incarnation'] == seen:
+                raise
+            # With another incarnation it was changed, or has come back.
+            gone = found is None
+        self._write(db, self.indexes.deletes(entity))
+        return gone
+
+    def _changed(
+        self, old: dict[str, Any], changes: Changes
+    ) -> dict[str, Any]:
+        return old | {
+            name: (old[name] or {}) | value if name in self._maps else value
+            for name, value in changes.items()
+        }
+
+    def _moved(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        return self.indexes.place(old) != self.indexes.place(new) or any(
+            old[name] != new[name] for name in self.guarded
+        )
+
+    def _replace(
+        self,
+        db: Store,
+        old: dict[str, Any],
+        new: dict[str, Any],
+        changes: Changes,
+    ) -> bool:
+        """Write the changes; return whether nobody else did before."""
+        seen = old['incarnation']
+        binds = dict.fromkeys(self._changing, KEEP) | {
+            name: value
+            for name, value in self.row.encode(changes).items()
+            if value is not None or name not in self._maps
+        }
+        if new['incarnation'] != seen:
+            binds['incarnation'] = new['incarnation']
+        try:
+            return bool(db.cas(self.update, id=old['id'], seen=seen, **binds))
+        except errors.OutcomeUnknown:
+            found = self._settled(db, old['id'])
+            if found is None:
+                return False
+            if found['incarnation'] != new['incarnation']:
+                if found['incarnation'] == seen:
+                    raise  # not made, or overwritten since
+                return False
+            # Else a change of what keeps the incarnation: nobody can tell, if
+            # it is not what it should be.
+            if new['incarnation'] == seen and any(
+                (found[name] or None) != (new[name] or None)
+                if name in self._maps  # an empty one is not stored
+                else found[name] != new[name]
+                for name in changes
+            ):
+                raise
+            return True
+
+    def _settled(self, db: Store, entity_id: str) -> dict[str, Any] | None:
+        return self.find(db, entity_id, self.settle)
+
+    @staticmethod
+    def _write(db: Store, steps: list[Any]) -> None:
+        if steps:
+            db.batch(*steps)
+
+
+def contended() -> errors.StoreUnavailable:
+    """Return what to raise where each attempt lost against another's."""
+    return errors.StoreUnavailable(
+        'Others change the same entry all the time; try again.'
+    )

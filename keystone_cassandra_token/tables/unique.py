@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unique names: a claim row for what must be unique.
+
+The key of a claim table is what must be unique; the row holds the owner's id
+and a state.  A creator claims (``pending``), writes its truth, then holds
+(``held``).  Each step is a conditional write::
+
+    claim --> truth written --> hold
+      |                          |
+      '- taken: 409              '- lost: remove the truth, 409
+
+A creator may die between the steps.  Its pending claim may be taken over
+once it is older than :data:`STALE_AFTER` and an EACH_QUORUM read of the
+owner's truth succeeded and found nothing.  A creator that was merely slow
+then finds at ``hold`` that it lost, and removes its truth.  A held claim is
+freed by its owner's delete or rename alone; who deletes makes it pending
+first, so that a name does not stay taken if it dies on the way::
+
+    pending again --> truth removed --> free
+
+A compare-and-set whose reply is lost is settled by a serial read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from typing import Any
+
+from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.rows import Row, micros
+from keystone_cassandra_token.db.store import Outcome, Store
+
+#: Age from which a pending claim may be taken over.
+STALE_AFTER = datetime.timedelta(minutes=1)
+
+PENDING = 'pending'
+HELD = 'held'
+
+
+Key = Mapping[str, Any]
+
+_OWNER = Row('owner')
+
+
+class Taken(Exception):
+    """Somebody else has the name.
+
+    :ivar owner: the id of who has it.
+    """
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f'taken by {owner}')
+        self.owner = owner
+
+
+class Claims:
+    """The claims of one table.
+
+    :ivar by_part: reads the owners of a part of the key, where there is one.
+
+    :param table: its name; beside the key it has the columns ``owner``,
+        ``state`` and ``claimed_at``.
+    :param key: the columns of its primary key.
+    :param operation: ``CLAIM``, agreed on in the whole deployment, or
+        ``MUTATE``, in one region.
+    :param part: the column of the key that is its partition alone, if it is
+        not all of them: then the owners of a part can be listed.
+    """
+
+    by_part: cql.Statement
+
+    def __init__(
+        self,
+        table: str,
+        *key: str,
+        operation: Operation = Operation.CLAIM,
+        part: str | None = None,
+    ) -> None:
+        write, read = {
+            Operation.CLAIM: (cql.claim, cql.claim_read),
+            Operation.MUTATE: (cql.mutate, cql.mutate_read),
+        }[operation]
+        where = ' AND '.join(f'{name} = :{name}' for name in key)
+        self.table = table
+        self.key = key
+        self.row = Row('owner', 'state', claimed_at=micros)
+        self.get = cql.read(f'SELECT {self.row} FROM {table} WHERE {where}')
+        if part is not None:
+            self.by_part = cql.read(
+                f'SELECT owner FROM {table} WHERE {part} = :{part}'
+            )
+        self.settle = read(f'SELECT {self.row} FROM {table} WHERE {where}')
+        lasting = f'{self.row}, TTL(owner) AS ttl_left'
+        # Repair compares all of them with their owners.
+        self.all = cql.scan(f'SELECT {", ".join(key)}, {lasting} FROM {table}')
+        self.settle_lasting = read(
+            f'SELECT {lasting} FROM {table} WHERE {where}'
+        )
+        self.insert = write(
+            f'INSERT INTO {table}'
+            f' ({", ".join(key)}, owner, state, claimed_at) VALUES'
+            f' ({", ".join(f":{name}" for name in key)},'
+            " :owner, 'pending', :claimed_at) IF NOT EXISTS"
+        )
+        self.insert_expiring = self.insert.expiring()
+        self.take_over = write(
+            f'UPDATE {table} SET owner = :owner, claimed_at = :claimed_at'
+            f" WHERE {where} IF owner = :seen AND state = 'pending'"
+        )
+        self.take_over_expiring = write(
+            self.take_over.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        )
+        self.set_held = write(
+            f"UPDATE {table} SET state = 'held' WHERE {where}"
+            ' IF owner = :owner'
+        )
+        self.set_held_expiring = write(
+            self.set_held.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        )
+        self.set_pending = write(
+            f"UPDATE {table} SET state = 'pending', claimed_at = :claimed_at"
+            f' WHERE {where} IF owner = :owner'
+        )
+        self.set_pending_expiring = write(
+            self.set_pending.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        )
+        self.free = write(
+            f'DELETE FROM {table} WHERE {where} IF owner = :owner'
+        )
+        self.free_pending = write(
+            f'DELETE FROM {table} WHERE {where}'
+            " IF owner = :owner AND state = 'pending'"
+        )
+        self._leads_to = {
+            self.set_held: HELD,
+            self.set_held_expiring: HELD,
+            self.set_pending: PENDING,
+            self.set_pending_expiring: PENDING,
+        }
+
+    def owner(self, db: Store, **key: Any) -> str | None:
+        """Return who has the name, or None."""
+        row = db.one(self.get, self.row, **key)
+        return row['owner'] if row else None
+
+    def owners(self, db: Store, **part: Any) -> list[str]:
+        """Return who has names with this part; some may have none yet."""
+        rows = db.rows(self.by_part, _OWNER, **part)
+        return [row['owner'] for row in rows]
+
+    @contextlib.contextmanager
+    def claimed(
+        self,
+        db: Store,
+        owner: str,
+        *,
+        exists: Callable[[str], bool],
+        undo: Callable[[], object],
+        ttl: int | None = None,
+        **key: Any,
+    ) -> Iterator[None]:
+        """Have the name while the body writes the owner's truth.
+
+        :param exists: whether an owner's truth is visible in any region; an
+            escalated read.
+        :param undo: removes what the body wrote.
+        :param ttl: seconds after which the claim expires with its owner.
+        :raises Taken: if somebody else has it, before or after the body.
+        """
+        with self.all_claimed(
+            db,
+            owner,
+            [key],
+            exists=lambda other, _key: exists(other),
+            undo=undo,
+            ttl=ttl,
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def all_claimed(
+        self,
+        db: Store,
+        owner: str,
+        keys: Collection[Key],
+        *,
+        exists: Callable[[str, Key], bool],
+        undo: Callable[[], object],
+        ttl: int | None = None,
+    ) -> Iterator[None]:
+        """Have several names, all or none, as :meth:`claimed`.
+
+        :param exists: whether an owner with this name is visible in any
+            region; an escalated read.
+        """
+        if not keys:
+            yield
+            return
+        fresh: list[Key] = []
+
+        def give_back() -> None:
+            # Where ids are computed, two that create one owner share its
+            # claim: what the other one needs is not ours to free.
+            for key in fresh:
+                if not exists(owner, key):
+                    self._free(db, self.free_pending, owner, key)
+
+        try:
+            for key in keys:
+                known = functools.partial(_known, exists, key)
+                if self.claim(db, owner, exists=known, ttl=ttl, **key):
+                    fresh.append(key)
+        except BaseException:
+            with contextlib.suppress(errors.StoreUnavailable):
+                give_back()
+            raise
+        try:
+            yield
+        except BaseException:
+            # Also when the body only seemed to fail: a truth without a held
+            # claim must not stay.  While Cassandra is away nothing can be
+            # removed, and the pending claim of a visible truth stays.
+            with contextlib.suppress(errors.StoreUnavailable):
+                undo()
+                give_back()
+            raise
+        try:
+            for key in keys:
+                self.hold(db, owner, ttl=ttl, **key)
+        except BaseException:
+            with contextlib.suppress(errors.StoreUnavailable):
+                undo()
+                # Another one that creates this owner may hold it by now.
+                for key in keys:
+                    known = functools.partial(_known, exists, key)
+                    self.evict(db, owner, exists=known, ttl=ttl, **key)
+            raise
+
+    def claim(
+        self,
+        db: Store,
+        owner: str,
+        *,
+        exists: Callable[[str], bool],
+        ttl: int | None = None,
+        **key: Any,
+    ) -> bool:
+        """Make the name ``owner``'s, pending.  Mine already is success.
+
+        :returns: whether it was not the owner's before.
+        :raises Taken: if somebody else has it.
+        """
+        life, insert = _living(self.insert, self.insert_expiring, ttl)
+        now = clock.utcnow()
+        outcome = self._cas(
+            db,
+            insert,
+            key,
+            owner=owner,
+            claimed_at=clock.to_micros(now),
+            **life,
+        )
+        if outcome or outcome.row['owner'] == owner:
+            return bool(outcome)
+        seen = self.row.load(
+            {name: outcome.row[name] for name in self.row.columns}
+        )
+        if (
+            seen['state'] != PENDING
+            or now - seen['claimed_at'] < STALE_AFTER
+            or exists(seen['owner'])
+        ):
+            raise Taken(seen['owner'])
+        life, take_over = _living(self.take_over, self.take_over_expiring, ttl)
+        outcome = self._cas(
+            db,
+            take_over,
+            key,
+            owner=owner,
+            seen=seen['owner'],
+            claimed_at=clock.to_micros(now),
+            **life,
+        )
+        if not outcome and outcome.row.get('owner') != owner:
+            raise Taken(outcome.row.get('owner', seen['owner']))
+        return True
+
+    def hold(
+        self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
+    ) -> None:
+        """Make ``owner``'s pending claim a held one.
+
+        :raises Taken: if it was taken over meanwhile.
+        """
+        life, hold = _living(self.set_held, self.set_held_expiring, ttl)
+        outcome = self._cas(db, hold, key, owner=owner, **life)
+        if not outcome and outcome.row.get('owner') != owner:
+            raise Taken(outcome.row.get('owner', 'nobody'))
+
+    @contextlib.contextmanager
+    def all_released(
+        self,
+        db: Store,
+        owner: str,
+        keys: Iterable[Key],
+        *,
+        exists: Callable[[str, Key], bool],
+        ttl: int | None = None,
+    ) -> Iterator[None]:
+        """Free several names once the body has removed the owner's truth.
+
+        Until then their claims are pending: if this process dies after the
+        body, a name can be taken over as from a creator that died.
+
+        An id can come back, and a name too: what has been held again by then
+        is freed only if the owner does not have it.
+
+        :param exists: as for :meth:`all_claimed`.
+        :param ttl: as for :meth:`claimed`.
+        """
+        life, loosen = _living(
+            self.set_pending, self.set_pending_expiring, ttl
+        )
+        now = clock.to_micros(clock.utcnow())
+        mine: list[Key] = []
+        try:
+            for key in keys:
+                if self._cas(
+                    db, loosen, key, owner=owner, claimed_at=now, **life
+                ):
+                    mine.append(key)
+            yield
+        except BaseException:
+            # Pending it is safe where the owner is there, and taken over where
+            # somebody else has removed it.
+            for key in mine:
+                with contextlib.suppress(Taken, errors.StoreUnavailable):
+                    if exists(owner, key):
+                        self.hold(db, owner, ttl=ttl, **key)
+            raise
+        for key in mine:
+            if self._free(db, self.free_pending, owner, key):
+                known = functools.partial(_known, exists, key)
+                self.evict(db, owner, exists=known, ttl=ttl, **key)
+
+    def release(self, db: Store, owner: str, **key: Any) -> None:
+        """Free the name if it is ``owner``'s; else leave it."""
+        self._free(db, self.free, owner, key)
+
+    def evict(
+        self,
+        db: Store,
+        owner: str,
+        *,
+        exists: Callable[[str], bool],
+        ttl: int | None = None,
+        **key: Any,
+    ) -> bool:
+        """Free the name of an owner that is nowhere; return whether it was.
+
+        The claim is made pending before the owner is looked for once more.
+        So one that is created at that very moment, with the same id, is
+        found, or finds at :meth:`hold` that it lost the name.
+
+        :param exists: as for :meth:`claim`.
+        :param ttl: seconds that the claim has left; None is for ever.
+        :raises OutcomeUnknown: if it cannot be found out.
+        """
+        life, loosen = _living(
+            self.set_pending, self.set_pending_expiring, ttl
+        )
+        now = clock.to_micros(clock.utcnow())
+        if not self._cas(db, loosen, key, owner=owner, claimed_at=now, **life):
+            return False  # its owner freed it, or somebody took it over
+        if exists(owner):
+            with contextlib.suppress(Taken):
+                self.hold(db, owner, ttl=ttl, **key)
+            return False
+        try:
+            return bool(db.cas(self.free_pending, owner=owner, **key))
+        except errors.OutcomeUnknown:
+            left = self.settled(db, **key)
+            if left is not None and left['owner'] == owner:
+                raise
+            return True
+
+    def settled(self, db: Store, **key: Any) -> dict[str, Any] | None:
+        """Return the claim with its ``ttl_left``, or None.
+
+        What others are doing with it is done then.
+        """
+        return db.one(self.settle_lasting, self.row, **key)
+
+    def _free(
+        self,
+        db: Store,
+        statement: cql.Statement,
+        owner: str,
+        key: Mapping[str, Any],
+    ) -> bool:
+        """Free a name; return whether the owner holds it all the same.
+
+        As it can after :attr:`free_pending`.
+        """
+        try:
+            outcome = db.cas(statement, owner=owner, **key)
+            left = {} if outcome else outcome.row
+        except errors.OutcomeUnknown:
+            left = db.one(self.settle, self.row, **key) or {}
+            if left.get('owner') == owner and not (
+                statement is self.free_pending and left['state'] == HELD
+            ):
+                raise
+        return left.get('owner') == owner
+
+    def _cas(
+        self,
+        db: Store,
+        statement: cql.Statement,
+        key: Mapping[str, Any],
+        **binds: Any,
+    ) -> Outcome:
+        """Run a conditional write; settle it if its reply is lost."""
+        try:
+            return db.cas(statement, **key, **binds)
+        except errors.OutcomeUnknown:
+            row = db.one(self.settle, self.row, **key)
+            owner = binds['owner']
+            if row is None:
+                raise  # neither applied nor refused: nobody can tell why
+            wanted = self._leads_to.get(statement, row['state'])
+            if row['owner'] == owner and row['state'] == wanted:
+                return Outcome(True, {})
+            if row['owner'] == owner:
+                raise
+            stored = self.row.dump(row)
+            return Outcome(False, stored)
+
+
+def _known(exists: Callable[[str, Key], bool], key: Key, owner: str) -> bool:
+    return exists(owner, key)
+
+
+def _living(
+    statement: cql.Statement, expiring: cql.Statement, ttl: int | None
+) -> tuple[dict[str, int], cql.Statement]:
+    if ttl is None:
+        return {}, statement
+    return {'ttl': ttl}, expiring
