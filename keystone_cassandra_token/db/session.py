@@ -33,6 +33,7 @@ from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.consistency import Operation, Policy
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.outage import Outage
+from keystone_cassandra_token.db.threads import Turns
 
 LOG = log.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class Sessions:
             tuple[float, type[errors.StoreUnavailable], str] | None
         ) = None
         self.outage = Outage()
+        self.turns = Turns()
         _OPEN.add(self)
 
     def get(self) -> Connection:
@@ -227,6 +229,7 @@ class Sessions:
         self._current = None
         self._failed = None
         self.outage = Outage()
+        self.turns = Turns()
 
     def close(self) -> None:
         """Close the process's connection; the next use opens a new one."""

@@ -283,7 +283,8 @@ class Store:
     ) -> Iterator[None]:
         kind = statement.operation.value
         try:
-            yield
+            with self._sessions.turns:
+                yield
         except errors.DRIVER_ERRORS as error:
             failure = errors.translate(error, statement.cql)
             LOG.debug('%s failed: %s', statement.cql, failure.reason)

@@ -81,7 +81,8 @@ _GUNICORN = """\
 wsgi_app = 'lab.wsgi:application'
 bind = 'fd://{listener}'
 workers = {workers}
-# Threads keep idle connections open without keeping a worker busy.
+# One thread, since Keystone 30 is not safe with more; gthread keeps idle
+# connections open without keeping the worker busy.
 worker_class = 'gthread'
 threads = {threads}
 keepalive = {keepalive}
@@ -121,7 +122,7 @@ class Keystone:
         *,
         port: int = 0,
         workers: int = 2,
-        threads: int = 4,
+        threads: int = 1,
         config_files: Sequence[str | Path] = (),
         sql: bool = True,
         keepalive: int = 65,
