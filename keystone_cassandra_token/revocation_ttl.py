@@ -96,10 +96,10 @@ class RevocationTTL:
         """
         if seconds <= self._sure:
             return
-        everywhere = self._read(GET, EVERYWHERE)
+        everywhere = self.read(GET, EVERYWHERE)
         if everywhere < seconds:
             self._raise(TTL, seconds)
-            seen = self._read(GET_EVERYWHERE, TTL)
+            seen = self.read(GET_EVERYWHERE, TTL)
             if seen < seconds:
                 raise errors.StoreUnavailable(
                     f'The revocation TTL of {seconds} s is not yet known in'
@@ -111,11 +111,11 @@ class RevocationTTL:
         # What a revocation gets is never less than what tokens count on.
         self._seen = max(self._seen, everywhere)
 
-    def _read(self, statement: Statement, name: str) -> int:
+    def read(self, statement: Statement, name: str) -> int:
         return _seconds(self._db.one(statement, SETTING, name=name))
 
     def _raise(self, name: str, seconds: int) -> None:
-        seen = self._read(SETTLE, name)
+        seen = self.read(SETTLE, name)
         while seen < seconds:
             try:
                 if seen == 0:
@@ -128,7 +128,7 @@ class RevocationTTL:
                     return
             except errors.OutcomeUnknown:
                 before = seen
-                seen = self._read(SETTLE, name)
+                seen = self.read(SETTLE, name)
                 if seen == before:
                     raise  # not applied, and asking again did not help
             else:

@@ -142,6 +142,6 @@ def point_at(
         for option, value in values.items():
             conf.set_override(option, value, group=group)
     store = base.shared(conf)
-    current = store._sessions._current
+    current = store.sessions.current
     if current is not None and current.keyspace != keyspace:
         store.close()

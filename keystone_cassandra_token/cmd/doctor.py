@@ -18,7 +18,7 @@ from keystone_cassandra_token.cmd.findings import Result, State, fail
 from keystone_cassandra_token.db import errors, nodes
 from keystone_cassandra_token.schema import ddl
 
-_LOCAL = (
+LOCAL = (
     local_checks.configuration,
     local_checks.sections,
     local_checks.driver,
@@ -36,7 +36,7 @@ def run(conf: cfg.ConfigOpts, report: Callable[[str], None] = print) -> int:
 
 def examine(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Yield the results of all checks."""
-    for check in _LOCAL:
+    for check in LOCAL:
         yield from _guarded(check, conf)
     try:
         with ddl.connected(conf) as connection:

@@ -43,14 +43,14 @@ class Outage:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._reasons: dict[str, str] = {}
+        self.lock = threading.Lock()
+        self.reasons: dict[str, str] = {}
 
     def began(self, kind: str, reason: str) -> None:
         """Note a failure; logged if it is a new one."""
-        with self._lock:
-            known = self._reasons.get(kind) is not None
-            self._reasons[kind] = reason
+        with self.lock:
+            known = self.reasons.get(kind) is not None
+            self.reasons[kind] = reason
         if not known:
             LOG.error(
                 '%s (%s) Requests that need it are answered with 503.',
@@ -60,10 +60,10 @@ class Outage:
 
     def ended(self, kind: str) -> None:
         """Note a success; logged if it ends an outage."""
-        if kind not in self._reasons:  # the usual case takes no lock
+        if kind not in self.reasons:  # the usual case takes no lock
             return
-        with self._lock:
-            if self._reasons.pop(kind, None) is None:
+        with self.lock:
+            if self.reasons.pop(kind, None) is None:
                 return
         LOG.warning('Cassandra answers again. (%s)', kind)
 

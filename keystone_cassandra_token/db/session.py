@@ -38,7 +38,7 @@ from keystone_cassandra_token.db.threads import Turns
 LOG = log.getLogger(__name__)
 
 #: Seconds for which a failed attempt to connect answers for the next ones.
-_FAILURE_HOLDS = 1.0
+FAILURE_HOLDS = 1.0
 
 #: What fails, in the log's view, when there is no session.
 CONNECTING = 'connect'
@@ -161,8 +161,8 @@ class Sessions:
     ) -> None:
         self._conf = conf
         self._verify = verify
-        self._lock = threading.Lock()
-        self._current: Connection | None = None
+        self.lock = threading.Lock()
+        self.current: Connection | None = None
         # Until when, and what to raise: without the exception itself, whose
         # traceback would keep a closed cluster in memory.
         self._failed: (
@@ -177,13 +177,13 @@ class Sessions:
 
         :raises StoreUnavailable: if there is none and none can be made.
         """
-        current = self._current
+        current = self.current
         if current is not None and current.pid == os.getpid():
             return current
-        with self._lock:
-            current = self._current
+        with self.lock:
+            current = self.current
             if current is None or current.pid != os.getpid():
-                current = self._current = self._open()
+                current = self.current = self._open()
             return current
 
     def _open(self) -> Connection:
@@ -215,7 +215,7 @@ class Sessions:
         self, failure: errors.StoreUnavailable
     ) -> errors.StoreUnavailable:
         self._failed = (
-            time.monotonic() + _FAILURE_HOLDS,
+            time.monotonic() + FAILURE_HOLDS,
             type(failure),
             failure.reason,
         )
@@ -225,16 +225,16 @@ class Sessions:
     def forget(self) -> None:
         """Drop the connection without closing it: it is a parent's."""
         # New locks too: another thread may have held one during the fork.
-        self._lock = threading.Lock()
-        self._current = None
+        self.lock = threading.Lock()
+        self.current = None
         self._failed = None
         self.outage = Outage()
         self.turns = Turns()
 
     def close(self) -> None:
         """Close the process's connection; the next use opens a new one."""
-        with self._lock:
-            current, self._current = self._current, None
+        with self.lock:
+            current, self.current = self.current, None
             self._failed = None
         if current is not None and current.pid == os.getpid():
             current.cluster.shutdown()
@@ -270,13 +270,13 @@ def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
     cluster = cassandra.cluster.Cluster(
         contact_points=conf.database.cassandra_node_ips,
         port=section.port,
-        auth_provider=_auth_provider(section),
-        ssl_context=_ssl_context(section),
+        auth_provider=auth_provider(section),
+        ssl_context=ssl_context(section),
         ssl_options=None,
         connect_timeout=section.connect_timeout,
         control_connection_timeout=section.connect_timeout,
         reconnection_policy=ReconnectionPolicy(),
-        execution_profiles=_profiles(section),
+        execution_profiles=profiles(section),
         # Routing to a replica needs the keyspace's replication, which the
         # driver takes from the schema; it costs one query at connect.
         schema_metadata_enabled=True,
@@ -317,7 +317,7 @@ def _open_session(
         raise
 
 
-def _auth_provider(section: Any) -> Any:
+def auth_provider(section: Any) -> Any:
     if not section.username:
         return None
     return cassandra.auth.PlainTextAuthProvider(
@@ -325,7 +325,7 @@ def _auth_provider(section: Any) -> Any:
     )
 
 
-def _ssl_context(section: Any) -> ssl.SSLContext | None:
+def ssl_context(section: Any) -> ssl.SSLContext | None:
     if not section.tls_enabled:
         return None
     for name in ('tls_ca_file', 'tls_cert_file', 'tls_key_file'):
@@ -349,7 +349,7 @@ def _ssl_context(section: Any) -> ssl.SSLContext | None:
     return context
 
 
-def _profiles(section: Any) -> dict[Any, Any]:
+def profiles(section: Any) -> dict[Any, Any]:
     balancing = cassandra.policies.TokenAwarePolicy(
         cassandra.policies.DCAwareRoundRobinPolicy(
             local_dc=section.local_dc or ''

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,12 @@ UNSET = cassandra.query.UNSET_VALUE
 #: In an UPDATE: leave this column as it is.
 KEEP = UNSET
 
+#: Sends a request and returns the driver's future.
+Send = Callable[[], Any]
+#: Stands between a store and Cassandra: is given the statements of a request
+#: and how to send it, and returns the future, or one like it.
+Interceptor = Callable[[tuple[Statement, ...], Send], Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -62,13 +69,17 @@ class Store:
     :class:`~errors.StoreUnavailable` where Cassandra cannot answer.
 
     :param verify: as for :class:`~session.Sessions`.
+    :ivar interceptors: for tests and tools: see each request, the last one
+        first.
     """
+
+    interceptors: tuple[Interceptor, ...] = ()
 
     def __init__(
         self, conf: cfg.ConfigOpts, verify: session.Verify | None = None
     ) -> None:
         self.conf = conf
-        self._sessions = session.Sessions(conf, verify)
+        self.sessions = session.Sessions(conf, verify)
 
     def one(
         self, statement: Statement, row: Row, **binds: Any
@@ -200,7 +211,7 @@ class Store:
         """Write at the fallback level, where the class has one; then 503."""
         operation = steps[0][0].operation
         region = errors.absent_region(failure.__cause__)
-        connection = self._sessions.get()
+        connection = self.sessions.get()
         level = connection.policy.fallback(operation)
         if region is None or level is None:
             self._outage.began(operation.value, failure.reason)
@@ -218,7 +229,7 @@ class Store:
 
     def close(self) -> None:
         """Close the session; the next use opens a new one."""
-        self._sessions.close()
+        self.sessions.close()
 
     def _start(
         self, statement: Statement, binds: Mapping[str, Any]
@@ -228,8 +239,8 @@ class Store:
         A read of a key that no row can have is not sent: to Cassandra that
         is an error.
         """
-        connection = self._sessions.get()
-        bound = self._bind(connection, statement, binds)
+        connection = self.sessions.get()
+        bound = self.bind(connection, statement, binds)
         if statement.verb == 'SELECT' and not _can_be(bound):
             return _NOTHING
         profile = (
@@ -237,16 +248,19 @@ class Store:
             if session.speculates(connection, statement)
             else cassandra.cluster.EXEC_PROFILE_DEFAULT
         )
-        return connection.session.execute_async(
-            bound, execution_profile=profile
+        send = functools.partial(
+            connection.session.execute_async, bound, execution_profile=profile
         )
+        if self.interceptors:
+            return self._intercepted((statement,), send)
+        return send()
 
     def _start_batch(
         self,
         steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
         level: consistency.Level | None = None,
     ) -> cassandra.cluster.ResponseFuture:
-        connection = self._sessions.get()
+        connection = self.sessions.get()
         level = level or connection.policy.level(steps[0][0].operation)
         batch = cassandra.query.BatchStatement(
             consistency_level=session.level_value(level.consistency),
@@ -255,15 +269,26 @@ class Store:
         )
         batch.is_idempotent = all(step.idempotent for step, _ in steps)
         for statement, binds in steps:
-            batch.add(self._bind(connection, statement, binds))
-        return connection.session.execute_async(batch)
+            batch.add(self.bind(connection, statement, binds))
+        send = functools.partial(connection.session.execute_async, batch)
+        if self.interceptors:
+            return self._intercepted(tuple(step for step, _ in steps), send)
+        return send()
 
-    def _bind(
+    def _intercepted(
+        self, statements: tuple[Statement, ...], send: Send
+    ) -> Any:
+        for interceptor in self.interceptors:
+            send = functools.partial(interceptor, statements, send)
+        return send()
+
+    def bind(
         self,
         connection: session.Connection,
         statement: Statement,
         binds: Mapping[str, Any],
     ) -> cassandra.query.BoundStatement:
+        """Return a statement with its values, ready to be sent."""
         statement.check(binds.keys())
         if 'ttl' in binds:
             _check_ttl(binds['ttl'])
@@ -297,7 +322,7 @@ class Store:
 
     @property
     def _outage(self) -> outage.Outage:
-        return self._sessions.outage
+        return self.sessions.outage
 
 
 class _Nothing:

@@ -53,7 +53,7 @@ LOG = log.getLogger(__name__)
 
 #: A deletion mark outlives its trust by this many seconds, whatever the
 #: clocks of the servers that wrote the two.
-_MARGIN = 3600
+MARGIN = 3600
 
 #: A lost race for a use tells how many are left, so each attempt but a last
 #: one is a use that somebody else got.
@@ -145,7 +145,7 @@ BY_PROJECT = Index('trust_by_project', 'project_id')
 INDEXES = Indexes(BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT)
 
 
-def _claim_key(stored: Mapping[str, Any]) -> dict[str, Any] | None:
+def claim_key(stored: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what must be unique, None if one of it is null, as in SQL."""
     key = {name: stored[name] for name in CLAIMS.key}
     if None in key.values():
@@ -154,7 +154,7 @@ def _claim_key(stored: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _claim_keys(_db: Store, stored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    key = _claim_key(stored)
+    key = claim_key(stored)
     return [] if key is None else [key]
 
 
@@ -187,12 +187,12 @@ class Trust(Driver, base.TrustDriverBase):
         trust: dict[str, Any],
         roles: Iterable[dict[str, Any]],
     ) -> dict[str, Any]:
-        stored = _stored(trust_id, trust, roles)
+        stored = to_row(trust_id, trust, roles)
         if _exists(self.db.one(GET, TRUST, id=trust_id)):
             # Before anything is written that would have to be undone.
             raise _duplicate(trust_id)
         ttl = self._ttl(stored)
-        key = _claim_key(stored)
+        key = claim_key(stored)
         if key is None:
             self._write(stored, ttl)
         else:
@@ -398,7 +398,7 @@ class Trust(Driver, base.TrustDriverBase):
         if ttl is None:
             self.db.run(MARK_DELETED, **mark)
         else:
-            ttl = clock.cap_ttl(ttl + _MARGIN)
+            ttl = clock.cap_ttl(ttl + MARGIN)
             self.db.run(MARK_DELETED_EXPIRING, ttl=ttl, **mark)
 
     def _candidates(
@@ -423,7 +423,7 @@ class Trust(Driver, base.TrustDriverBase):
             gone = self.db.cas(DELETE_USE, id=trust_id)
             if not gone:
                 LOG.debug('The counter of trust %s was gone.', trust_id)
-        key = _claim_key(stored)
+        key = claim_key(stored)
         if key is not None:
             CLAIMS.release(self.db, trust_id, **key)
         self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
@@ -462,7 +462,7 @@ def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     return stored is not None and stored['trustor_user_id'] is not None
 
 
-def _stored(
+def to_row(
     trust_id: str, trust: dict[str, Any], roles: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the values of the columns of a new trust."""

@@ -76,7 +76,7 @@ class Lease:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         # A pid alone is not unique: in containers it is often 1.
-        self._me = (
+        self.holder = (
             f'{socket.gethostname()}:{os.getpid()}#{secrets.token_hex(4)}'
         )
 
@@ -96,7 +96,7 @@ class Lease:
     ) -> None:
         # It ends by itself; what went wrong before matters more.
         with contextlib.suppress(errors.StoreUnavailable):
-            execute(self._connection, RELEASE, name=_NAME, holder=self._me)
+            execute(self._connection, RELEASE, name=_NAME, holder=self.holder)
 
     def renew(self) -> None:
         """Prolong the lease; to be called before each change.
@@ -111,12 +111,12 @@ class Lease:
             )
 
     def _change(self, statement: Statement) -> bool:
-        binds: dict[str, Any] = {'name': _NAME, 'holder': self._me}
+        binds: dict[str, Any] = {'name': _NAME, 'holder': self.holder}
         try:
             row = execute(self._connection, statement, **binds)[0]
         except errors.OutcomeUnknown:
             rows = _look(self._connection)
-            return bool(rows) and rows[0]['holder'] == self._me
+            return bool(rows) and rows[0]['holder'] == self.holder
         return bool(row['[applied]'])
 
     def _other(self) -> str:

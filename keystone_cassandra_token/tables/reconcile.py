@@ -44,10 +44,10 @@ from keystone_cassandra_token.tables.unique import PENDING, Taken
 YOUNG = datetime.timedelta(minutes=10)
 
 #: Seconds of a TTL up to which a row is left to expire.
-_EXPIRING = 60
+EXPIRING = 60
 
 #: Rows that are compared at once.
-_CHUNK = 100
+CHUNK = 100
 
 # Answered once a quorum of each region is there.
 PROBE = cql.escalated_read(
@@ -400,7 +400,7 @@ class Repair:
         counts = self._counts(table)
         found = self._db.iterate(statement, row)
         self._examined(table, 0)
-        while rows := list(itertools.islice(found, _CHUNK)):
+        while rows := list(itertools.islice(found, CHUNK)):
             yield rows, counts
             counts.rows += len(rows)
             self._examined(table, len(rows))
@@ -480,7 +480,7 @@ def _claimed_at(claim: Found) -> int | None:
 
 def _expires(row: Found) -> bool:
     """Return whether a row goes by itself before anything could be done."""
-    return row['ttl_left'] is not None and row['ttl_left'] < _EXPIRING
+    return row['ttl_left'] is not None and row['ttl_left'] < EXPIRING
 
 
 def _part(row: Found, names: Iterable[str]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ EXCHANGED = {
 _SKIP = 'skip: '
 
 #: Who made an engine of SQL, or opened a session, during the test.
-_touched: list[str] = []
+touched: list[str] = []
 
 # Each test builds a whole Keystone, and collecting what it leaves with the
 # thresholds of a small program takes a tenth of the time.
@@ -134,7 +134,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _refuse(*_args: Any, **_options: Any) -> Any:
     """Stand where an engine of SQL is made: there is none."""
-    _touched.append(os.environ.get('PYTEST_CURRENT_TEST', ''))
+    touched.append(os.environ.get('PYTEST_CURRENT_TEST', ''))
     raise AssertionError('SQL was touched')
 
 
@@ -312,24 +312,16 @@ def written(suite_keyspace: str) -> Iterator[set[str]]:
     tables: set[str] = set()
     patch = pytest.MonkeyPatch()
 
-    def note(statement: Any) -> None:
-        # The settings are the keyspace's, not a test's.
-        if statement.verb != 'SELECT' and statement.table != SETTING.table:
-            tables.add(statement.table)
+    def note(statements: Any, send: stores.Send) -> Any:
+        tables.update(
+            statement.table
+            for statement in statements
+            # The settings are the keyspace's, not a test's.
+            if statement.verb != 'SELECT' and statement.table != SETTING.table
+        )
+        return send()
 
-    start, start_batch = stores.Store._start, stores.Store._start_batch
-
-    def noting(self: Any, statement: Any, binds: Any) -> Any:
-        note(statement)
-        return start(self, statement, binds)
-
-    def noting_batch(self: Any, steps: Any, level: Any = None) -> Any:
-        for statement, _ in steps:
-            note(statement)
-        return start_batch(self, steps, level)
-
-    patch.setattr(stores.Store, '_start', noting)
-    patch.setattr(stores.Store, '_start_batch', noting_batch)
+    patch.setattr(stores.Store, 'interceptors', (note,))
     yield tables
     patch.undo()
 
@@ -389,17 +381,15 @@ def on_cassandra(
         ),
     ):
         monkeypatch.setattr(driver, name, ours, raising=False)
+    session = base.shared(keystone.conf.CONF).sessions.get().session
     # At once: each takes some ten milliseconds, of which it waits for most.
     emptied = [
-        store._sessions.get().session.execute_async(
-            f'TRUNCATE {keyspace}."{table}"', timeout=60
-        )
+        session.execute_async(f'TRUNCATE {keyspace}."{table}"', timeout=60)
         for table in sorted(written)
-        for store in base._shared.values()
     ]
     for each in emptied:
         each.result()
     written.clear()
-    _touched.clear()
+    touched.clear()
     yield
-    assert not _touched, 'SQL was touched'
+    assert not touched, 'SQL was touched'

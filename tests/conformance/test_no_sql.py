@@ -18,5 +18,5 @@ from tests.conformance import plugin
 def test_a_session_of_sql_is_refused_and_noted(opened):
     with pytest.raises(AssertionError, match='SQL was touched'):
         opened()
-    assert len(plugin._touched) == 1
-    plugin._touched.clear()
+    assert len(plugin.touched) == 1
+    plugin.touched.clear()

@@ -7,10 +7,13 @@ import dataclasses
 import datetime
 import uuid
 
+import keystone.conf
+
 from keystone_cassandra_token.cmd.repair import kinds
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import (
     application_credential,
+    base,
     credential,
     oauth1,
     trust,
@@ -79,8 +82,8 @@ class Maker:
             'method': 'GET',
             **given,
         }
-        driver = application_credential.ApplicationCredential()
-        driver._rule(rule.pop('user_id'), rule)
+        rules = application_credential.ACCESS_RULES
+        rules.create(base.shared(keystone.conf.CONF), rules.entity.new(rule))
 
     def id_mapping(self, **given):
         values = fresh('public_id', 'domain_id', 'local_id')
@@ -342,7 +345,7 @@ class Tables:
     def __init__(self, store, keyspace):
         self.store = store
         self.keyspace = keyspace
-        self._session = store._sessions.get().session
+        self._session = store.sessions.get().session
 
     def execute(self, text, *values):
         return self._session.execute(text, values, timeout=60)

@@ -6,7 +6,7 @@ from keystone_cassandra_token.db.store import Store
 
 def truncate(store: Store, keyspace: str, *tables: str) -> None:
     """Empty those of the tables in which there is anything."""
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in tables:
         name = f'{keyspace}."{table}"'
         if session.execute(f'SELECT * FROM {name} LIMIT 1').one():

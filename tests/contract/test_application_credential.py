@@ -264,7 +264,7 @@ def test_two_of_a_user_are_two(ours):
 
 def test_the_secret_is_nowhere_in_clear(ours, store, keyspace):
     made = make(ours, secret='a secret to look for')
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in ('application_credential', 'application_credential_claim'):
         rows = session.execute(f'SELECT * FROM {keyspace}.{table}')
         assert 'a secret to look for' not in str(list(rows))
@@ -275,7 +275,7 @@ def test_all_that_expires_has_a_ttl(ours, store, keyspace, conf):
     hour = datetime.timedelta(hours=1)
     made = make(ours, expires_at=timeutils.utcnow() + hour)
     least = 3600 + conf.cassandra.application_credential_retention - 60
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table, columns, where in (
         (
             'application_credential',

@@ -163,7 +163,7 @@ def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in ('grant_by_target', 'grant_by_actor', 'grant_by_role'):
         if session.execute(f'SELECT * FROM {keyspace}.{table} LIMIT 1').one():
             session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
@@ -372,7 +372,7 @@ class TestRaces:
         (grant_,) = grants.on_target(store, made['project_id'])
         ours.delete_grant(**made)
         # What the creator would write if it were stalled here.
-        grants._write_index(store, [grant_], grants.Step.SETTLED)
+        grants.write_index(store, [grant_], grants.Step.SETTLED)
         assert everywhere(ours, made) == 0
         assert rows(store, made) == []
 

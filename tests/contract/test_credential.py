@@ -157,7 +157,7 @@ def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in (
         'credential',
         'credential_by_user',
@@ -229,7 +229,7 @@ def test_a_limited_list_reads_no_more_than_it_needs(ours, store):
 def test_what_a_change_left_of_a_deleted_one_is_none(ours, store, keyspace):
     """So it looks where one region deletes and another changes it."""
     made = uuid.uuid4().hex
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     session.execute(
         f"UPDATE {keyspace}.credential SET type = 'cert' WHERE id = %s",
         (made,),

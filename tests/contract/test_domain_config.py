@@ -142,7 +142,7 @@ def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in ('domain_config', 'config_register'):
         if session.execute(f'SELECT * FROM {keyspace}.{table} LIMIT 1').one():
             session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
@@ -195,22 +195,30 @@ def test_a_domain_that_has_none_leaves_nothing(ours, store, keyspace):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new(), new(sensitive=True)])
     ours.delete_config_options(domain_id)
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     assert not session.execute(
         f'SELECT * FROM {keyspace}.domain_config WHERE domain_id = %s',
         (domain_id,),
     ).one()
 
 
+def names(store, domain_id):
+    """Return the rows of a domain's options, without values."""
+    return store.rows(
+        domain_config.LIST_NAMES, domain_config.NAME, domain_id=domain_id
+    )
+
+
 def test_a_partition_of_its_static_column_alone_is_no_option(ours, store):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new()])
     # As two regions can leave it that change a domain at once.
-    seen, _ = ours._names(domain_config.LIST_NAMES, domain_id)
+    seen = names(store, domain_id)[0]['incarnation']
     key = {'domain_id': domain_id, 'seen': seen}
     named = {'sensitive': False, 'group': 'ldap', 'option': 'url'}
     assert store.cas(domain_config.DROP, **key, **named)
-    assert ours._names(domain_config.LIST_NAMES, domain_id) == (seen, set())
+    (left,) = names(store, domain_id)
+    assert (left['option'], left['incarnation']) == (None, seen)
     assert ours.list_config_options(domain_id) == []
     with pytest.raises(exception.DomainConfigNotFound):
         ours.get_config_option(domain_id, 'ldap', 'url')
@@ -226,7 +234,7 @@ def test_options_without_a_mark_are_options(ours, store):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new()])
     # As well what two regions can leave.
-    seen, _ = ours._names(domain_config.LIST_NAMES, domain_id)
+    seen = names(store, domain_id)[0]['incarnation']
     assert store.cas(
         domain_config.MARK, domain_id=domain_id, incarnation=None, seen=seen
     )

@@ -205,7 +205,8 @@ def test_what_its_local_id_alone_leads_to_is_written_again(ours, store, given):
     lost = store.one(id_mapping.GET, id_mapping.MAPPING, public_id=public_id)
     written_at = {'written_at': lost['written_at']}
     store.run(id_mapping.DELETE, public_id=public_id, **written_at)
-    listed = id_mapping.DOMAINS.key(id_mapping._listed(lost))
+    (row,) = id_mapping.DOMAINS.rows(lost)
+    listed = id_mapping.DOMAINS.key(row)
     store.run(id_mapping.DOMAINS.delete_older, **listed, **written_at)
     assert ours.get_public_id(local) is None
     assert ours.get_id_mapping(public_id) is None

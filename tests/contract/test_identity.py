@@ -375,7 +375,7 @@ class TestLockOut:
 class TestPasswords:
     def test_no_password_is_anywhere_in_clear(self, ours, store, keyspace):
         make(ours, password='a password to look for')
-        session = store._sessions.get().session
+        session = store.sessions.get().session
         rows = session.execute(f'SELECT * FROM {keyspace}."user"')
         assert 'a password to look for' not in str(list(rows))
 
@@ -422,7 +422,7 @@ def test_deleting_a_user_leaves_nothing_of_it(ours, store, keyspace):
     group = make_group(ours)
     ours.add_user_to_group(made['id'], group['id'])
     ours.delete_user(made['id'])
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in (
         'user',
         'user_by_domain',

@@ -14,6 +14,7 @@ from keystone.oauth1.backends import sql as sql_oauth1
 from oslo_db import exception as db_exception
 from oslo_utils import fixture as time_fixture
 
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import oauth1
 from tests.contract import sql_oracle, ttls
 from tests.contract.calls import call, record
@@ -208,7 +209,7 @@ class TestLife:
     @pytest.fixture
     def life(self, conf, store, keyspace):
         """A function that returns column -> TTL of a token."""
-        session = store._sessions.get().session
+        session = store.sessions.get().session
 
         def of(table, token_id):
             return ttls.ttls(session, keyspace, table, {'id': token_id})
@@ -263,7 +264,7 @@ class TestLife:
         self, driver, store, keyspace, monkeypatch
     ):
         """Not in the tables that list them either."""
-        monkeypatch.setattr(oauth1.OAuth1, '_ttl', lambda self, end: 8)
+        monkeypatch.setattr(clock, 'ttl_until', lambda end, extra: 8)
         consumer_id = make_consumer(driver)
         make_request(driver, consumer_id=consumer_id)
         make_authorized(driver, consumer_id=consumer_id)
@@ -273,7 +274,7 @@ class TestLife:
         monkeypatch.undo()
         assert len(driver.list_access_tokens('user')) >= 1
         time.sleep(9)
-        session = store._sessions.get().session
+        session = store.sessions.get().session
         for table in TOKEN_TABLES:
             rows = session.execute(f'SELECT * FROM {keyspace}.{table}')
             assert not [row for row in rows if consumer_id in row.values()]
@@ -284,7 +285,7 @@ class TestLife:
         self, driver, monkeypatch
     ):
         request = make_request(driver)
-        monkeypatch.setattr(oauth1.OAuth1, '_ttl', lambda self, end: 0)
+        monkeypatch.setattr(clock, 'ttl_until', lambda end, extra: 0)
         with pytest.raises(exception.NotFound):
             driver.authorize_request_token(request, 'user', [])
         monkeypatch.undo()

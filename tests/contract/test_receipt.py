@@ -39,7 +39,7 @@ def theirs(conf, tmp_path):
 
 @pytest.fixture
 def session(store):
-    return store._sessions.get().session
+    return store.sessions.get().session
 
 
 def new(seconds=300, **values):

@@ -19,7 +19,7 @@ import pytest
 
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.rows import Row, text_list
-from keystone_cassandra_token.drivers import application_credential, trust
+from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.drivers.assignment import grants
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import id_mapping
@@ -129,7 +129,7 @@ def test_what_is_whole_stays(store, tables, aged, case):
 
 @EVERY_CASE
 def test_all_rows_are_looked_at(store, tables, aged, case, monkeypatch):
-    monkeypatch.setattr(reconcile, '_CHUNK', 2)
+    monkeypatch.setattr(reconcile, 'CHUNK', 2)
     seen = []
     for _ in range(5):
         case.make()
@@ -211,7 +211,8 @@ class TestIDMappings:
         first = self.mapping(tables)
         second = first | {'public_id': 'second'}
         tables.insert('id_mapping', second)
-        tables.insert('id_mapping_by_domain', id_mapping._listed(second))
+        (listed,) = id_mapping.DOMAINS.rows(second)
+        tables.insert('id_mapping_by_domain', listed)
         for apply in (False, True, True):
             said = []
             assert mend(store, self.KIND, apply, said) == {
@@ -501,10 +502,9 @@ def test_what_a_failure_after_a_deletion_leaves_is_no_user(
 def test_what_is_added_expires_with_its_truth(
     store, tables, aged, monkeypatch
 ):
-    monkeypatch.setattr(reconcile, '_EXPIRING', 1)
+    monkeypatch.setattr(reconcile, 'EXPIRING', 1)
     cases = [case_of(each) for each in ('trust', 'application_credential')]
-    for driver in (trust.Trust, application_credential.ApplicationCredential):
-        monkeypatch.setattr(driver, '_ttl', lambda self, stored: 6)
+    monkeypatch.setattr(clock, 'ttl_until', lambda end, extra=0: 6)
     for case in cases:
         key = case.make()
         (names,) = case.names
@@ -525,7 +525,7 @@ def test_what_is_added_expires_with_its_truth(
 def test_what_is_about_to_expire_is_left_to_it(
     store, tables, aged, monkeypatch
 ):
-    monkeypatch.setattr(trust.Trust, '_ttl', lambda self, stored: 50)
+    monkeypatch.setattr(clock, 'ttl_until', lambda end, extra=0: 50)
     case = case_of('trust')
     place = tables.place(case.kind, trust.BY_PROJECT, case.make())
     tables.delete('trust_by_project', place)

@@ -246,7 +246,7 @@ def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in (
         'project',
         'project_by_domain',
@@ -437,7 +437,7 @@ class TestForeignKeys:
         assert ours.get_project(parent['id']) == parent
         with pytest.raises(exception.Conflict):
             make(ours, parent)
-        monkeypatch.setattr(resource, '_CLOSED', -resource._CLOSED)
+        monkeypatch.setattr(resource, 'CLOSED', -resource.CLOSED)
         child = make(ours, parent)
         assert ours.get_project(child['id']) == child
         with pytest.raises(exception.ForbiddenNotSecurity):
@@ -447,7 +447,7 @@ class TestForeignKeys:
         self, ours, store, monkeypatch
     ):
         parent = make(ours, make(ours))
-        monkeypatch.setattr(resource, '_CLOSED', -resource._CLOSED)
+        monkeypatch.setattr(resource, 'CLOSED', -resource.CLOSED)
         refused = []
 
         def delete():
@@ -474,28 +474,22 @@ class TestForeignKeys:
         parent = make(ours, make(ours))
         with faults.crash(store, 6):
             ours.delete_project(parent['id'])
-        monkeypatch.setattr(resource, '_CLOSED', -resource._CLOSED)
-        refused = []
+        monkeypatch.setattr(resource, 'CLOSED', -resource.CLOSED)
+        sent = []
 
-        def add():
-            with pytest.raises(exception.ProjectNotFound) as raised:
-                make(ours, parent)
-            refused.append(raised)
+        def gone_first(statements, send):
+            sent.extend(statements)
+            # It was found closed, and is looked at again to be opened.
+            if sent[-2:] == [PROJECTS.entity.settle, PROJECTS.entity.get]:
+                PROJECTS.remove(store, parent['id'])
+            return send()
 
-        with faults.hold(store, PROJECTS.entity.settle) as held:
-            late = threading.Thread(target=add)
-            late.start()
-            assert held.reached.wait(faults.PATIENCE)
-            late_open = resource.Resource._open
-
-            def gone_first(driver, project_id, closed_at):
-                PROJECTS.remove(store, project_id)
-                return late_open(driver, project_id, closed_at)
-
-            monkeypatch.setattr(resource.Resource, '_open', gone_first)
-            held.release()
-            late.join(faults.PATIENCE)
-        assert refused
+        with (
+            faults.intercepted(store, gone_first),
+            pytest.raises(exception.ProjectNotFound),
+        ):
+            make(ours, parent)
+        assert PROJECTS.entity.find(store, parent['id']) is None
         assert left_below(store, parent) == []
 
     def test_many_do_both_at_once(self, ours, store):
@@ -675,5 +669,5 @@ def test_the_root_of_all_domains_is_hidden(ours):
 
 def test_entities_that_are_read_together_come_unpaged(store):
     """By pages Cassandra would read one partition after the other."""
-    prepared = store._sessions.get().prepare(PROJECTS.entity.get_some)
+    prepared = store.sessions.get().prepare(PROJECTS.entity.get_some)
     assert prepared.bind([['one', 'two']]).fetch_size is None

@@ -16,7 +16,6 @@ from oslo_utils import timeutils
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
 from tests.contract import sql_oracle
@@ -33,7 +32,7 @@ def driver(store):
 
 @pytest.fixture
 def session(store):
-    return store._sessions.get().session
+    return store.sessions.get().session
 
 
 @pytest.fixture
@@ -178,7 +177,6 @@ class TestTTL:
         yield make
         for db in opened:
             db.close()
-            base._shared.pop(id(db.conf))
 
     def ttl(self, session, keyspace, user_id):
         """Return for how long the latest event on a user lasts, in s."""
@@ -221,10 +219,10 @@ class TestTTL:
         short.revoke(event(user_id='warm-up'))
         setting = revocation_ttl.RevocationTTL(store)
         for name in (revocation_ttl.TTL, revocation_ttl.EVERYWHERE):
-            assert setting._read(revocation_ttl.SETTLE, name) == long.needs
+            assert setting.read(revocation_ttl.SETTLE, name) == long.needs
         longer = server(9000)
         longer.revoke(event(user_id='warm-up'))
-        assert setting._read(revocation_ttl.SETTLE, revocation_ttl.TTL) == (
+        assert setting.read(revocation_ttl.SETTLE, revocation_ttl.TTL) == (
             longer.needs
         )
 
@@ -246,7 +244,7 @@ class TestTTL:
         token.Provider().generate_id_and_issued_at(made)
         setting = revocation_ttl.RevocationTTL(store)
         for name in (revocation_ttl.TTL, revocation_ttl.EVERYWHERE):
-            lasts = setting._read(revocation_ttl.SETTLE, name)
+            lasts = setting.read(revocation_ttl.SETTLE, name)
             assert lasts >= days.total_seconds()
 
     def test_a_new_server_writes_its_first_one_once(

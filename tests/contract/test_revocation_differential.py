@@ -182,7 +182,7 @@ def empty_table(store, keyspace):
     """Return a function that empties the table of events."""
 
     def truncate():
-        connection = store._sessions.get()
+        connection = store.sessions.get()
         connection.session.execute(
             f'TRUNCATE {keyspace}.revocation', timeout=60
         )

@@ -160,7 +160,7 @@ def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in ('role', 'role_claim', 'implied_role'):
         if session.execute(f'SELECT * FROM {keyspace}.{table} LIMIT 1').one():
             session.execute(f'TRUNCATE {keyspace}.{table}', timeout=60)
@@ -327,7 +327,7 @@ def test_deleting_a_role_leaves_nothing_of_it(ours, store, keyspace):
     ours.create_implied_role(made['id'], other['id'])
     ours.create_implied_role(other['id'], made['id'])
     ours.delete_role(made['id'])
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in ('role', 'role_claim', 'implied_role'):
         rows = list(session.execute(f'SELECT * FROM {keyspace}.{table}'))
         assert made['id'] not in str(rows), table

@@ -255,7 +255,7 @@ def test_a_lease_outlives_its_first_row_marker(
         session.execute(
             f'UPDATE {table} USING TTL 2 SET holder = %s'
             " WHERE name = 'migration' IF EXISTS",
-            (held._me,),
+            (held.holder,),
         )
         held.renew()
         row = session.execute(f'SELECT TTL(holder) AS left FROM {table}').one()

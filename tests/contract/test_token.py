@@ -184,7 +184,7 @@ def fernet_provider(conf, tmp_path):
 
 @pytest.fixture
 def session(store):
-    return store._sessions.get().session
+    return store.sessions.get().session
 
 
 @pytest.mark.parametrize('kind', sorted(KINDS))

@@ -198,7 +198,16 @@ def test_null_is_equal_to_nothing(driver, name):
     assert make(driver, **values) != make(driver, **values)
 
 
-@pytest.mark.parametrize('name', sorted(trust._LENGTHS))
+@pytest.mark.parametrize(
+    'name',
+    [
+        'id',
+        'trustor_user_id',
+        'trustee_user_id',
+        'project_id',
+        'redelegated_trust_id',
+    ],
+)
 def test_long_strings(driver, store, name):
     values = new(**{name: 'ä' * 64})
     trust_id = values.pop('id', uuid.uuid4().hex)

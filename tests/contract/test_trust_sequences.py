@@ -168,7 +168,7 @@ def test_what_is_too_long_for_sql_is_too_long_here(ours):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in (
         'trust',
         'trust_use',

@@ -31,7 +31,7 @@ TRUST_TABLES = (
 
 @pytest.fixture
 def session(store):
-    return store._sessions.get().session
+    return store.sessions.get().session
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ class TestTrust:
         monkeypatch.setattr(
             clock, 'ttl_until', lambda end, extra=0: real(end, 0)
         )
-        monkeypatch.setattr(trust, '_MARGIN', 1)
+        monkeypatch.setattr(trust, 'MARGIN', 1)
         values = new_trust(life)
         trust_id = make_trust(driver, values)
         end = time.monotonic() + life

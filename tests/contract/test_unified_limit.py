@@ -234,14 +234,14 @@ def test_sequences_give_equal_answers(ours, theirs, store, keyspace):
 
 
 def empty(store, keyspace):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     for table in TABLES:
         if rows(store, keyspace, table, 'LIMIT 1'):
             session.execute(f'TRUNCATE {keyspace}."{table}"', timeout=60)
 
 
 def rows(store, keyspace, table, more=''):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     return list(session.execute(f'SELECT * FROM {keyspace}."{table}" {more}'))
 
 
@@ -623,7 +623,7 @@ def test_what_a_change_left_of_a_deleted_one_is_none(
     made = make(ours)
     ours.delete_registered_limit(made['id'])
     assigned = ', '.join(f'{column} = %s' for column in REMNANTS[name])
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     session.execute(
         f'UPDATE {keyspace}.registered_limit USING TIMESTAMP %s SET {assigned}'
         ' WHERE bucket = 0 AND id = %s',
@@ -652,7 +652,7 @@ def test_what_a_change_left_of_a_deleted_one_is_none(
 def test_what_a_change_left_of_a_deleted_limit_is_none(ours, store, keyspace):
     made = make_limit(ours, make(ours))
     ours.delete_limit(made['id'])
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     session.execute(
         f'UPDATE {keyspace}."limit" USING TIMESTAMP %s'
         " SET description = 'x' WHERE id = %s",

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults at a chosen statement of a store.
 
-A fault wraps the two functions through which a store sends everything, in
-one store for the time of a ``with`` block.  Its target is a ``Statement``
-object, not a text; and a fault that never fired fails the test, so that it
-cannot rot into a test of nothing::
+A fault is an interceptor of one store for the time of a ``with`` block.  Its
+target is a ``Statement`` object, not a text; and a fault that never fired
+fails the test, so that it cannot rot into a test of nothing::
 
     with faults.lose_reply(store, trust.CONSUME):
         driver.consume_use(trust_id)
@@ -18,7 +17,7 @@ from typing import Any
 import cassandra
 
 from keystone_cassandra_token.db.cql import Statement
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Interceptor, Send, Store
 
 #: Seconds after which a held statement gives up: a broken test must end.
 PATIENCE = 60
@@ -39,36 +38,15 @@ class LostReply:
         raise cassandra.OperationTimedOut()
 
 
-#: Sends a request: ``send()`` returns the driver's future.
-Send = Callable[[], Any]
-#: What to do instead of sending: gets the statements of the request, and
-#: how to send it.
-Action = Callable[[tuple[Statement, ...], Send], Any]
-
-
 @contextlib.contextmanager
-def intercepted(store: Store, action: Action) -> Iterator[None]:
+def intercepted(store: Store, action: Interceptor) -> Iterator[None]:
     """Let ``action`` stand between a store and Cassandra."""
-    start, start_batch = store._start, store._start_batch
-
-    def one(statement: Statement, binds: Any) -> Any:
-        return action((statement,), lambda: start(statement, binds))
-
-    def batch(steps: Any, level: Any = None) -> Any:
-        statements = tuple(statement for statement, _ in steps)
-        return action(statements, lambda: start_batch(steps, level))
-
-    outer = {
-        name: value
-        for name, value in vars(store).items()
-        if name in ('_start', '_start_batch')
-    }
-    store._start, store._start_batch = one, batch
+    before = store.interceptors
+    store.interceptors = (*before, action)
     try:
         yield
     finally:
-        del store._start, store._start_batch
-        vars(store).update(outer)  # where faults are nested
+        store.interceptors = before
 
 
 class Fault:
@@ -78,21 +56,21 @@ class Fault:
     """
 
     def __init__(self, target: Statement, times: int) -> None:
-        self._target = target
+        self.target = target
         self._left = times
         self._lock = threading.Lock()
         self.fired = 0
 
     def meets(self, statements: tuple[Statement, ...]) -> bool:
         with self._lock:
-            if self._target not in statements or not self._left:
+            if self.target not in statements or not self._left:
                 return False
             self._left -= 1
             self.fired += 1
             return True
 
     def check(self) -> None:
-        assert self.fired, f'the fault never fired at: {self._target}'
+        assert self.fired, f'the fault never fired at: {self.target}'
 
 
 @contextlib.contextmanager
@@ -302,7 +280,7 @@ def counted(store: Store) -> Iterator[list[tuple[Statement, ...]]]:
 @contextlib.contextmanager
 def clock_off_by(store: Store, seconds: int) -> Iterator[None]:
     """Give what a store writes the timestamps of another clock."""
-    cluster = store._sessions.get().cluster
+    cluster = store.sessions.get().cluster
     generate = cluster.timestamp_generator
     cluster.timestamp_generator = lambda: generate() + seconds * 10**6
     try:

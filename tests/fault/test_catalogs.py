@@ -16,7 +16,6 @@ from keystone.common.driver_hints import Hints
 
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.drivers.catalog import driver as catalog
-from keystone_cassandra_token.drivers.catalog import regions
 from keystone_cassandra_token.drivers.catalog.endpoints import (
     ENDPOINTS,
     GROUPS,
@@ -359,12 +358,12 @@ class TestCrashes:
 
 def rows(store, association, given_id, projects):
     """Return how many rows of associations there are, of either table."""
-    column = association._column
+    (link,) = association.kind.links
     listed = store.rows(
         association.list_projects,
-        association._listed,
+        link.row,
         shards=ALL_SHARDS,
-        **{column: given_id},
+        **{link.row.columns[0]: given_id},
     )
     found = [association.find(store, given_id, each) for each in projects]
     return len(listed) + sum(each is not None for each in found)
@@ -552,7 +551,7 @@ class TestRegionRaces:
         driver.update_region(one, {'parent_region_id': None})
         driver.update_region(third, {'parent_region_id': one})
         check(driver)
-        assert len(regions._by_id(store)) == 3
+        assert region_ids(driver) == {one, two, third}
 
 
 class TestEndpointRaces:
@@ -820,7 +819,7 @@ class TestOrphans:
         self, driver, store, keyspace
     ):
         """In another datacenter, later; here it is made by hand."""
-        session = store._sessions.get().session
+        session = store.sessions.get().session
         left = fresh()
         for table, column in (
             ('region', 'description'),

@@ -255,7 +255,7 @@ class TestRaces:
             late.join(faults.PATIENCE)
         assert len(failures) == 1
         assert get(driver, values['id']) is None
-        session = store._sessions.get().session
+        session = store.sessions.get().session
         assert not session.execute(
             f'SELECT id FROM {keyspace}.credential WHERE id = %s',
             (values['id'],),
@@ -375,7 +375,7 @@ def test_a_remnant_of_a_deleted_entity_is_none(
     given = {'id': uuid.uuid4().hex}
     where = 'bucket = 0 AND id' if entity.together else 'id'
     columns = ''.join(f', {name} = %s' for name in late)
-    store._sessions.get().session.execute(
+    store.sessions.get().session.execute(
         f'UPDATE {keyspace}."{entity.table}" SET incarnation = now(){columns}'
         f' WHERE {where} = %s',
         [*late.values(), given['id']],

@@ -102,12 +102,12 @@ def check_all(provider, driver, found):
 
 def test_parent_and_children_work(provider, driver, store):
     known = issue(provider)  # the session is open now
-    connection = store._sessions.get()
+    connection = store.sessions.get()
 
     def child():
-        assert store._sessions._current is None, "the parent's session"
+        assert store.sessions.current is None, "the parent's session"
         done = work(provider, driver, known)
-        assert store._sessions.get().pid == os.getpid()
+        assert store.sessions.get().pid == os.getpid()
         # And once more: a grandchild.
         ((_, grandchild),) = in_children(
             work, provider, driver, done[0], number=1
@@ -119,7 +119,7 @@ def test_parent_and_children_work(provider, driver, store):
     found = in_children(child)
     assert len({pid for pid, _ in found} | {os.getpid()}) == CHILDREN + 1
     # The parent's own session is as it was.
-    assert store._sessions.get() is connection
+    assert store.sessions.get() is connection
     check_all(provider, driver, found)
     work(provider, driver, known)
 

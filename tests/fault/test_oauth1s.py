@@ -503,7 +503,7 @@ class TestRaces:
 
 
 def requests_in(store):
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     keyspace = store.conf.cassandra.keyspace
     return session.execute(f'SELECT * FROM {keyspace}.request_token')
 

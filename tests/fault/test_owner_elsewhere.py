@@ -57,7 +57,7 @@ def conf(regions, monkeypatch):
         'local_dc': home.datacenter,
     }.items():
         conf.set_override(name, value, group=options.GROUP)
-    monkeypatch.setattr(base, '_shared', {})
+    base.shared(conf).close()
     keyspaces.create_keyspace(conf, report=lambda line: None)
     migrate.apply(conf, report=lambda line: None)
     yield conf
@@ -88,10 +88,10 @@ class Trusts:
         }
 
     def stored(self, trust_id, values):
-        return trust._stored(trust_id, values, [])
+        return trust.to_row(trust_id, values, [])
 
     def key(self, db, values):
-        return trust._claim_key(self.stored('any', values))
+        return trust.claim_key(self.stored('any', values))
 
     def create(self, trust_id, values):
         trust.Trust().create_trust(trust_id, values, [])

@@ -46,8 +46,8 @@ def conf(regions, monkeypatch):
         'request_timeout': 10.0,
     }.items():
         conf.set_override(name, value, group=options.GROUP)
-    # A store of this test alone, with its options.
-    monkeypatch.setattr(base, '_shared', {})
+    # Opened by this test, with its options.
+    base.shared(conf).close()
     keyspaces.create_keyspace(conf, report=lambda line: None)
     migrate.apply(conf, report=lambda line: None)
     yield conf

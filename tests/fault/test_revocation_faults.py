@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Revocations while requests fail, and processes die between two of them."""
 
+import copy
 import datetime
 import threading
 import uuid
@@ -31,7 +32,7 @@ def driver(store):
 
 @pytest.fixture
 def session(store):
-    return store._sessions.get().session
+    return store.sessions.get().session
 
 
 @pytest.fixture
@@ -171,7 +172,6 @@ class TestRaising:
         other.set_override('expiration_buffer', 0, 'revoke')
         yield other
         base.shared(other).close()
-        base._shared.pop(id(other))
 
     @pytest.fixture
     def short(self, short_conf, monkeypatch):
@@ -184,7 +184,7 @@ class TestRaising:
 
     def values(self, setting):
         return [
-            setting._read(revocation_ttl.SETTLE, name)
+            setting.read(revocation_ttl.SETTLE, name)
             for name in (revocation_ttl.TTL, revocation_ttl.EVERYWHERE)
         ]
 
@@ -250,11 +250,11 @@ class TestRaising:
         long = revoke.Revoke()
         needed = revocation_ttl.needed(long.conf)
         long.revoke(revoke_model.RevokeEvent(user_id='warm-up'))
-        stale = short._ttl._seen
+        stale = short.ttl
         for after in range(8):
             user = f'{user_id}-{after}'
             long.revoke(revoke_model.RevokeEvent(user_id=user))
-            short._ttl._seen = stale
+            short.ttl = copy.copy(stale)
             with faults.crash(short.db, after) as point:
                 short.revoke(
                     revoke_model.RevokeEvent(
@@ -271,7 +271,7 @@ class TestRaising:
             pytest.fail('it never came to its end')
         user = f'{user_id}-setting'
         long.revoke(revoke_model.RevokeEvent(user_id=user))
-        short._ttl._seen = stale
+        short.ttl = copy.copy(stale)
         with (
             faults.lose_reply(short.db, revocation_ttl.GET),
             pytest.raises(errors.StoreUnavailable),

@@ -9,7 +9,7 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers.assignment import role
 from keystone_cassandra_token.drivers.assignment.role import ROLES
 from keystone_cassandra_token.tables import unique
@@ -90,7 +90,9 @@ class TestCrashes:
                 'prior_role_id': other['id'],
                 'implied_role_id': made['id'],
             }
-            assert driver._create_rule(key)
+            assert store.cas(
+                role.INSERT_RULE, incarnation=clock.incarnation(), **key
+            )
             return made
 
         outcomes = []

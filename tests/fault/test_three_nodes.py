@@ -146,7 +146,7 @@ def driver(
     keystone.conf.configure()
     options.register_opts(conf)
     conf([], project='keystone', default_config_files=[])
-    monkeypatch.setattr(base, '_shared', {})
+    base.shared(conf).close()
     point_at(conf, cluster, first_runs.keyspace)
     migrate.apply(conf, report=lambda line: None)  # what is missing yet
     yield identity.Identity()
@@ -170,7 +170,7 @@ def create(start: Any, results: Any, domain_id: str, nodes: list[str]) -> None:
 
     user_id = None
     with faults.intercepted(driver.db, note):
-        connection = driver.db._sessions.get()
+        connection = driver.db.sessions.get()
         number = start.wait(60)
         ask(connection, nodes[number % len(nodes)])
         while True:
@@ -206,7 +206,7 @@ def ask(connection: Connection, node: str) -> None:
 def test_sixteen_processes_and_one_name(
     cluster: Cluster, driver: identity.Identity
 ) -> None:
-    connection = driver.db._sessions.get()
+    connection = driver.db.sessions.get()
     assert connection.replication == {'dc1': 3}
     for _ in range(3):
         domain_id = uuid.uuid4().hex

@@ -29,7 +29,7 @@ def driver(store, monkeypatch):
 
 @pytest.fixture
 def session(store):
-    return store._sessions.get().session
+    return store.sessions.get().session
 
 
 @pytest.fixture(autouse=True)
@@ -333,7 +333,7 @@ class TestSlowCreator:
         for other in others:
             with pytest.raises(exception.TrustNotFound):
                 driver.get_trust(other, deleted=True)
-        key = trust._claim_key({'id': owner, **values})
+        key = trust.claim_key({'id': owner, **values})
         assert trust.CLAIMS.owner(driver.db, **key) == owner
         with pytest.raises(exception.Conflict):
             create(driver, values)

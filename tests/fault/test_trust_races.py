@@ -207,7 +207,7 @@ def test_without_its_counter_a_trust_cannot_be_used(
     driver, store, limited, keyspace
 ):
     trust_id = limited(2)
-    store._sessions.get().session.execute(
+    store.sessions.get().session.execute(
         f'DELETE FROM {keyspace}.trust_use WHERE id = %s IF EXISTS',
         (trust_id,),
     )

@@ -33,7 +33,7 @@ def impatient(monkeypatch):
     """Let what a process that died has left be taken over at once."""
     at_once = datetime.timedelta(0)
     monkeypatch.setattr(unique, 'STALE_AFTER', at_once)
-    monkeypatch.setattr(unified_limit, '_CLOSED', at_once)
+    monkeypatch.setattr(unified_limit, 'CLOSED', at_once)
 
 
 def new(**more):
@@ -493,7 +493,7 @@ class Changing(faults.Held):
         self._closing = change != 'delete'  # an UPDATE too, the first one
 
     def meets(self, statements):
-        if self._closing and self._target in statements:
+        if self._closing and self.target in statements:
             self._closing = False
             return False
         return super().meets(statements)

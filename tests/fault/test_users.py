@@ -327,7 +327,7 @@ def test_an_update_never_brings_a_deleted_user_back(driver, store, keyspace):
     ) as late:
         driver.delete_user(made['id'])
     assert isinstance(late.said, exception.UserNotFound)
-    session = store._sessions.get().session
+    session = store.sessions.get().session
     assert not session.execute(
         f'SELECT id FROM {keyspace}."user" WHERE id = %s', (made['id'],)
     ).one()
@@ -642,7 +642,7 @@ class TestFederated:
         made = shadows.create_federated_user('domain', self.identity())
         for minutes in (0, 5):  # with 0 it has expired at once
             life = datetime.timedelta(minutes=minutes)
-            monkeypatch.setattr(memberships, '_life', lambda _, of=life: of)
+            monkeypatch.setattr(memberships, 'lifetime', lambda _, of=life: of)
             group = uuid.uuid4().hex
             ids = made['id'], group
             assert shadows.add_user_to_group_expires(*ids) is True

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ast
 import configparser
+import contextlib
 import functools
 import graphlib
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -418,3 +420,55 @@ def test_methods_are_in_the_order_of_the_base_class(cls: type) -> None:
         if name in theirs and not name.startswith('_')
     ]
     assert ours == [name for name in theirs if not name.startswith('_')]
+
+
+def private(module: ast.Module) -> set[str]:
+    """Return the names with an underscore that a module makes."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(
+            node.ctx, ast.Store
+        ):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return {name for name in found if re.match(r'_[^_]', name)}
+
+
+def reached_for(module: ast.Module) -> set[str]:
+    """Return the names that a module takes from others, or sets there."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute):
+            if ast.unparse(node.value) != 'self':
+                found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and re.search(
+            r'(attr|patch\w*)$', ast.unparse(node.func)
+        ):  # setattr, monkeypatch.delattr, mock.patch ...
+            found.update(
+                str(value.value).rpartition('.')[2]
+                for value in node.args
+                if isinstance(value, ast.Constant)
+            )
+        elif isinstance(node, ast.Constant) and '\n' in str(node.value):
+            with contextlib.suppress(SyntaxError):  # a script, or prose
+                script = ast.parse(textwrap.dedent(str(node.value)))
+                found |= reached_for(script)
+    # A named tuple's is public.
+    return found - private(module) - {'_replace'}
+
+
+@pytest.mark.parametrize('folder', ['tests', 'tools'])
+def test_nothing_private_of_the_package_is_used(folder: str) -> None:
+    """What a test or a tool needs has a public name."""
+    known = set().union(*(private(tree(name)) for name in SOURCES))
+    assert '_start' in known
+    used = {
+        str(path.relative_to(ROOT)): sorted(names & known)
+        for path in sorted((ROOT / folder).rglob('*.py'))
+        if (names := reached_for(ast.parse(path.read_text('utf-8'))))
+    }
+    assert len(used) > 20
+    assert {path: names for path, names in used.items() if names} == {}

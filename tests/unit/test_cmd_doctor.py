@@ -127,7 +127,7 @@ def test_a_check_that_breaks_hides_no_other(
     def broken(conf: cfg.ConfigOpts) -> Iterator[Result]:
         raise RuntimeError('a secret')
 
-    monkeypatch.setattr(doctor, '_LOCAL', (broken, local_checks.driver))
+    monkeypatch.setattr(doctor, 'LOCAL', (broken, local_checks.driver))
     conf = keystone_conf(tmp_path, '')
     found = list(doctor.examine(conf))
     assert [result.name for result in found] == [

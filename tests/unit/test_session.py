@@ -124,7 +124,7 @@ def test_reconnection_is_jittered() -> None:
 
 def test_one_profile_by_default(make_conf) -> None:
     section = make_conf(request_timeout=2.5, local_dc='dc2').cassandra
-    profiles = session._profiles(section)
+    profiles = session.profiles(section)
     assert profiles.keys() == {EXEC_PROFILE_DEFAULT}
     profile = profiles[EXEC_PROFILE_DEFAULT]
     assert profile.request_timeout == 2.5
@@ -139,7 +139,7 @@ def test_one_profile_by_default(make_conf) -> None:
 
 
 def test_slow_reads_are_doubled_by_option_only(make_conf) -> None:
-    profiles = session._profiles(make_conf(speculative_delay=0.2).cassandra)
+    profiles = session.profiles(make_conf(speculative_delay=0.2).cassandra)
     assert profiles.keys() == {EXEC_PROFILE_DEFAULT, session.SPECULATIVE}
     for name, plans in ((EXEC_PROFILE_DEFAULT, 0), (session.SPECULATIVE, 1)):
         plan = profiles[name].speculative_execution_policy.new_plan(None, None)
@@ -150,8 +150,8 @@ def test_slow_reads_are_doubled_by_option_only(make_conf) -> None:
 
 
 def test_no_name_no_authentication(make_conf) -> None:
-    assert session._auth_provider(make_conf().cassandra) is None
-    provider = session._auth_provider(
+    assert session.auth_provider(make_conf().cassandra) is None
+    provider = session.auth_provider(
         make_conf(username='k', password='hidden').cassandra
     )
     assert (provider.username, provider.password) == ('k', 'hidden')
@@ -159,12 +159,12 @@ def test_no_name_no_authentication(make_conf) -> None:
 
 def test_no_tls_unless_enabled(make_conf) -> None:
     section = make_conf(tls_ca_file='/nowhere').cassandra
-    assert session._ssl_context(section) is None
+    assert session.ssl_context(section) is None
 
 
 @pytest.mark.parametrize('verify', [True, False])
 def test_a_certificate_is_always_asked_for(make_conf, verify) -> None:
-    context = session._ssl_context(
+    context = session.ssl_context(
         make_conf(tls_enabled=True, tls_verify_hostname=verify).cassandra
     )
     assert context.verify_mode == ssl.CERT_REQUIRED
@@ -177,7 +177,7 @@ def test_a_certificate_is_always_asked_for(make_conf, verify) -> None:
 def test_a_file_that_cannot_be_read_names_its_option(make_conf, name) -> None:
     section = make_conf(tls_enabled=True, **{name: '/nowhere/x.pem'}).cassandra
     with pytest.raises(ConfigurationError) as caught:
-        session._ssl_context(section)
+        session.ssl_context(section)
     assert f'[cassandra] {name} = /nowhere/x.pem' in str(caught.value)
 
 
@@ -192,7 +192,7 @@ def test_a_file_that_is_no_pem_names_its_option(
     values = dict.fromkeys(names, str(path))
     section = make_conf(tls_enabled=True, **values).cassandra
     with pytest.raises(ConfigurationError) as caught:
-        session._ssl_context(section)
+        session.ssl_context(section)
     for name in names:
         assert name in str(caught.value)
     assert 'private' not in str(caught.value)
@@ -278,7 +278,7 @@ def test_a_failure_is_remembered(conf, attempts) -> None:
 def test_a_failure_is_forgotten_after_a_while(
     conf, attempts, monkeypatch
 ) -> None:
-    monkeypatch.setattr(session, '_FAILURE_HOLDS', 0.0)
+    monkeypatch.setattr(session, 'FAILURE_HOLDS', 0.0)
     sessions = session.Sessions(conf)
     for _ in range(3):
         with pytest.raises(errors.StoreUnavailable):
@@ -305,7 +305,7 @@ def test_threads_wait_for_one_attempt(conf, monkeypatch) -> None:
         raise ConfigurationError('no')
 
     monkeypatch.setattr(session, 'connect', connect)
-    monkeypatch.setattr(session, '_FAILURE_HOLDS', 3600.0)
+    monkeypatch.setattr(session, 'FAILURE_HOLDS', 3600.0)
     sessions = session.Sessions(conf)
     refused = []
 
@@ -394,22 +394,22 @@ FORK = """
     sessions = session.Sessions(conf)
     mine = session.Connection(
         os.getpid(), None, None, None, 'k', 'dc1', {}, {})
-    sessions._current = mine
+    sessions.current = mine
     assert sessions.get() is mine
     sessions.outage.began('read', 'of the parent')
-    locks = [sessions._lock, sessions.outage._lock]
+    locks = [sessions.lock, sessions.outage.lock]
     HOLD
     child = os.fork()
     if child == 0:
         import faulthandler
         faulthandler.dump_traceback_later(20, exit=True)
-        if sessions._current is not None:
+        if sessions.current is not None:
             os._exit(2)
         try:
             sessions.get()
         except errors.StoreUnavailable as failure:
             own = 'cassandra_node_ips' in failure.reason
-            os._exit(0 if own and 'read' not in sessions.outage._reasons
+            os._exit(0 if own and 'read' not in sessions.outage.reasons
                      else 3)
         os._exit(4)
     _, status = os.waitpid(child, 0)
@@ -451,11 +451,10 @@ IMPORT = """
     CONF = keystone.conf.CONF
     assert 'cassandra' not in CONF._groups
     assert 'cassandra' not in cfg.CONF._groups
-    import cassandra.cluster
-    from keystone_cassandra_token.db import session
-    from keystone_cassandra_token.drivers import base
-    assert not list(session._OPEN)
-    assert not base._shared
+    import gc
+    from keystone_cassandra_token.db import session, store
+    made = (session.Sessions, store.Store)
+    assert not any(isinstance(each, made) for each in gc.get_objects())
     print('quiet')
 """
 
@@ -475,7 +474,7 @@ DRIVER = """
     drivers = [revoke.Revoke(), provider.Provider(), trust.Trust()]
     assert threading.active_count() == 1, threading.enumerate()
     assert len({driver.db for driver in drivers}) == 1
-    assert drivers[0].db._sessions._current is None
+    assert drivers[0].db.sessions.current is None
     assert keystone.conf.CONF.cassandra.port == 9042
     print('quiet')
 """

@@ -62,7 +62,7 @@ def test_none_is_unset_on_insert(db, connect) -> None:
     values = token.TOKEN.dump(
         {'id_hash': b'1', 'user_id': 'u', 'methods': [], 'system': None}
     )
-    bound = db._bind(connect(token.INSERT), token.INSERT, values | {'ttl': 1})
+    bound = db.bind(connect(token.INSERT), token.INSERT, values | {'ttl': 1})
     stored = dict(
         zip(
             [c.name for c in bound.prepared_statement.column_metadata],
@@ -82,7 +82,7 @@ def test_none_is_null_on_update(db, connect) -> None:
     statement = cql.write(
         'UPDATE trust SET deleted_at = :deleted_at WHERE id = :id'
     )
-    bound = db._bind(
+    bound = db.bind(
         connect(statement), statement, {'id': '1', 'deleted_at': None}
     )
     assert bound.values == [None, b'1']
@@ -91,7 +91,7 @@ def test_none_is_null_on_update(db, connect) -> None:
 def test_binding_leaves_the_given_values_alone(db, connect) -> None:
     values = token.TOKEN.dump({'id_hash': b'1'}) | {'ttl': 1}
     before = dict(values)
-    db._bind(connect(token.INSERT), token.INSERT, values)
+    db.bind(connect(token.INSERT), token.INSERT, values)
     assert values == before
 
 
@@ -117,13 +117,13 @@ def test_a_ttl_that_means_for_ever_or_nothing_is_refused(
 ) -> None:
     values = dict.fromkeys(statement.binds, 'x') | {'ttl': ttl}
     with pytest.raises(ValueError, match='a TTL is 1 to'):
-        db._bind(connect(statement), statement, values)
+        db.bind(connect(statement), statement, values)
 
 
 @pytest.mark.parametrize('ttl', [1, 3600, clock.MAX_TTL])
 def test_a_ttl_that_cassandra_knows_is_bound(db, connect, ttl) -> None:
     values = token.TOKEN.dump({'id_hash': b'1'}) | {'ttl': ttl}
-    bound = db._bind(connect(token.INSERT), token.INSERT, values)
+    bound = db.bind(connect(token.INSERT), token.INSERT, values)
     assert bound.values[-1] == ttl.to_bytes(4, 'big')
 
 
@@ -138,7 +138,7 @@ def test_a_ttl_that_cassandra_knows_is_bound(db, connect, ttl) -> None:
 )
 def test_names_that_do_not_fit_are_refused(db, connect, values) -> None:
     with pytest.raises(TypeError, match='do not fit'):
-        db._bind(connect(trust.MARK_DELETED), trust.MARK_DELETED, values)
+        db.bind(connect(trust.MARK_DELETED), trust.MARK_DELETED, values)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_names_that_do_not_fit_are_refused(db, connect, values) -> None:
 def test_the_class_decides_the_levels(
     db, connect, statement, values, level, serial, idempotent
 ) -> None:
-    bound = db._bind(connect(statement), statement, values)
+    bound = db.bind(connect(statement), statement, values)
     numbers = ConsistencyLevel.name_to_value
     assert bound.consistency_level == numbers[level]
     assert bound.serial_consistency_level == (
@@ -182,14 +182,14 @@ def test_an_option_changes_the_level(make_conf, connect) -> None:
     conf = make_conf(token_read_consistency='QUORUM')
     connection = connect(token.GET)
     connection.policy = consistency.Policy(conf.cassandra)
-    bound = store.Store(conf)._bind(connection, token.GET, {'id_hash': b'1'})
+    bound = store.Store(conf).bind(connection, token.GET, {'id_hash': b'1'})
     assert bound.consistency_level == ConsistencyLevel.QUORUM
 
 
 def test_a_statement_is_prepared_once_and_qualified(db, connect) -> None:
     connection = connect(token.GET)
     for _ in range(3):
-        db._bind(connection, token.GET, {'id_hash': b'1'})
+        db.bind(connection, token.GET, {'id_hash': b'1'})
     (asked,) = connection.session.asked
     assert ' FROM ks."token" WHERE' in asked
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a server sends to its databases, request by request.
 
-Counted where it leaves the process: each request of a Cassandra session, and
-each command of PyMySQL, COMMIT, ROLLBACK and the test of a connection that
-comes from the pool among them.
+Counted where it leaves the process: each request of a store and each further
+page, and each command of PyMySQL, COMMIT, ROLLBACK and the test of a
+connection that comes from the pool among them.
 
 What matters for time is what waits for what.  A request to Cassandra is
 *behind* those whose answers its thread had by then, so requests that are
@@ -127,47 +127,35 @@ def read(path: Path) -> list[list[Sent]]:
 
 
 def _watch_cassandra(request: _Request) -> None:
-    import cassandra.cluster
+    from keystone_cassandra_token.db.store import Store
 
-    from keystone_cassandra_token.db import session
+    def noted(statements: tuple[Any, ...], send: Any) -> Any:
+        text = (
+            f'BATCH of {len(statements)}'
+            if len(statements) > 1
+            else statements[0].cql
+        )
+        wait = request.send(text)
+        future = send()
+        # Of this one alone: the driver asks for itself, too.
+        result, next_page = future.result, future.start_fetching_next_page
 
-    future = cassandra.cluster.ResponseFuture
-    connect, result = session.connect, future.result
-    next_page = future.start_fetching_next_page
+        def answered() -> Any:
+            try:
+                return result()
+            finally:
+                request.answer(wait)
 
-    def send(sent: Any) -> None:
-        sent.lab_wait = request.send(_text(sent.query))
+        def another_page() -> None:
+            nonlocal wait
+            wait = request.send(text)
+            next_page()
 
-    def connected(*args: Any, **options: Any) -> session.Connection:
-        connection = connect(*args, **options)
-        connection.session.add_request_init_listener(send)
-        return connection
+        future.result = answered
+        future.start_fetching_next_page = another_page
+        return future
 
-    def answered(sent: Any) -> Any:
-        try:
-            return result(sent)
-        finally:
-            # What the driver asks for itself has none.
-            request.answer(getattr(sent, 'lab_wait', 0))
-
-    def another_page(sent: Any) -> None:
-        send(sent)
-        next_page(sent)
-
-    session.connect = connected
-    future.result = answered
-    future.start_fetching_next_page = another_page
-
-
-def _text(query: Any) -> str:
-    """Return the CQL of what a session was given."""
-    prepared = getattr(query, 'prepared_statement', None)
-    if prepared is not None:
-        return str(prepared.query_string)
-    steps = getattr(query, '_statements_and_parameters', None)
-    if steps is not None:
-        return f'BATCH of {len(steps)}'
-    return str(query.query_string)
+    Store.interceptors = (*Store.interceptors, noted)
 
 
 def _watch_mysql(request: _Request) -> None:

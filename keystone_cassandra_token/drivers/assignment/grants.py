@@ -140,7 +140,7 @@ def add(db: Store, **key: Any) -> bool:
         doing it again does no harm.
     """
     new = {**key, 'incarnation': clock.incarnation()}
-    _write_index(db, [new], Step.ADDED)
+    write_index(db, [new], Step.ADDED)
     there: Mapping[str, Any] | None
     try:
         outcome = db.cas(INSERT, **new)
@@ -151,9 +151,9 @@ def add(db: Store, **key: Any) -> bool:
             raise
     granted: bool = there['incarnation'] == new['incarnation']
     if not granted:
-        _write_index(db, [new], Step.REMOVED)
+        write_index(db, [new], Step.REMOVED)
     # Also for who granted it before, and perhaps died on the way here.
-    _write_index(
+    write_index(
         db, [new | {'incarnation': there['incarnation']}], Step.SETTLED
     )
     return granted
@@ -232,9 +232,9 @@ def remove(db: Store, grant: Grant) -> bool:
     :raises OutcomeUnknown: if that cannot be found out; doing it again does
         no harm.
     """
-    _write_index(db, [grant], Step.UNSETTLED)
+    write_index(db, [grant], Step.UNSETTLED)
     gone = _delete(db, grant)
-    _write_index(db, [grant], Step.REMOVED)
+    write_index(db, [grant], Step.REMOVED)
     return gone
 
 
@@ -250,12 +250,12 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
     ):
         while some := list(itertools.islice(of_target, _AT_ONCE)):
             count += len(some)
-            _write_index(db, some, Step.UNSETTLED)
+            write_index(db, some, Step.UNSETTLED)
             if not _delete_together(db, some):
                 # One was removed, or granted again: look at each.
                 for grant in some:
                     _delete(db, grant)
-            _write_index(db, some, Step.REMOVED)
+            write_index(db, some, Step.REMOVED)
     return count
 
 
@@ -299,7 +299,7 @@ def _sure(db: Store, listed: list[Grant]) -> Iterator[Grant]:
             yield row
 
 
-def _write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
+def write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
     statements: list[tuple[Statement, Mapping[str, Any]]] = []
     for grant in grants:
         incarnation = grant['incarnation']

@@ -236,7 +236,8 @@ def ask_expiring(
 
 def _not_expired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     now = clock.utcnow()
-    lives = {idp_id: _life(idp_id) for idp_id in {r['idp_id'] for r in rows}}
+    idp_ids = {row['idp_id'] for row in rows}
+    lives = {idp_id: lifetime(idp_id) for idp_id in idp_ids}
     found = [
         row | {'expires_at': row['last_verified'] + life}
         for row in rows
@@ -254,13 +255,13 @@ def renew(db: Store, user_id: str, group_id: str, idp_id: str) -> None:
         'idp_id': idp_id,
         'last_verified': now,
     }
-    life = _life(idp_id)
+    life = lifetime(idp_id)
     # Without its identity provider it counts for nothing.
     end = now + _MARGIN if life is None else now + life + _MARGIN
     db.run(INSERT_EXPIRING, ttl=clock.ttl_until(end), **EXPIRING.dump(values))
 
 
-def _life(idp_id: str) -> datetime.timedelta | None:
+def lifetime(idp_id: str) -> datetime.timedelta | None:
     """Return for how long an identity provider's word is taken.
 
     None if there is no such provider.

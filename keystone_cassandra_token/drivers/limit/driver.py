@@ -64,7 +64,7 @@ Stored = dict[str, Any]
 #: Filters that compare as names do; the others compare exactly.
 _NAMES = ('resource_name', 'description')
 #: For how long a change may look for limits.
-_CLOSED = datetime.timedelta(minutes=1)
+CLOSED = datetime.timedelta(minutes=1)
 _ATTEMPTS = 16
 _LONGEST_ID = 64
 
@@ -300,7 +300,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
                 self.db, registered_limit_id, REGISTERED_LIMITS.entity.settle
             )
             closed_at = found and found['closed_at']
-            if closed_at and clock.utcnow() - closed_at >= _CLOSED:
+            if closed_at and clock.utcnow() - closed_at >= CLOSED:
                 found = self._open(registered_limit_id, closed_at)
             if found is None or any(
                 found[name] != limit[name] for name in CALLED

@@ -60,7 +60,7 @@ Project = dict[str, Any]
 
 _FILTERS = tuple(name for name in projects.ATTRIBUTES if name != 'tags')
 #: For how long a deletion may look for children.
-_CLOSED = datetime.timedelta(minutes=1)
+CLOSED = datetime.timedelta(minutes=1)
 #: Of a project: the ids of those above it.
 _ABOVE = Recent(4096)
 _ATTEMPTS = 16
@@ -404,7 +404,7 @@ class Resource(Driver, base.ResourceDriverBase):
                 self.db, above, PROJECTS.entity.settle
             )
             closed_at = found and found['closed_at']
-            if closed_at and clock.utcnow() - closed_at >= _CLOSED:
+            if closed_at and clock.utcnow() - closed_at >= CLOSED:
                 # Unless it was deleted, or closed again, just before.
                 found = self._open(above, closed_at)
             if found is None:

@@ -44,10 +44,10 @@ class _Gathering:
         self._sent: collections.deque[Any] = collections.deque()
 
     def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
-        connection = self._store._sessions.get()
+        connection = self._store.sessions.get()
         for statement, binds in steps:
             rows = self._waiting.setdefault(statement, [])
-            rows.append(self._store._bind(connection, statement, binds))
+            rows.append(self._store.bind(connection, statement, binds))
             if len(rows) == _ROWS_A_REQUEST:
                 self._send(rows)
 
@@ -63,7 +63,7 @@ class _Gathering:
         self._sent.append((batch, self._start(batch)))
 
     def _start(self, batch: cassandra.query.BatchStatement) -> Any:
-        return self._store._sessions.get().session.execute_async(batch)
+        return self._store.sessions.get().session.execute_async(batch)
 
     def _settle(self) -> None:
         """Wait until the oldest request is acknowledged."""
@@ -96,15 +96,11 @@ class _SettledTTL:
     def __init__(self, seconds: int) -> None:
         self._seconds = seconds
 
+    def ensure(self, seconds: int) -> None:
+        """Do nothing: it was made sure of before the first event."""
+
     def ask(self) -> tuple[int, Callable[[], int]]:
         return self._seconds, lambda: self._seconds
-
-
-class _Loader(revoke.Revoke):
-    """The driver without what it makes sure of before each event."""
-
-    def _ensure_ttl(self) -> None:
-        pass
 
 
 def load_cassandra(
@@ -115,13 +111,11 @@ def load_cassandra(
     step: int,
 ) -> None:
     """Write every ``step``-th of ``size`` events; what a client does."""
-    systems.revoke._ensure_ttl()
-    loader = _Loader()
+    systems.revoke.ttl.ensure(revocation_ttl.needed(systems.revoke.conf))
+    loader = revoke.Revoke()
     gathering = _Gathering(systems.revoke.db)
     loader.db = gathering
-    loader._ttl = _SettledTTL(
-        revocation_ttl.RevocationTTL(systems.revoke.db).current()
-    )
+    loader.ttl = _SettledTTL(systems.revoke.ttl.current())
     for event in events.events(size, reference, first, step):
         loader.revoke(event)
     gathering.finish()

@@ -260,15 +260,7 @@ def read_subjects(
 
 def subjects(values: dict[str, Any]) -> list[str]:
     """Return the keys of the partitions that a check reads."""
-    sets = revoke._values(values)
-    return [
-        *(
-            f'{kind}:{value}'
-            for attribute, kind in revoke._SUBJECTS.items()
-            for value in sorted(sets[attribute])
-        ),
-        revoke._OTHER,
-    ]
+    return revoke.subjects(revoke.values_of(values))
 
 
 OPERATIONS: dict[str, Callable[..., Callable[[], object]]] = {
