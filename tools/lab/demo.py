@@ -83,7 +83,11 @@ class Demo:
         self._group = Group(str(self.directory), remove=True)
         try:
             with self._stack:
-                keystone = self._steps()
+                try:
+                    keystone = self._steps()
+                except KeyboardInterrupt:
+                    print('\nInterrupted; stopping all.', file=sys.stderr)
+                    raise
                 if self._options.keep:
                     self._keep(keystone)
                     self._stack.pop_all()
@@ -326,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'\ntools/demo: not as expected: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\ntools/demo: interrupted; all is stopped', file=sys.stderr)
+        print('tools/demo: interrupted; all is stopped', file=sys.stderr)
         return 130
     return 0
 

@@ -149,7 +149,7 @@ class Narrator:
                 self.say(f'{name}: {text}')
             return
         table = Table.grid(padding=(0, 2))
-        table.add_column(max_width=30)
+        table.add_column(max_width=34)
         table.add_column()
         for row in rows:
             table.add_row(*row)

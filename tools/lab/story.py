@@ -187,9 +187,7 @@ class Story:
     def show_row(self) -> None:
         """Show the token's row and its falling TTL."""
         tell = self._narrator
-        tell.step(
-            'Look at a row', 'the table holds a hash; Cassandra drops the row'
-        )
+        tell.step('Look at a row', 'a hash for a token, and a falling TTL')
         row = self._row()
         tell.values([(name, _readable(name, row[name])) for name in row])
         tell.expect(
@@ -212,8 +210,7 @@ class Story:
         """Create a trust with two uses and try a third."""
         tell, client = self._narrator, self._client
         tell.step(
-            'Delegate: a trust with two uses',
-            'two uses are two, in all workers',
+            'Delegate', 'a trust with two uses is used twice, whoever tries'
         )
         trust = people.trust(people.log_in('alice'), client, soon(3600))
         tell.say(f'alice trusts bob, twice, for this project: trust {trust}')
