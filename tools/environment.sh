@@ -11,8 +11,9 @@
 # made once for each state of the files that describe it; after that a call
 # takes a moment.  KEYSTONE_CASSANDRA_PYTHON names the Python to use.
 
-CHECKOUT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export PYTHONPATH="$CHECKOUT/tools${PYTHONPATH:+:$PYTHONPATH}"
+# With CDPATH, cd may go elsewhere, and says where.
+CHECKOUT="$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export PYTHONPATH="$CHECKOUT/tools:$CHECKOUT${PYTHONPATH:+:$PYTHONPATH}"
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
@@ -113,7 +114,11 @@ environment() {
         find_python
         # In a subshell, whose end gives the lock back.
         (
-            mkdir -p "$(dirname "$venv")" && exec 9>"$venv.lock" || exit
+            { mkdir -p "$(dirname "$venv")" && true >>"$venv.lock"; } \
+                2>/dev/null || fail "$venv cannot be made: let" \
+                'KEYSTONE_CASSANDRA_VENV name another folder for the Python' \
+                'environment.'
+            exec 9>"$venv.lock"
             flock --nonblock 9 || {
                 say 'Another run is making the Python environment; waiting.'
                 flock 9
@@ -145,6 +150,7 @@ environment_is_ready() {
 make_environment() {
     local venv="$1" hash="$2" extras="$3" stamp="$1/keystone-cassandra.stamp"
     local extra had='' log="$1.log" constraints=()
+    local what=(--editable "$CHECKOUT[$extras]")
     set -o pipefail # we are in a subshell
     if [ -d "$venv" ] && [ -n "$(ls -A "$venv")" ] &&
         [ ! -e "$venv/pyvenv.cfg" ]; then
@@ -167,11 +173,20 @@ make_environment() {
     # The version comes from git; without its data any will do.
     git -C "$CHECKOUT" rev-parse HEAD >/dev/null 2>&1 ||
         export PBR_VERSION="${PBR_VERSION:-0.0.0}"
+    if [ ! -w "$CHECKOUT" ]; then
+        # pip would write into it.  Of the copy only its description is used:
+        # modules are found in the checkout, by PYTHONPATH.
+        COPY="$(mktemp -d)"
+        trap 'rm -rf "$COPY"' EXIT # of the subshell
+        tar -C "$CHECKOUT" --exclude='./.venv*' --exclude=./.tox -cf - . |
+            tar -C "$COPY" -xf -
+        what=("$COPY[$extras]")
+    fi
     say "Installing the Python packages for: ${extras//,/, }." \
         'The first time this takes one to three minutes.'
     if ! "$venv/bin/python" -m pip install --disable-pip-version-check \
         --no-input --progress-bar off ${constraints[@]+"${constraints[@]}"} \
-        --editable "$CHECKOUT[$extras]" </dev/null 2>&1 9>&- |
+        "${what[@]}" </dev/null 2>&1 9>&- |
         tee "$log" | awk '
             /^Collecting / && ++count % 25 == 0 {
                 print "  " count " packages found so far"; fflush() }

@@ -4,6 +4,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lab.cassandra_install import Java
@@ -169,6 +170,11 @@ def write_conf(
             file.write(text)
 
 
+def _uri(conf: str, name: str) -> str:
+    # A blank in the path of the folder must be escaped.
+    return Path(conf, name).as_uri()
+
+
 def class_path(jars: str, conf: str) -> str:
     # A final * stands for all jars of the folder.
     return os.pathsep.join((conf, os.path.join(jars, '*')))
@@ -218,9 +224,9 @@ def node_command(
         '-Dio.netty.tryReflectionSetAccessible=true',
         '-Dio.netty.allocator.useCacheForAllThreads=true',
         '-Dio.netty.allocator.maxOrder=11',
-        f'-Dcassandra.config=file://{conf}/cassandra.yaml',
+        f'-Dcassandra.config={_uri(conf, "cassandra.yaml")}',
         f'-Dcassandra.storagedir={directory}',
-        f'-Dlogback.configurationFile=file://{conf}/logback.xml',
+        f'-Dlogback.configurationFile={_uri(conf, "logback.xml")}',
         '-Dcassandra-foreground=yes',
         # Cassandra's own JMX server would listen on 127.0.0.1 alone, where
         # nodes would meet each other.
@@ -254,6 +260,7 @@ def nodetool_command(
     *, java: Java, jars: str, directory: str, address: str, shift: int
 ) -> list[str]:
     """The start of a nodetool command; its own arguments follow."""
+    conf = os.path.join(directory, 'conf')
     return [
         java.path,
         '-Xmx64M',
@@ -261,10 +268,10 @@ def nodetool_command(
         *module_options(java),
         f'-Duser.home={directory}',
         f'-Djava.io.tmpdir={directory}/tmp',
-        f'-Dlogback.configurationFile=file://{directory}/conf/logback-tool.xml',
+        f'-Dlogback.configurationFile={_uri(conf, "logback-tool.xml")}',
         '-Dcom.sun.jndi.rmiURLParsing=legacy',
         '-cp',
-        class_path(jars, os.path.join(directory, 'conf')),
+        class_path(jars, conf),
         'org.apache.cassandra.tools.NodeTool',
         '-h',
         address,

@@ -94,18 +94,38 @@ def version() -> str:
     return match.group(1)
 
 
+def jars_directory() -> str:
+    """The folder of Cassandra's jars; if it is there, it is complete."""
+    return os.path.join(
+        os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'),
+        'keystone-cassandra',
+        f'cassandra-{version()}',
+    )
+
+
+def find_maven() -> str:
+    """The program that fetches the jars.
+
+    :raises LabError: it is missing.
+    """
+    maven = shutil.which('mvn')
+    if maven is None:
+        raise LabError(
+            'Maven (the command mvn) is needed once, to fetch Cassandra.\n'
+            'On Debian 12:  apt-get install maven'
+        )
+    return maven
+
+
 def find_jars() -> str:
     """The folder with Cassandra's jars, fetched if this is the first use.
 
     :raises LabError: Maven is missing, or fetching failed.
     """
-    cache = os.path.join(
-        os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'),
-        'keystone-cassandra',
-    )
-    jars = os.path.join(cache, f'cassandra-{version()}')
-    if os.path.isdir(jars):  # renamed into place: it is complete
+    jars = jars_directory()
+    if os.path.isdir(jars):
         return jars
+    cache = os.path.dirname(jars)
     os.makedirs(cache, exist_ok=True)
     lock = os.path.join(cache, 'fetch.lock')
     with ports.locked(lock):
@@ -115,12 +135,7 @@ def find_jars() -> str:
 
 
 def _fetch(cache: str, jars: str) -> None:
-    maven = shutil.which('mvn')
-    if maven is None:
-        raise LabError(
-            'Maven (the command mvn) is needed once, to fetch Cassandra.\n'
-            'On Debian 12:  apt-get install maven'
-        )
+    maven = find_maven()
     say(
         f'Fetching Cassandra {version()} with Maven: about 100 files, 70 MB,'
         ' once for each user.'

@@ -21,8 +21,7 @@ from keystoneauth1.access import AccessInfoV3
 from keystoneauth1.identity import v3
 
 from lab import LabError
-
-_TRIES = 300
+from lab.waiting import PATIENCE, until
 
 #: The log-in that fits a freshly bootstrapped Keystone.
 ADMIN_SCOPE = {'project_name': 'admin', 'project_domain_id': 'default'}
@@ -38,13 +37,16 @@ class Client:
     def __init__(self, url: str, workers: int) -> None:
         self.url = f'{url}/v3'
         self._connections: dict[str, requests.Session] = {}
-        for _ in range(_TRIES):
-            if len(self._connections) == workers:
-                break
+
+        def all_known() -> bool:
             self._connect()
-        else:
+            return len(self._connections) == workers
+
+        try:
+            until(all_known, f'answers of {workers} workers from {url}')
+        except BaseException:
             self.close()
-            raise LabError(f'{url} is not served by {workers} workers')
+            raise
 
     @property
     def workers(self) -> list[str]:
@@ -62,24 +64,28 @@ class Client:
             self._connections[worker] = connection
 
     def _whose(self, connection: requests.Session) -> str:
-        return connection.get(self.url, timeout=60).headers['X-Worker']
+        return connection.get(self.url, timeout=PATIENCE).headers['X-Worker']
 
     def session(self, worker: str | None = None) -> keystone_session.Session:
         """Return a keystoneauth session on a connection to ``worker``.
 
         :raises LabError: if that worker accepts no connection any more.
         """
-        worker = worker or self.workers[0]
-        for _ in range(_TRIES):
-            connection = self._connections.get(worker)
+        number = worker or self.workers[0]
+
+        def connected() -> requests.Session | None:
+            connection = self._connections.get(number)
             # A server closes an idle connection some time.
             if connection is None:
                 self._connect()
-            elif self._whose(connection) == worker:
-                return keystone_session.Session(session=connection)
+            elif self._whose(connection) == number:
+                return connection
             else:
-                self._connections.pop(worker).close()
-        raise LabError(f'worker {worker} answers no more')
+                self._connections.pop(number).close()
+            return None
+
+        connection = until(connected, f'an answer of worker {number}')
+        return keystone_session.Session(session=connection)
 
     def log_in(
         self,
@@ -188,6 +194,7 @@ def openstack(environment: Mapping[str, str], *arguments: str) -> str:
     done = subprocess.run(
         [program, *arguments],
         env={k: v for k, v in os.environ.items() if k[:3] != 'OS_'}
+        | no_proxy(os.environ)
         | dict(environment),
         capture_output=True,
         text=True,
@@ -213,3 +220,15 @@ def credentials(url: str, password: str) -> dict[str, str]:
         'OS_REGION_NAME': 'RegionOne',
         'OS_PASSWORD': password,
     }
+
+
+def no_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep a proxy out of the way to loopback.
+
+    Both spellings: which one a program reads first differs.
+    """
+    given = environment.get('no_proxy') or environment.get('NO_PROXY') or ''
+    hosts = dict.fromkeys(
+        ['127.0.0.1', 'localhost', *filter(None, given.split(','))]
+    )
+    return dict.fromkeys(('no_proxy', 'NO_PROXY'), ','.join(hosts))

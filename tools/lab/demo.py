@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import secrets
 import shlex
@@ -16,110 +15,39 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from keystoneauth1.exceptions import ClientException
+
 from lab import LabError
 from lab.cassandra import CONTACT_POINTS, Cluster
-from lab.cassandra_install import find_jars, find_java
-from lab.client import Client, credentials
+from lab.client import Client, credentials, no_proxy
 from lab.expiry import ShortLife, write_configuration
+from lab.kept import CASSANDRA, CHECKOUT, KEYSTONE, PREFIX, TOOLS, Kept
+from lab.kept import stop as stop_kept
 from lab.narration import Narrator
 from lab.people import People
 from lab.ports import state_directory
+from lab.preflight import arguments
 from lab.processes import Group
 from lab.server import (
     ALL_DRIVERS,
     Keystone,
     merge,
     points_at,
-    stop_released,
     write_private,
 )
 from lab.story import LOCK_OUT, Story
-from lab.tables import Tables
+from lab.tables import Tables, drop_keyspace
 
-#: Of the folders below the state directory.
-_PREFIX = 'demo-'
-#: Its presence marks the folder of a demo that was left running.
-_KEPT = 'kept.json'
-#: Cassandra's folder in it.
-_CLUSTER = 'cassandra'
+#: The data is never read after the node's end: a change of the schema need
+#: not be on the disk before the next, which halves the time for the tables.
+_FORGETFUL = '-Dcassandra.unsafesystem=true'
 
-_DESCRIPTION = """\
-Start Cassandra and a Keystone that has no SQL database, and watch tokens,
-trusts, revocations, users and credentials live and end in Cassandra. Takes
-about three minutes; everything is stopped and removed at the end, also after
-Ctrl-C.
+#: Before the variables of an openrc: those of another cloud would mix in.
+_FORGET = """\
+for name in $(env | sed -n 's/^\\(OS_[A-Z0-9_]*\\)=.*/\\1/p'); do
+    unset "$name"
+done
 """
-_EPILOG = """\
-environment:
-  ADMIN_PASSWORD       password of the user admin (default: a random one)
-  KEYSTONE_CASSANDRA_CONTACT_POINTS
-                       an existing cluster to use, host[,host][:port]; the
-                       demo makes keyspaces of its own there and drops them
-  NO_COLOR             no colours
-"""
-
-
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the parsed command line."""
-    parser = argparse.ArgumentParser(
-        prog='tools/demo',
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        '--keep',
-        action='store_true',
-        help='leave all running, and say how to use it',
-    )
-    parser.add_argument(
-        '--stop',
-        action='store_true',
-        help='stop what --keep left running (with --port: that one only)',
-    )
-    parser.add_argument(
-        '--port',
-        type=int,
-        default=0,
-        metavar='N',
-        help='port of Keystone on 127.0.0.1 (default: a free one)',
-    )
-    parser.add_argument(
-        '--workers',
-        type=_workers,
-        default=2,
-        metavar='N',
-        help='worker processes of Keystone, at least 2 (default: 2)',
-    )
-    parser.add_argument(
-        '--config-file',
-        type=_file,
-        action='append',
-        default=[],
-        metavar='FILE',
-        help='further oslo.config file for Keystone; may be repeated, the'
-        ' last one wins',
-    )
-    options = parser.parse_args(argv)
-    if options.keep and options.stop:
-        parser.error('--keep and --stop exclude each other')
-    return options
-
-
-def _workers(text: str) -> int:
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(
-            'the demo shows that one worker sees what another did: at least 2'
-        )
-    return number
-
-
-def _file(text: str) -> Path:
-    if not os.access(text, os.R_OK):
-        raise argparse.ArgumentTypeError(f'{text} cannot be read')
-    return Path(text).absolute()
 
 
 class Demo:
@@ -150,174 +78,192 @@ class Demo:
         :raises LabError: if a step is not as expected.
         """
         root = state_directory()
-        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        self.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
         # Even if this process is killed, no secrets stay behind.
         self._group = Group(str(self.directory), remove=True)
         try:
             with self._stack:
-                keystone = self._steps()
+                try:
+                    keystone = self._steps()
+                except KeyboardInterrupt:
+                    print('\nInterrupted; stopping all.', file=sys.stderr)
+                    raise
                 if self._options.keep:
                     self._keep(keystone)
                     self._stack.pop_all()
-        except LabError:
+                else:
+                    with self._tell.task('stopping all'):
+                        self._stack.close()
+        except Exception:
             self._show_logs()
             raise
         finally:
             if not self._kept:
                 self._group.kill()
                 shutil.rmtree(self.directory, ignore_errors=True)
+        self._end(keystone)
 
     def _steps(self) -> Keystone:
         tell = self._tell
-        tell.step('Set up')
+        tell.step('Set up', 'a Keystone that knows Cassandra alone')
+        # Now, so that nobody takes the port meanwhile.
+        keystone = Keystone(
+            self.directory / KEYSTONE,
+            port=self._options.port,
+            workers=self._options.workers,
+            config_files=self._options.config_file,
+            sql=False,
+        )
         cluster = self._start_cassandra()
-        keystone = self._main_keystone(cluster)
-        short = self._short_lived(keystone)
-        for server in keystone, short:
-            self._make_schema(server)
-        with tell.task('keystone-manage bootstrap, without any SQL database'):
-            for server in keystone, short:
-                server.bootstrap(self._password)
-        self._start(keystone)
-        self._start(short)
+        keystone.configure(
+            merge(
+                ALL_DRIVERS,
+                points_at(cluster, self._keyspace),
+                {
+                    # What one worker revokes the others refuse at once.
+                    'token': {'caching': False},
+                    'security_compliance': LOCK_OUT,
+                },
+            )
+        )
+        self._set_up(keystone, in_detail=True)
 
         with ExitStack() as open_:
             client = Client(keystone.url, keystone.workers)
             open_.callback(client.close)
             tables = Tables(keystone.config_files)
             open_.callback(tables.close)
-            ending_tables = Tables(short.config_files)
-            open_.callback(ending_tables.close)
             story = Story(keystone, client, tables, self._password, tell)
+            story.draw(cluster.contact_points_text)
             admin = story.log_in()
             story.validate()
+            story.revoke()
             story.show_row()
-            people = People(client, admin)
+            # Now, since nothing takes longer than their end.
+            tell.step('Things with a short life', 'tokens and trusts end')
+            short = self._short_lived(keystone)
+            ending_tables = Tables(short.config_files)
+            open_.callback(ending_tables.close)
             ending = ShortLife(short, ending_tables, self._password, tell)
             ending.fill()
+            people = People(client, admin)
             story.use_up_trust(people)
-            story.revoke(people)
             story.disable_user(people)
             story.lock_out(people)
             story.change_password(people)
             ending.wait()
-            people.remove(admin)
-        short.stop()
-        if self._foreign:
-            drop_keyspace(short.config_files)
+            with tell.task('removing alice, bob and the second Keystone'):
+                people.remove(admin)
+                short.stop()
+                if self._foreign:
+                    drop_keyspace(short.config_files)
         return keystone
 
     def _start_cassandra(self) -> Cluster:
-        directory = str(self.directory / _CLUSTER)
-        if not self._foreign:
-            # Outside the task below: they tell what they fetch.
-            find_java()
-            find_jars()
         with self._tell.task('Cassandra starts'):
-            self._cluster = Cluster.start(directory=directory)
+            self._cluster = Cluster.start(
+                directory=str(self.directory / CASSANDRA),
+                java_options=[_FORGETFUL],
+            )
         self._stack.callback(self._cluster.destroy)
         return self._cluster
 
-    def _main_keystone(self, cluster: Cluster) -> Keystone:
-        settings = merge(
-            ALL_DRIVERS,
-            points_at(cluster, self._keyspace),
-            {
-                # What one worker revokes the others refuse at once.
-                'token': {'caching': False},
-                'security_compliance': LOCK_OUT,
-            },
-        )
-        return self._add(
-            Keystone(
-                self.directory / 'keystone',
-                settings,
-                port=self._options.port,
-                workers=self._options.workers,
-                config_files=self._options.config_file,
-                sql=False,
-            )
-        )
-
     def _short_lived(self, main: Keystone) -> Keystone:
         """Return the second Keystone, with a keyspace of its own."""
-        directory = self.directory / 'short'
         difference = write_configuration(
             self.directory / 'short.conf', f'{self._keyspace}_short'
         )
-        return self._add(
-            Keystone(
-                directory,
-                main.settings,
-                workers=1,
-                config_files=[*self._options.config_file, difference],
-                sql=False,
-            )
+        short = Keystone(
+            self.directory / 'short',
+            main.settings,
+            workers=1,
+            config_files=[*self._options.config_file, difference],
+            sql=False,
         )
+        self._tell.say('A second Keystone, whose tokens live for seconds:')
+        self._set_up(short)
+        return short
 
-    def _add(self, keystone: Keystone) -> Keystone:
+    def _set_up(self, keystone: Keystone, in_detail: bool = False) -> None:
+        """Make the tables and the administrator, and start the server.
+
+        :param in_detail: whether to name each migration.
+        """
         self._keystones.append(keystone)
         self._stack.callback(keystone.stop)
-        return keystone
-
-    def _make_schema(self, keystone: Keystone) -> None:
-        with self._tell.task('keystone-cassandra keyspace create'):
-            keystone.run('keystone-cassandra', 'keyspace', 'create')
-        with self._tell.task('keystone-cassandra schema apply'):
-            keystone.run('keystone-cassandra', 'schema', 'apply')
+        tell, run = self._tell, keystone.run
+        with tell.task('keystone-cassandra keyspace create'):
+            run('keystone-cassandra', 'keyspace', 'create')
         if self._foreign:
             self._stack.callback(drop_keyspace, keystone.config_files)
-
-    def _start(self, keystone: Keystone) -> None:
-        with self._tell.task(
-            f'Keystone starts with {keystone.workers} worker'
-            + ('s' if keystone.workers > 1 else '')
+        with tell.task('keystone-cassandra schema apply') as progress:
+            run(
+                *('keystone-cassandra', 'schema', 'apply'),
+                progress=progress if in_detail else lambda line: None,
+            )
+        with tell.task('keystone-manage bootstrap'):
+            keystone.bootstrap(self._password)
+        number = keystone.workers
+        with tell.task(
+            f'Keystone starts with {number} worker{"s" * (number > 1)}'
         ):
             keystone.start()
 
     def _keep(self, keystone: Keystone) -> None:
-        """Let go of what runs, and say how to use it."""
+        """Let go of what runs."""
         write_private(
-            self.directory / 'openrc',
-            ''.join(
-                f'export {name}={shlex.quote(value)}\n'
-                for name, value in credentials(
-                    keystone.url, self._password
-                ).items()
-            ),
+            self.directory / 'openrc', openrc(keystone.url, self._password)
         )
-        (self.directory / _KEPT).write_text(
-            json.dumps(
-                {
-                    'port': keystone.port,
-                    'foreign': self._foreign,
-                    'config_files': [*map(str, keystone.config_files)],
-                }
-            )
-        )
+        Kept(
+            directory=str(self.directory),
+            port=keystone.port,
+            checkout=CHECKOUT,
+            drop=[
+                *(sys.executable, '-W', 'ignore', '-m', 'lab.tables'),
+                *map(str, keystone.config_files),
+            ]
+            if self._foreign
+            else [],
+        ).save()
         keystone.release()
         self._cluster.detach()
         self._group.release()
         self._kept = True
-        self._explain_use(keystone)
 
-    def _explain_use(self, keystone: Keystone) -> None:
-        programs = Path(sys.executable).parent
-        self._tell.step('Yours to use')
-        self._tell.say(
-            f'Keystone answers at {keystone.url}/v3. These lines use it (the'
-            ' first holds the password of admin):'
+    def _end(self, keystone: Keystone) -> None:
+        """Tell what was shown, what is left, and what to do with it."""
+        kept = self._kept
+        cassandra = self._cluster.contact_points_text
+        self._tell.close(
+            left=[
+                (f'Keystone at {keystone.url}', 'until tools/demo --stop'),
+                (f'Cassandra at {cassandra}', f'keyspace {self._keyspace}'),
+            ]
+            if kept
+            else [('nothing', 'all is stopped and removed')],
+            advice=[
+                ('the lines below', 'openstack, and the tables, in any shell')
+                if kept
+                else ('tools/demo --keep', 'use openstack against it'),
+                ('tools/test --help', 'the tests, on a real Cassandra too'),
+                ('README.rst, "Use it"', 'the drivers in your own Keystone'),
+            ],
         )
-        print(
-            f'\n. {self.directory}/openrc',
-            f'{programs}/openstack token issue',
-            f'tail -f {keystone.log_file}',
-            f'KEYSTONE_CASSANDRA_CONTACT_POINTS='
-            f'{self._cluster.contact_points_text} tools/cassandra shell',
-            'tools/demo --stop',
-            sep='\n',
-            flush=True,
-        )
+        if kept:
+            print(
+                '\n# Openstack as admin: source this, it holds the password',
+                f'. {shlex.quote(f"{self.directory}/openrc")}',
+                '# then, for example:',
+                'openstack token issue',
+                '# The log of Keystone:',
+                f'tail -f {shlex.quote(str(keystone.log_file))}',
+                '# The tables:',
+                shell_line(cassandra),
+                '# Stop all and remove it:',
+                stop_line(),
+                sep='\n',
+                flush=True,
+            )
 
     def _show_logs(self) -> None:
         for keystone in self._keystones:
@@ -327,38 +273,46 @@ class Demo:
                 print(*text, sep='\n', flush=True)
 
 
-def drop_keyspace(config_files: Sequence[str | Path]) -> None:
-    """Drop the keyspace that these configuration files name."""
-    tables = Tables(config_files)
-    try:
-        tables.drop_keyspace()
-    finally:
-        tables.close()
+def openrc(url: str, password: str) -> str:
+    """Return the lines after which ``openstack`` talks to this Keystone.
 
-
-def stop_kept(port: int, narrator: Narrator) -> None:
-    """Stop the demos that were left running.
-
-    :param port: only the one whose Keystone has this port; 0 means all.
-    :raises LabError: if there is none.
+    For any shell like that of POSIX.
     """
-    found = 0
-    for record in Path(state_directory()).glob(f'{_PREFIX}*/{_KEPT}'):
-        kept = json.loads(record.read_text())
-        if port and kept['port'] != port:
-            continue
-        found += 1
-        directory = record.parent
-        with narrator.task(f'Stopping the demo on port {kept["port"]}'):
-            stop_released(directory / 'keystone')
-            if kept['foreign']:
-                drop_keyspace(kept['config_files'])
-            else:
-                Cluster.reopen(str(directory / _CLUSTER)).destroy()
-            shutil.rmtree(directory)
-    if not found:
-        which = f' on port {port}' if port else ''
-        raise LabError(f'no demo{which} was left running')
+    variables = credentials(url, password) | no_proxy(os.environ)
+    return ''.join(
+        [
+            _FORGET,
+            *(f'export {k}={shlex.quote(v)}\n' for k, v in variables.items()),
+            # Behind what is there: the shell keeps its own Python.
+            f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}\n',
+        ]
+    )
+
+
+def stop_line() -> str:
+    """Return the command that stops a kept demo from any shell."""
+    return _command(
+        {'KEYSTONE_CASSANDRA_STATE_DIR': state_directory()}
+        if {'KEYSTONE_CASSANDRA_STATE_DIR', 'TMPDIR'} & os.environ.keys()
+        else {},
+        'demo',
+        '--stop',
+    )
+
+
+def shell_line(contact_points: str) -> str:
+    """Return the command that opens cqlsh from any shell."""
+    names = 'KEYSTONE_CASSANDRA_VENV', 'KEYSTONE_CASSANDRA_PYTHON'
+    given = {name: os.environ[name] for name in names if os.environ.get(name)}
+    return _command(
+        given | {CONTACT_POINTS: contact_points}, 'cassandra', 'shell'
+    )
+
+
+def _command(variables: dict[str, str], tool: str, *arguments: str) -> str:
+    words = [shlex.quote(str(TOOLS / tool)), *arguments]
+    given = [f'{k}={shlex.quote(v)}' for k, v in variables.items()]
+    return ' '.join([*given, *words])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -369,15 +323,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.stop:
-            stop_kept(options.port, narrator)
+            stop_kept(options.all, options.port)
         else:
             Demo(options, narrator).run()
-            narrator.close()
-    except LabError as error:
+    except (LabError, ClientException) as error:
         print(f'\ntools/demo: not as expected: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\ntools/demo: interrupted; all is stopped', file=sys.stderr)
+        print('tools/demo: interrupted; all is stopped', file=sys.stderr)
         return 130
     return 0
 

@@ -1,23 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain words on a terminal: numbered steps, what was seen, progress.
 
-Colours and a progress line that is written over only where a terminal reads
-along and ``NO_COLOR`` is not set; otherwise plain lines.
+What is under way is shown on a line that is written over where a terminal
+reads along that is wide enough and ``NO_COLOR`` is not set; otherwise in
+plain lines.  ASCII only: nobody knows what a terminal can show.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from lab import LabError
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from lab import LabError, waiting
 
 WIDTH = 79
+#: Below this a table is hard to read, and there is no room for progress.
+NARROW = 60
+
+#: Tells how far a task is.
+Progress = Callable[[str], None]
+
+_T = TypeVar('_T')
 
 
 class Unexpected(LabError):
@@ -28,23 +41,35 @@ class Narrator:
     """Tells a story on standard output."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._colours = self._terminal and not os.environ.get('NO_COLOR')
-        self._steps = 0
-        self._counted = ''
+        columns = shutil.get_terminal_size().columns
+        self._width = max(20, min(WIDTH, columns))
+        self._console = Console(
+            width=self._width, highlight=False, markup=False, emoji=False
+        )
+        self._live = (
+            self._console.is_terminal
+            and not self._console.is_dumb_terminal
+            and not os.environ.get('NO_COLOR')
+            and self._width >= NARROW
+        )
+        self._steps: list[tuple[str, str]] = []
 
-    def _paint(self, text: str, code: str) -> str:
-        return f'\033[{code}m{text}\033[0m' if self._colours else text
+    def step(self, title: str, shows: str) -> None:
+        """Begin the next numbered step.
 
-    def step(self, title: str) -> None:
-        """Begin the next numbered step."""
-        self._steps += 1
-        print('\n' + self._paint(f'{self._steps}. {title}', '1'), flush=True)
+        :param shows: what is seen in it, in a few words for the end.
+        """
+        self._steps.append((title, shows))
+        self._console.print(f'\n{len(self._steps)}. {title}', style='bold')
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, indent: int = 3) -> None:
         """Tell something."""
-        for line in textwrap.wrap(text, WIDTH - 3):
-            print(f'   {line}', flush=True)
+        for line in textwrap.wrap(text, self._width - indent):
+            self._print(' ' * indent + line)
+
+    def draw(self, picture: str) -> None:
+        """Show a picture as it is."""
+        self._print('\n' + textwrap.indent(picture, '      '))
 
     def expect(self, met: bool, seen: str) -> None:
         """Tell what was seen, if it is as it should be.
@@ -53,48 +78,87 @@ class Narrator:
         """
         if not met:
             raise Unexpected(seen)
-        first, *rest = textwrap.wrap(seen, WIDTH - 6)
-        print(f'   {self._paint("ok", "32")} {first}')
-        for line in rest:
-            print(f'      {line}')
-        sys.stdout.flush()
+        first, *rest = textwrap.wrap(seen, self._width - 6)
+        self._console.print('   ok', style='green', end=' ')
+        self._print('\n      '.join([first, *rest]))
 
-    def table(self, rows: Sequence[tuple[str, Any]]) -> None:
+    def values(self, rows: Sequence[tuple[str, Any]]) -> None:
         """Show names and values."""
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
-            print(f'      {name:<{width}}  {value}', flush=True)
+            self._print(f'      {name:<{width}}  {value}')
 
     @contextmanager
-    def task(self, text: str) -> Iterator[None]:
+    def task(self, text: str) -> Iterator[Progress]:
         """Tell what is being done, and how long it took."""
-        print(f'   {text} ...', end='', flush=True)
         start = time.monotonic()
+        if self._live:
+            with self._console.status(f'{text} ...', spinner='line') as status:
+                yield lambda news: status.update(f'{text}: {news}')
+            self._print(f'   {text} ... {time.monotonic() - start:.1f} s')
+            return
+        told = []
+
+        def tell(news: str) -> None:
+            told.append(news)
+            if len(told) == 1:
+                self._print('')
+            self.say(news, 6)
+
+        self._print(f'   {text} ...', end='')
         try:
-            yield
+            yield tell
         except BaseException:
-            print(flush=True)
+            self._print('')
             raise
-        print(f' {time.monotonic() - start:.1f} s', flush=True)
+        end = f'{time.monotonic() - start:.1f} s'
+        self._print(f'   ... {end}' if told else f' {end}')
 
-    def count(self, left: Mapping[str, int], seconds: int) -> None:
-        """Show how many rows are left in the tables, on one line.
+    def until(self, condition: Callable[[], _T], what: str) -> _T:
+        """Tell what is waited for, wait, and return what came.
 
-        Where lines cannot be written over, only if the numbers changed.
+        :raises lab.waiting.WaitedInVain: if it never comes.
         """
-        text = ', '.join(f'{n} {name}' for name, n in left.items() if n)
-        line = f'   {seconds:3d} s: {text or "no rows"}'
-        if self._terminal:
-            print(f'\r\033[K{line[: WIDTH - 1]}', end='', flush=True)
-        elif text != self._counted:
-            print(line, flush=True)
-        self._counted = text
+        with self.task(f'waiting for {what}'):
+            return waiting.until(condition, what)
 
-    def end_count(self) -> None:
-        """End the line that :meth:`count` writes over."""
-        if self._terminal:
-            print(flush=True)
+    def close(
+        self,
+        left: Sequence[tuple[str, str]],
+        advice: Sequence[tuple[str, str]],
+    ) -> None:
+        """Tell that all went well: a table of the steps and what remains.
 
-    def close(self) -> None:
-        """Tell that all went well."""
-        print(f'\nAll {self._steps} steps went as expected.', flush=True)
+        :param left: what is left running, with a word on each.
+        :param advice: what to try next, with a word on each.
+        """
+        self._console.print(
+            f'\nAll {len(self._steps)} steps went as expected.', style='bold'
+        )
+        for heading, rows in (
+            ('What was shown', self._steps),
+            ('What is left running', left),
+            ('What to try next', advice),
+        ):
+            self._console.print(f'\n{heading}', style='bold')
+            self._table(rows)
+
+    def _table(self, rows: Sequence[tuple[str, str]]) -> None:
+        if self._width < NARROW:
+            for name, text in rows:
+                self.say(f'{name}: {text}')
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(max_width=34)
+        table.add_column()
+        for row in rows:
+            table.add_row(*row)
+        with self._console.capture() as capture:
+            self._console.print(Padding(table, (0, 0, 0, 3)))
+        for line in capture.get().splitlines():
+            self._print(line.rstrip())
+
+    def _print(self, text: str, end: str = '\n') -> None:
+        """Print text as it is, however long its lines are."""
+        self._console.print(text, end=end, soft_wrap=True)
+        sys.stdout.flush()

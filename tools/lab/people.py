@@ -128,11 +128,15 @@ class People:
         return str(made['id']), secret
 
     def use_trust(
-        self, trust: str, client: Client, worker: str | None = None
+        self,
+        trust: str,
+        client: Client,
+        worker: str | None = None,
+        trustee: str = 'bob',
     ) -> str:
-        """Return a token that bob gets from the trust."""
+        """Return a token that the trustee gets from the trust."""
         return client.log_in(
-            'bob', self.passwords['bob'], worker, trust_id=trust
+            trustee, self.passwords[trustee], worker, trust_id=trust
         ).auth_token
 
     def remove(self, admin: str) -> None:

@@ -16,8 +16,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from cryptography.fernet import Fernet
 
 from lab import LabError
 from lab.cassandra import Cluster
-from lab.processes import Group, kill_marked
+from lab.processes import Group
+from lab.waiting import PATIENCE, WaitedInVain, until
 
 TOOLS = Path(__file__).resolve().parent.parent
 REGION = 'RegionOne'
@@ -81,8 +81,7 @@ _GUNICORN = """\
 wsgi_app = 'lab.wsgi:application'
 bind = 'fd://{listener}'
 workers = {workers}
-# One thread, since Keystone 30 is not safe with more; gthread keeps idle
-# connections open without keeping the worker busy.
+# Open connections that are idle keep no worker busy, whatever the threads.
 worker_class = 'gthread'
 threads = {threads}
 keepalive = {keepalive}
@@ -107,7 +106,9 @@ class Keystone:
     :param settings: options over the defaults of :meth:`defaults`.
     :param port: port on 127.0.0.1; 0 means a free one.
     :param workers: processes that serve.
-    :param threads: threads of each process.
+    :param threads: threads of each process.  Keystone 30 keeps the token of
+        a request where all threads of a process see it: with more than one,
+        a request can be judged by the roles of another.
     :param config_files: further oslo.config files; they win.
     :param sql: whether there is an SQL database, of SQLite unless ``settings``
         name another one.
@@ -207,32 +208,52 @@ class Keystone:
         """
         self.run('keystone-manage', *arguments, **environment)
 
-    def run(self, command: str, *arguments: str, **environment: str) -> str:
+    def run(
+        self,
+        command: str,
+        *arguments: str,
+        progress: Callable[[str], None] = lambda line: None,
+        **environment: str,
+    ) -> str:
         """Run a command of the environment on this configuration.
 
+        :param progress: is given each line of its standard output at once.
         :param environment: variables to add: where secrets go.
         :returns: what it wrote to standard output.
         :raises ServerError: with the end of its output, if it fails.
         """
         program = Path(sys.executable).parent / command
         files = [f'--config-file={name}' for name in self.config_files]
-        done = subprocess.run(
-            [program, *files, *arguments],
-            capture_output=True,
-            text=True,
-            env=os.environ | environment,
-            cwd=self.directory,
-            check=False,
-        )
-        with self._commands_log_file.open('a') as log:
-            log.write(f'$ {command} {" ".join(arguments)}\n')
-            log.write(done.stdout + done.stderr)
-        if done.returncode:
+        lines = []
+        with self._commands_log_file.open('a+', errors='replace') as log:
+            print('$', command, *arguments, file=log, flush=True)
+            start = log.tell()
+            with subprocess.Popen(
+                [program, *files, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | environment | {'PYTHONUNBUFFERED': '1'},
+                cwd=self.directory,
+            ) as process:
+                assert process.stdout is not None
+                try:
+                    for line in process.stdout:
+                        lines.append(line)
+                        progress(line.rstrip('\n'))
+                except BaseException:
+                    process.kill()
+                    raise
+            log.seek(start)
+            errors = log.read()
+            log.write(''.join(lines))
+        if process.returncode:
             raise ServerError(
                 f'{command} {" ".join(arguments)} exited with'
-                f' {done.returncode}:\n' + _tail(done.stdout + done.stderr)
+                f' {process.returncode}:\n' + _tail(''.join(lines) + errors)
             )
-        return done.stdout
+        return ''.join(lines)
 
     def bootstrap(self, password: str) -> None:
         """Make the SQL tables, if there is SQL, and the user ``admin``.
@@ -258,13 +279,12 @@ class Keystone:
 
     # -- the server
 
-    def start(self, timeout: float = 60) -> None:
+    def start(self) -> None:
         """Start the server and wait until it answers ``GET /v3``.
 
         It ends with this process, unless :meth:`release` is called.
 
-        :raises ServerError: if it ends or says nothing for ``timeout``
-            seconds.
+        :raises ServerError: if it ends or never answers.
         """
         listener = self._listener or _listen(self.port)
         self._listener = None
@@ -289,7 +309,7 @@ class Keystone:
                 pass_fds=[listener.fileno()],
             )
         try:
-            self._wait(timeout)
+            self._wait()
         except BaseException:
             self.stop()
             raise
@@ -305,19 +325,19 @@ class Keystone:
         environment.pop('GUNICORN_CMD_ARGS', None)
         return environment
 
-    def _wait(self, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            if self._process is None or self._process.poll() is not None:
-                raise ServerError(f'Keystone ended:\n{_tail(self.log())}')
-            # The socket listens before anybody accepts: an answer counts.
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.status('/v3') == 200:
-                    return
-            time.sleep(0.05)
-        raise ServerError(
-            f'Keystone did not answer for {timeout:g} s:\n{_tail(self.log())}'
-        )
+    def _wait(self) -> None:
+        try:
+            until(self._answers, f'an answer of Keystone at {self.url}')
+        except WaitedInVain as error:
+            raise ServerError(f'{error}:\n{_tail(self.log())}') from error
+
+    def _answers(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise ServerError(f'Keystone ended:\n{_tail(self.log())}')
+        # The socket listens before anybody accepts: an answer counts.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.status('/v3', timeout=PATIENCE) == 200
+        return False
 
     def status(self, path: str, timeout: float = 5) -> int:
         """Return the HTTP status of a GET on a connection of its own."""
@@ -349,7 +369,7 @@ class Keystone:
     def release(self) -> None:
         """Let the server live on when this process ends.
 
-        It is then stopped by :func:`stop_released`.
+        It is then stopped by ``kill_marked`` of its directory.
         """
         self._process = None
         group, self._group = self._group, None
@@ -387,11 +407,6 @@ def serving(keystone: Keystone) -> Iterator[Keystone]:
         yield keystone
     finally:
         keystone.stop()
-
-
-def stop_released(directory: str | Path) -> None:
-    """Stop the server of this directory that another process released."""
-    kill_marked(str(Path(directory).absolute()))
 
 
 def _listen(port: int) -> socket.socket:

@@ -2,7 +2,8 @@
 """What ``tools/demo`` shows: the life of tokens, trusts and revocations.
 
 Each step drives a real Keystone over HTTP, tells what it sees, and raises
-:class:`~lab.narration.Unexpected` if that is not as it should be.
+:class:`~lab.narration.Unexpected` if that is not as it should be.  No step
+relies on how long another one took.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
-import time
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +23,25 @@ from lab.narration import Narrator, Unexpected
 from lab.people import People, soon
 from lab.server import Keystone
 from lab.tables import Tables
+from lab.waiting import PATIENCE
 
-#: Wrong passwords that lock a user, and for how many seconds.
-LOCK_OUT = {'lockout_failure_attempts': 3, 'lockout_duration': 5}
+#: Wrong passwords that lock a user, and for how many seconds: longer than
+#: the demo takes anywhere.
+LOCK_OUT = {'lockout_failure_attempts': 3, 'lockout_duration': 1800}
+
+_PICTURE = """\
+openstack         keystoneauth
+        \\           /
+         HTTP, tokens
+              |
+Keystone at {url}
+workers {workers}
+no SQL database
+              |
+         CQL, rows with a TTL
+              |
+Cassandra at {cassandra}
+keyspace {keyspace}"""
 
 
 def shortened(token: str) -> str:
@@ -59,11 +75,26 @@ class Story:
         self._narrator = narrator
         self._admin = ''
         self._audit_id = ''
+        self._other = ''
+
+    def draw(self, cassandra: str) -> None:
+        """Show who talks to whom.
+
+        :param cassandra: where it answers.
+        """
+        self._narrator.draw(
+            _PICTURE.format(
+                url=self._keystone.url,
+                workers=' and '.join(self._client.workers),
+                cassandra=cassandra,
+                keyspace=self._tables.keyspace,
+            )
+        )
 
     def log_in(self) -> str:
         """Log in as admin by two clients; return the token."""
         tell = self._narrator
-        tell.step('Log in')
+        tell.step('Log in', 'tokens are random bits: no keys to rotate')
         issued = json.loads(
             openstack(
                 credentials(self._keystone.url, self._password),
@@ -75,6 +106,7 @@ class Story:
             f'`openstack token issue` got {shortened(issued["id"])}, valid'
             f' until {issued["expires"]}',
         )
+        self._other = issued['id']
         access = self._client.log_in('admin', self._password, **ADMIN_SCOPE)
         self._admin = access.auth_token
         self._audit_id = access.audit_id
@@ -88,7 +120,7 @@ class Story:
     def validate(self) -> None:
         """Validate the token in every worker."""
         tell = self._narrator
-        tell.step('Validate')
+        tell.step('Validate', 'every worker knows a token from its row')
         for worker, status in self._validate(self._admin).items():
             tell.expect(
                 status == 200,
@@ -98,30 +130,88 @@ class Story:
         status = self._client.validate(self._admin, wrong)
         tell.expect(status == 404, f'a token nobody issued: HTTP {status}')
 
+    def revoke(self) -> None:
+        """Revoke a token in one worker, validate it in the others."""
+        tell, client = self._narrator, self._client
+        tell.step('Revoke', 'what one worker revokes all refuse at once')
+        first, second = self._two_workers()
+        # What a worker might remember of it, it remembers now.
+        before = self._validate(self._other)
+        answer = client.request(
+            'DELETE', '/auth/tokens', self._admin, self._other, worker=first
+        )
+        seen = client.validate(self._admin, self._other, second)
+        tell.expect(
+            set(before.values()) == {200} and answer.status_code == 204,
+            f'worker {first} revokes the token that `openstack` got: HTTP'
+            f' {answer.status_code}',
+        )
+        tell.expect(
+            seen == 404, f'worker {second} refuses it at once: HTTP {seen}'
+        )
+        tell.say(
+            'At once, since [token] caching is false here: each validation'
+            ' asks Cassandra. With caching on and a [cache] backend that'
+            ' remembers, a server may accept a revoked token for up to'
+            ' [token] cache_time, unless all servers share that cache.'
+        )
+        self._keep_alive(
+            client.log_in('admin', self._password, **ADMIN_SCOPE).auth_token
+        )
+
+    def _keep_alive(self, token: str) -> None:
+        """Revoke and go on asking on one connection: 204 has no body."""
+        where = urlsplit(self._keystone.url)
+        connection = http.client.HTTPConnection(
+            where.hostname or '', where.port, timeout=PATIENCE
+        )
+        headers = {'X-Auth-Token': self._admin, 'X-Subject-Token': token}
+        statuses, ports = [], set()
+        with closing(connection):
+            for method in 'HEAD', 'DELETE', 'GET', 'HEAD':
+                connection.request(method, '/v3/auth/tokens', headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+                # None once the server has closed it.
+                if connection.sock is not None:
+                    ports.add(connection.sock.getsockname()[1])
+                else:
+                    ports.add(0)
+        self._narrator.expect(
+            statuses == [200, 204, 404, 404] and len(ports) == 1,
+            'HEAD, DELETE, GET, HEAD over one kept connection:'
+            f' {", ".join(map(str, statuses))}',
+        )
+
     def show_row(self) -> None:
         """Show the token's row and its falling TTL."""
         tell = self._narrator
-        tell.step('Look at its row in Cassandra')
+        tell.step('Look at a row', 'a hash for a token, and a falling TTL')
         row = self._row()
-        tell.table([(name, _readable(name, row[name])) for name in row])
+        tell.values([(name, _readable(name, row[name])) for name in row])
         tell.expect(
             self._admin not in str(row),
             'the token itself is not there: its hash is the key, and whoever'
             ' reads the table cannot use it',
         )
-        time.sleep(2)
-        later = self._row()
+        seen = row['ttl']
+        left = tell.until(
+            lambda: (now := self._row()['ttl']) < seen and now,
+            f'a TTL below {seen} s',
+        )
         tell.expect(
-            later['ttl'] < row['ttl'],
-            f'two seconds later {later["ttl"]} of {row["ttl"]} s are left'
-            ' ([token] expiration + allow_expired_window at the start); then'
-            ' Cassandra drops it by itself',
+            0 < left < seen,
+            f'{left} s are left ([token] expiration + allow_expired_window at'
+            ' the start); then Cassandra drops the row by itself',
         )
 
     def use_up_trust(self, people: People) -> None:
         """Create a trust with two uses and try a third."""
         tell, client = self._narrator, self._client
-        tell.step('Delegate: a trust with two uses')
+        tell.step(
+            'Delegate', 'a trust with two uses is used twice, whoever tries'
+        )
         trust = people.trust(people.log_in('alice'), client, soon(3600))
         tell.say(f'alice trusts bob, twice, for this project: trust {trust}')
         first, second = self._two_workers()
@@ -148,62 +238,10 @@ class Story:
             " (so it is with Keystone's SQL driver)",
         )
 
-    def revoke(self, people: People) -> None:
-        """Revoke a token in one worker, validate it in the others."""
-        tell, client = self._narrator, self._client
-        tell.step('Revoke a token')
-        first, second = self._two_workers()
-        token = people.log_in('alice', worker=first)
-        # What a worker might remember of it, it remembers now.
-        before = self._validate(token)
-        answer = client.request(
-            'DELETE', '/auth/tokens', self._admin, token, worker=first
-        )
-        seen = client.validate(self._admin, token, second)
-        tell.expect(
-            set(before.values()) == {200} and answer.status_code == 204,
-            f'worker {first} revokes it: HTTP {answer.status_code}',
-        )
-        tell.expect(
-            seen == 404, f'worker {second} refuses it at once: HTTP {seen}'
-        )
-        tell.say(
-            'At once, since [token] caching is false here: each validation'
-            ' asks Cassandra. With caching on and a [cache] backend that'
-            ' remembers, a server may accept a revoked token for up to'
-            ' [token] cache_time, unless all servers share that cache.'
-        )
-        self._keep_alive(people.log_in('alice'))
-
-    def _keep_alive(self, token: str) -> None:
-        """Revoke and go on asking on one connection: 204 has no body."""
-        where = urlsplit(self._keystone.url)
-        connection = http.client.HTTPConnection(
-            where.hostname or '', where.port, timeout=60
-        )
-        headers = {'X-Auth-Token': self._admin, 'X-Subject-Token': token}
-        statuses, ports = [], set()
-        with closing(connection):
-            for method in 'HEAD', 'DELETE', 'GET', 'HEAD':
-                connection.request(method, '/v3/auth/tokens', headers=headers)
-                answer = connection.getresponse()
-                answer.read()
-                statuses.append(answer.status)
-                # None once the server has closed it.
-                if connection.sock is not None:
-                    ports.add(connection.sock.getsockname()[1])
-                else:
-                    ports.add(0)
-        self._narrator.expect(
-            statuses == [200, 204, 404, 404] and len(ports) == 1,
-            'HEAD, DELETE, GET, HEAD over one kept connection:'
-            f' {", ".join(map(str, statuses))}',
-        )
-
     def disable_user(self, people: People) -> None:
         """Disable a user; tokens that exist die."""
         tell = self._narrator
-        tell.step('Disable a user')
+        tell.step('Disable a user', 'the tokens of a disabled user stay dead')
         tokens = [people.log_in('bob') for _ in range(2)]
         before = {s for t in tokens for s in self._validate(t).values()}
         tell.expect(before == {200}, 'bob has two valid tokens')
@@ -221,9 +259,9 @@ class Story:
         )
 
     def lock_out(self, people: People) -> None:
-        """Try wrong passwords until the user is locked, and wait."""
+        """Try wrong passwords until the user is locked; unlock the user."""
         tell, client = self._narrator, self._client
-        tell.step('Guess a password')
+        tell.step('Guess a password', 'wrong ones are counted for all workers')
         first, second = self._two_workers()
         allowed = LOCK_OUT['lockout_failure_attempts']
         refused = [
@@ -243,17 +281,22 @@ class Story:
         )
         tell.say(
             f'bob is locked for {LOCK_OUT["lockout_duration"]} s'
-            ' ([security_compliance] lockout_duration); the wrong passwords'
-            ' are counted in his row, for all servers.'
+            ' ([security_compliance] lockout_duration), or until he is'
+            ' enabled; the wrong passwords are counted in his row, for all'
+            ' servers.'
         )
-        time.sleep(LOCK_OUT['lockout_duration'] + 0.5)
+        self._set_enabled(people.ids['bob'], True)
         status = self._status_of(people.log_in, 'bob')
-        tell.expect(status == 201, f'then the right one works: HTTP {status}')
+        tell.expect(
+            status == 201,
+            f'an administrator enables him: the right one works: HTTP'
+            f' {status}',
+        )
 
     def change_password(self, people: People) -> None:
         """Change a password; the old tokens die, a new one lives."""
         tell = self._narrator
-        tell.step('Change a password')
+        tell.step('Change a password', 'tokens of before are refused')
         old = people.log_in('alice')
         former = people.passwords['alice']
         people.passwords['alice'] = secrets.token_urlsafe(12)
@@ -273,16 +316,21 @@ class Story:
             'alice changes her password: her token is refused by every worker',
         )
         tell.say(
-            'A second passes: revocations have whole seconds, and a token of'
-            ' the same second would be revoked with the rest.'
+            'She logs in with the new one. Revocations have whole seconds, so'
+            ' a token of the same second is revoked with the rest, and she'
+            ' tries again.'
         )
-        time.sleep(1.1)
-        token = people.log_in('alice')
-        seen = self._validate(token)
+        tell.until(
+            lambda: (
+                set(self._validate(people.log_in('alice')).values()) == {200}
+            ),
+            'a token that every worker accepts',
+        )
+        seen = self._validate(old)
         tell.expect(
-            set(seen.values()) == {200},
-            'alice logs in with the new password: every worker accepts the'
-            ' token',
+            set(seen.values()) == {404},
+            'a token of the new password is accepted by every worker, the old'
+            ' one by none',
         )
 
     def _set_enabled(self, user: str, enabled: bool) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,16 @@ class Tables:
     def close(self) -> None:
         """Close the connection."""
         self._connection.cluster.shutdown()
+
+
+def drop_keyspace(config_files: Sequence[str | Path]) -> None:
+    """Drop the keyspace that these configuration files name."""
+    tables = Tables(config_files)
+    try:
+        tables.drop_keyspace()
+    finally:
+        tables.close()
+
+
+if __name__ == '__main__':
+    drop_keyspace(sys.argv[1:])
