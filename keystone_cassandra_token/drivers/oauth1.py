@@ -347,15 +347,15 @@ class OAuth1(Driver, base.Oauth1DriverBase):
                 return False
             statement = _EXPIRING[statement]
             binds['ttl'] = ttl
-        try:
-            return bool(self.db.cas(statement, **binds))
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE, REQUEST, id=request['id'])
-            if found is not None and found[own] == values[own]:
+
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            if row is not None and row[own] == values[own]:
                 return True
-            if _usable(found) or statement.verb == 'INSERT':
-                raise
+            if _usable(row) or statement.verb == 'INSERT':
+                return None
             return False  # somebody else has used it up, or it was deleted
+
+        return bool(self.db.cas_settled(statement, SETTLE, applied, **binds))
 
     def _delete_tokens(self, consumer_id: str) -> None:
         ids = REQUESTS_BY_CONSUMER.ids(self.db, consumer_id)
@@ -369,14 +369,12 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             ACCESS_TOKENS.discard(self.db, stored)
 
     def _delete_request_token(self, request: Mapping[str, Any]) -> None:
-        key = {'id': request['id']}
-        try:
-            gone = bool(self.db.cas(DELETE, **key))
-        except errors.OutcomeUnknown:
-            if self.db.one(SETTLE, REQUEST, **key) is not None:
-                raise
-            gone = True
-        if not gone:
+        if not self.db.cas_settled(
+            DELETE,
+            SETTLE,
+            lambda row: None if row else True,
+            id=request['id'],
+        ):
             LOG.debug('A request token was gone already.')
         self.db.batch(*REQUEST_INDEXES.deletes(request))
 
@@ -390,7 +388,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         )
 
 
-def _usable(stored: Stored | None) -> TypeGuard[Stored]:
+def _usable(stored: Mapping[str, Any] | None) -> TypeGuard[Stored]:
     # What is written shortly before the end can outlive its row by a moment.
     return (
         stored is not None

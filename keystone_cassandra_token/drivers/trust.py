@@ -32,7 +32,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import (
     claim,
@@ -349,15 +349,15 @@ class Trust(Driver, base.TrustDriverBase):
             # Without it the counter's cells would outlive their row.
             binds['ttl'] = ttl
             consume = CONSUME_EXPIRING
-        try:
-            outcome = self.db.cas(consume, **binds)
-        except errors.OutcomeUnknown:
-            row = self.db.one(SETTLE_USE, USE, id=stored['id'])
+
+        def taken(row: Mapping[str, Any] | None) -> bool | None:
             if row and row['attempt'] == attempt:
-                return None
+                return True
             if row and row['remaining'] == seen:
-                return seen
-            raise  # somebody used it since: ours may have been before
+                return False
+            return None  # somebody used it since: ours may have been before
+
+        outcome = self.db.cas_settled(consume, SETTLE_USE, taken, **binds)
         return None if outcome else outcome.row.get('remaining') or 0
 
     def _write(self, stored: dict[str, Any], ttl: int | None) -> None:
@@ -373,21 +373,16 @@ class Trust(Driver, base.TrustDriverBase):
         )
 
     def _write_use(self, stored: dict[str, Any], life: dict[str, int]) -> None:
-        key = {'id': stored['id']}
-        try:
-            outcome = self.db.cas(
-                INSERT_USE_EXPIRING if life else INSERT_USE,
-                remaining=stored['uses'],
-                attempt=None,
-                **key,
-                **life,
-            )
-        except errors.OutcomeUnknown:
-            if self.db.one(SETTLE_USE, USE, **key) is None:
-                raise
-        else:
-            if not outcome:
-                raise _duplicate(stored['id'])
+        if not self.db.cas_settled(
+            INSERT_USE_EXPIRING if life else INSERT_USE,
+            SETTLE_USE,
+            lambda row: True if row else None,
+            id=stored['id'],
+            remaining=stored['uses'],
+            attempt=None,
+            **life,
+        ):
+            raise _duplicate(stored['id'])
 
     def _mark_deleted(self, stored: dict[str, Any]) -> None:
         mark = {

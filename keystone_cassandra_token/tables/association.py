@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import mutate, mutate_read, read, write
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Store, created, deleted
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
@@ -89,18 +89,12 @@ class Association:
             'incarnation': clock.incarnation(),
         }
         db.run(self.insert_listed, **self._key(new))
-        try:
-            done = bool(db.cas(self.insert, **new))
-        except errors.OutcomeUnknown:
-            found = db.one(
-                self.settle, self._row, **self._pair(given_id, project_id)
-            )
-            if found is None:
-                raise
-            done = found['incarnation'] == new['incarnation']
-        if not done:
+        outcome = db.cas_settled(
+            self.insert, self.settle, created(new['incarnation']), **new
+        )
+        if not outcome:
             db.run(self.delete_listed, **self._key(new))
-        return done
+        return bool(outcome)
 
     def find(self, db: Store, given_id: str, project_id: str) -> Pair | None:
         """Return an association, or None."""
@@ -160,15 +154,11 @@ class Association:
         """Remove this incarnation of an association alone."""
         key = self._pair(pair[self._column], pair['project_id'])
         seen = pair['incarnation']
-        try:
-            gone = bool(db.cas(self.delete, seen=seen, **key))
-        except errors.OutcomeUnknown:
-            found = db.one(self.settle, self._row, **key)
-            if found is not None and found['incarnation'] == seen:
-                raise
-            gone = True
+        gone = db.cas_settled(
+            self.delete, self.settle, deleted(seen), seen=seen, **key
+        )
         db.run(self.delete_listed, **self._key(pair))
-        return gone
+        return bool(gone)
 
     def _pair(self, given_id: str, project_id: str) -> dict[str, str]:
         return {self._column: given_id, 'project_id': project_id}

@@ -172,8 +172,14 @@ def test_what_was_not_done_is_told_where_no_mark_tells(
 ):
     create(driver, domain_id, FIRST)
     # Two regions that change a domain at once can leave it so.
-    seen, _ = driver._names(domain_config.LIST_NAMES, domain_id)
-    unmark = {'domain_id': domain_id, 'incarnation': None, 'seen': seen}
+    found = store.one(
+        domain_config.LIST_NAMES, domain_config.NAME, domain_id=domain_id
+    )
+    unmark = {
+        'domain_id': domain_id,
+        'incarnation': None,
+        'seen': found['incarnation'],
+    }
     assert store.cas(domain_config.MARK, **unmark)
     with (
         faults.fail(store, domain_config.MARK),

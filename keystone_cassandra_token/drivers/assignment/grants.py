@@ -32,7 +32,7 @@ from keystone_cassandra_token.db.cql import (
     scan,
 )
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Store, created, deleted
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
@@ -141,22 +141,17 @@ def add(db: Store, **key: Any) -> bool:
     """
     new = {**key, 'incarnation': clock.incarnation()}
     _write_index(db, [new], Step.ADDED)
-    there: Mapping[str, Any] | None
-    try:
-        outcome = db.cas(INSERT, **new)
-        there = new if outcome else outcome.row
-    except errors.OutcomeUnknown:
-        there = db.one(SETTLE, GRANT, **key)
-        if there is None:
-            raise
-    granted: bool = there['incarnation'] == new['incarnation']
-    if not granted:
-        _write_index(db, [new], Step.REMOVED)
-    # Also for who granted it before, and perhaps died on the way here.
-    _write_index(
-        db, [new | {'incarnation': there['incarnation']}], Step.SETTLED
+    granted = db.cas_settled(
+        INSERT, SETTLE, created(new['incarnation']), **new
     )
-    return granted
+    if granted:
+        _write_index(db, [new], Step.SETTLED)
+        return True
+    _write_index(db, [new], Step.REMOVED)
+    # For who granted it before, and perhaps died on the way here.
+    there = key | {'incarnation': granted.row['incarnation']}
+    _write_index(db, [there], Step.SETTLED)
+    return False
 
 
 def find(db: Store, **key: Any) -> Grant | None:
@@ -268,14 +263,8 @@ def _delete_together(db: Store, grants: list[Grant]) -> bool:
 
 
 def _delete(db: Store, grant: Grant) -> bool:
-    try:
-        return bool(db.cas(DELETE, **_seen(grant)))
-    except errors.OutcomeUnknown:
-        key = {name: grant[name] for name in _KEY}
-        there = db.one(SETTLE, GRANT, **key)
-        if there is not None and there['incarnation'] == grant['incarnation']:
-            raise
-        return True
+    gone = deleted(grant['incarnation'])
+    return bool(db.cas_settled(DELETE, SETTLE, gone, **_seen(grant)))
 
 
 def _seen(grant: Grant) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from keystone.common import driver_hints
 from keystone.i18n import _
 
 from keystone_cassandra_token.compat import lengths, listing, resource_options
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
     Statement,
     mutate,
@@ -32,7 +32,7 @@ from keystone_cassandra_token.db.cql import (
     read,
 )
 from keystone_cassandra_token.db.rows import Row, json_map
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Store, created, deleted
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
@@ -238,24 +238,24 @@ class Role(Driver, base.RoleDriverBase):
     def _create_rule(self, key: Mapping[str, str]) -> bool:
         """Make a rule; return whether there was none."""
         mine = clock.incarnation()
-        try:
-            return bool(self.db.cas(INSERT_RULE, incarnation=mine, **key))
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE_RULE, RULE, **key)
-            if found is None:
-                raise
-            return bool(found['incarnation'] == mine)
+        return bool(
+            self.db.cas_settled(
+                INSERT_RULE,
+                SETTLE_RULE,
+                created(mine),
+                incarnation=mine,
+                **key,
+            )
+        )
 
     def _delete_rule(self, rule: Mapping[str, Any]) -> bool:
         """Remove a rule, as it was found; return whether it was there."""
         key, seen = _shown(rule), rule['incarnation']
-        try:
-            return bool(self.db.cas(DELETE_RULE, seen=seen, **key))
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE_RULE, RULE, **key)
-            if found is not None and found['incarnation'] == seen:
-                raise
-            return True
+        return bool(
+            self.db.cas_settled(
+                DELETE_RULE, SETTLE_RULE, deleted(seen), seen=seen, **key
+            )
+        )
 
     def _forget_rules(self, role_id: str) -> None:
         """Remove the rules of a role that is gone."""

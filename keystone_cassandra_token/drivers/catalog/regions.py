@@ -207,16 +207,22 @@ def _discard(db: Store, regions: list[Region]) -> bool:
 def _all_or_none(
     db: Store, statement: cql.Statement, keys: list[dict[str, Any]]
 ) -> bool:
-    try:
-        return bool(db.cas_batch(*((statement, key) for key in keys)))
-    except errors.OutcomeUnknown:
-        # One of them tells of all.
-        first = keys[0]
-        found = REGIONS.find(db, first['id'], REGIONS.settle)
-        now = found and found['incarnation']
+    first = keys[0]
+
+    def applied(row: Mapping[str, Any] | None) -> bool | None:
+        now = row['incarnation'] if row and REGIONS.is_whole(row) else None
         if now == first['seen']:
-            raise
+            return None
         return bool(now == first.get('incarnation'))
+
+    return bool(
+        db.cas_batch_settled(
+            *((statement, key) for key in keys),
+            settle=REGIONS.settle,
+            applied=applied,
+            rows=[first],  # one of them tells of all
+        )
+    )
 
 
 def _contended() -> errors.StoreUnavailable:

@@ -32,7 +32,7 @@ from keystone.identity.backends import resource_options as options
 from oslo_config import cfg
 
 from keystone_cassandra_token.compat import listing, pages
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
     mutate,
     mutate_read,
@@ -417,15 +417,14 @@ class Identity(Driver, base.IdentityDriverBase):
         """Begin a new count, unless somebody did since ``user`` was read."""
         epoch = user['lock_epoch']
         key = {'id': user['id']}
-        try:
-            done = bool(
-                self.db.cas(RESET, lock_epoch=epoch + 1, seen=epoch, **key)
-            )
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE_RESET, EPOCH, **key)
-            if found is not None and found['lock_epoch'] == epoch:
-                raise
-            done = True
+        done = self.db.cas_settled(
+            RESET,
+            SETTLE_RESET,
+            lambda row: None if row and row['lock_epoch'] == epoch else True,
+            lock_epoch=epoch + 1,
+            seen=epoch,
+            **key,
+        )
         if done:
             self.db.run(FORGET, gone=set(user['failures'] or ()), **key)
         user['lock_epoch'] = epoch + 1  # what a next failure counts to

@@ -20,10 +20,10 @@ from keystone import exception
 from keystone.common import provider_api
 from keystone.conf import CONF
 
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import mutate, mutate_read, read, write
 from keystone_cassandra_token.db.rows import Row, micros
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Store, created, deleted
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
@@ -117,14 +117,8 @@ def add(db: Store, user_id: str, group_id: str) -> None:
         'incarnation': clock.incarnation(),
     }
     db.run(INSERT_MEMBER, **_member(new))
-    try:
-        done = bool(db.cas(INSERT, **new))
-    except errors.OutcomeUnknown:
-        found = db.one(SETTLE, MEMBERSHIP, user_id=user_id, group_id=group_id)
-        if found is None:
-            raise
-        done = found['incarnation'] == new['incarnation']
-    if not done:  # a member already
+    made = created(new['incarnation'])
+    if not db.cas_settled(INSERT, SETTLE, made, **new):  # a member already
         db.run(DELETE_MEMBER, **_member(new))
 
 
@@ -141,15 +135,9 @@ def remove(db: Store, membership: Mapping[str, Any]) -> bool:
     """
     key = {name: membership[name] for name in ('user_id', 'group_id')}
     seen = membership['incarnation']
-    try:
-        gone = bool(db.cas(DELETE, **key, seen=seen))
-    except errors.OutcomeUnknown:
-        found = db.one(SETTLE, MEMBERSHIP, **key)
-        if found is not None and found['incarnation'] == seen:
-            raise
-        gone = True
+    gone = db.cas_settled(DELETE, SETTLE, deleted(seen), **key, seen=seen)
     db.run(DELETE_MEMBER, **_member(membership))
-    return gone
+    return bool(gone)
 
 
 def of_user(db: Store, user_id: str) -> list[str]:
