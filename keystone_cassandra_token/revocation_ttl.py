@@ -18,6 +18,7 @@ from typing import Any
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
     Statement,
     claim,
@@ -117,7 +118,8 @@ class RevocationTTL:
 
     def _raise(self, name: str, seconds: int) -> None:
         seen = self._read(SETTLE, name)
-        while seen < seconds:
+        attempts = Attempts('setting', name)
+        while seen < seconds and attempts.another():
             seen = self._raise_from(seen, name, seconds)
 
     def _raise_from(self, seen: int, name: str, seconds: int) -> int:

@@ -19,8 +19,6 @@ at the same moment may both succeed.
 from __future__ import annotations
 
 import datetime
-import random
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
@@ -32,7 +30,8 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import (
     claim,
@@ -260,15 +259,18 @@ class Trust(Driver, base.TrustDriverBase):
             return
         seen = self._remaining(stored)
         attempt = uuid.uuid4()
-        for tried in range(_ATTEMPTS):
-            if not seen or seen < 0:
-                raise exception.TrustUseLimitReached(trust_id=trust_id)
-            seen = self._consume(stored, seen, attempt)
-            if seen is None:
-                return
-            if tried > 2:  # contended: let the others through
-                time.sleep(random.uniform(0, 0.02 * tried))
-        raise exception.TrustConsumeMaximumAttempt(trust_id=trust_id)
+        attempts = Attempts('trust', trust_id, _ATTEMPTS)
+        try:
+            while attempts.another():
+                if not seen or seen < 0:
+                    raise exception.TrustUseLimitReached(trust_id=trust_id)
+                seen = self._consume(stored, seen, attempt)
+                if seen is None:
+                    return
+        except errors.Contended:
+            raise exception.TrustConsumeMaximumAttempt(
+                trust_id=trust_id
+            ) from None
 
     def delete_trusts_for_project(self, project_id: str) -> None:
         for stored in self._indexed(BY_PROJECT, project_id):

@@ -28,13 +28,11 @@ from collections.abc import (
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db import clock, cql
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import KEEP, Applied, Store, created
 from keystone_cassandra_token.tables.index import Index, Indexes
-
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
 
 #: Entities in one read.  A read of each costs the server less and the client,
 #: which is the slower one, several times as much.
@@ -279,9 +277,10 @@ class Entity:
             function that returns them for what the entity is now.
         :raises OutcomeUnknown: if it cannot be found out whether it was
             changed; doing it again does no harm.
-        :raises StoreUnavailable: if others change it all the time.
+        :raises Contended: if others change it all the time.
         """
-        for _ in range(_ATTEMPTS):
+        attempts = self.attempts(entity_id)
+        while attempts.another():
             old = self.find(db, entity_id)
             if old is None:
                 return None
@@ -296,22 +295,21 @@ class Entity:
                 return new
             if self._moved(old, new):
                 self._write(db, self.indexes.deletes(new))
-        raise contended()
 
     def remove(self, db: Store, entity_id: str) -> bool:
         """Delete an entity; return whether it was there.
 
         :raises OutcomeUnknown: if that cannot be found out; doing it again
             does no harm.
-        :raises StoreUnavailable: if others change it all the time.
+        :raises Contended: if others change it all the time.
         """
-        for _ in range(_ATTEMPTS):
+        attempts = self.attempts(entity_id)
+        while attempts.another():
             old = self.find(db, entity_id)
             if old is None:
                 return False
             if self.discard(db, old):
                 return True
-        raise contended()
 
     def discard(self, db: Store, entity: Mapping[str, Any]) -> bool:
         """Delete this incarnation of an entity alone.
@@ -337,6 +335,10 @@ class Entity:
         )
         self._write(db, self.indexes.deletes(entity))
         return bool(gone)
+
+    def attempts(self, entity_id: object) -> Attempts:
+        """Return attempts at a change of an entity."""
+        return Attempts(self.table.replace('_', ' '), entity_id)
 
     def _changed(
         self, old: dict[str, Any], changes: Changes
@@ -406,10 +408,3 @@ class Entity:
     def _write(db: Store, steps: list[Any]) -> None:
         if steps:
             db.batch(*steps)
-
-
-def contended() -> errors.StoreUnavailable:
-    """Return what to raise where each attempt lost against another's."""
-    return errors.StoreUnavailable(
-        'Others change the same entry all the time; try again.'
-    )

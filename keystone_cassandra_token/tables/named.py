@@ -25,11 +25,9 @@ from keystone.i18n import _
 
 from keystone_cassandra_token.db import cql, errors
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.entity import Entity, contended
+from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.recent import Recent
 from keystone_cassandra_token.tables.unique import Claims, Key, Taken
-
-_ATTEMPTS = 16
 
 
 class _Renamed(Exception):
@@ -172,14 +170,14 @@ class Named:
         :returns: None if there is none.
         :raises Taken: if somebody else has the new name.
         """
-        for _attempt in range(_ATTEMPTS):
+        attempts = self.entity.attempts(entity_id)
+        while attempts.another():
             old = self.entity.find(db, entity_id)
             if old is None:
                 return None
             wanted = changes(old)
             with contextlib.suppress(_Renamed):
                 return self._change(db, old, {**old, **wanted}, changes)
-        raise contended()
 
     def _change(
         self,
@@ -243,7 +241,8 @@ class Named:
         :param provided: whether what it is now may be deleted; else it is
             left, and None returned.
         """
-        for _attempt in range(_ATTEMPTS):
+        attempts = self.entity.attempts(entity_id)
+        while attempts.another():
             old = self.entity.find(db, entity_id)
             if old is None or (provided and not provided(old)):
                 return None
@@ -258,7 +257,6 @@ class Named:
                     if not self.entity.discard(db, old):
                         raise _Renamed  # or deleted: looked at again
                 return old
-        raise contended()
 
     def _claimed(
         self,

@@ -65,7 +65,6 @@ Stored = dict[str, Any]
 _NAMES = ('resource_name', 'description')
 #: For how long a change may look for limits.
 _CLOSED = datetime.timedelta(minutes=1)
-_ATTEMPTS = 16
 _LONGEST_ID = 64
 
 # Keystone lists the limits of all projects for an administrator.
@@ -94,7 +93,8 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
     def update_registered_limit(
         self, registered_limit_id: str, registered_limit: Mapping[str, Any]
     ) -> Stored:
-        for _attempt in range(_ATTEMPTS):
+        attempts = REGISTERED_LIMITS.entity.attempts(registered_limit_id)
+        while attempts.another():
             old = self._unused(registered_limit_id)
             changes = rows.changes_of_registered(registered_limit)
             changes.pop('id', None)
@@ -107,7 +107,6 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             with contextlib.suppress(_Reopened):
                 changed = self._update(registered_limit_id, changes)
                 return rows.presented_registered(changed)
-        raise _contended(registered_limit_id)
 
     def list_registered_limits(self, hints: Hints) -> list[Stored]:
         found = self._satisfying(
@@ -120,11 +119,11 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         return rows.presented_registered(found)
 
     def delete_registered_limit(self, registered_limit_id: str) -> None:
-        for _attempt in range(_ATTEMPTS):
+        attempts = REGISTERED_LIMITS.entity.attempts(registered_limit_id)
+        while attempts.another():
             self._unused(registered_limit_id)
             with contextlib.suppress(_Reopened):
                 return self._delete(registered_limit_id)
-        raise _contended(registered_limit_id)
 
     def create_limits(
         self, limits: Iterable[Mapping[str, Any]]
@@ -375,10 +374,3 @@ def _conflict(kind: str) -> Iterator[None]:
 
 def _duplicate(kind: str) -> exception.Conflict:
     return exception.Conflict(type=kind, details=_('Duplicate entry'))
-
-
-def _contended(registered_limit_id: str) -> errors.StoreUnavailable:
-    return errors.StoreUnavailable(
-        f'Others change registered limit {registered_limit_id} all the time;'
-        ' try again.'
-    )

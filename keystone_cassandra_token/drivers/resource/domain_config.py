@@ -26,7 +26,8 @@ from keystone.i18n import _
 from keystone.resource.config_backends import base
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
     claim,
     claim_read,
@@ -39,8 +40,6 @@ from keystone_cassandra_token.db.rows import Row, json_text
 from keystone_cassandra_token.db.store import created
 from keystone_cassandra_token.drivers.base import Driver
 
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
 _LENGTHS = {'domain_id': 64, 'group': 255, 'option': 255}
 _REGISTRATION_LENGTHS = {'domain_id': 64, 'type': 64}
 
@@ -198,12 +197,13 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
         :param drop: returns which of the options there are now go.
         :raises OutcomeUnknown: if it cannot be found out whether it was
             done; doing it again does no harm.
-        :raises StoreUnavailable: if others change them all the time.
+        :raises Contended: if others change them all the time.
         """
         for name in put:
             named = {'domain_id': domain_id, **_columns(name)}
             lengths.check(named, _LENGTHS)
-        for _attempt in range(_ATTEMPTS):
+        attempts = Attempts('options of domain', domain_id)
+        while attempts.another():
             seen, now = self._names(domain_id)
             gone = drop(now)
             if not put and not gone:
@@ -212,9 +212,6 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
             new = clock.incarnation() if left else None
             if self._replace(domain_id, seen, new, put, gone):
                 return
-        raise errors.StoreUnavailable(
-            'Others change the options of a domain all the time; try again.'
-        )
 
     def _replace(
         self,

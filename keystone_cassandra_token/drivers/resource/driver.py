@@ -63,7 +63,6 @@ _FILTERS = tuple(name for name in projects.ATTRIBUTES if name != 'tags')
 _CLOSED = datetime.timedelta(minutes=1)
 #: Of a project: the ids of those above it.
 _ABOVE = Recent(4096)
-_ATTEMPTS = 16
 
 # An administrator lists the projects of all domains.
 LIST = scan(f'SELECT {PROJECT} FROM project')
@@ -122,12 +121,10 @@ class Resource(Driver, base.ResourceDriverBase):
         return projects.presented(changed, with_extra=True)
 
     def delete_project(self, project_id: str) -> None:
-        for _attempt in range(_ATTEMPTS):
+        attempts = PROJECTS.entity.attempts(project_id)
+        while attempts.another():
             if self._delete(project_id):
                 return
-        raise errors.StoreUnavailable(
-            f'Others change project {project_id} all the time; try again.'
-        )
 
     def list_project_parents(self, project_id: str) -> list[Project] | None:
         # A log-in asks for this twice and a validation four times; what was
