@@ -40,6 +40,7 @@ from oslo_log import log
 from oslo_serialization import jsonutils
 
 from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import Statement, claim, claim_read, read
 from keystone_cassandra_token.db.rows import Row, json_map, micros
@@ -155,9 +156,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
     def create_consumer(self, consumer_ref: Mapping[str, Any]) -> Stored:
         stored = CONSUMERS.new(_stored_consumer(consumer_ref))
         if not CONSUMERS.create(self.db, stored):
-            raise exception.Conflict(
-                type='consumer', details=_('Duplicate entry')
-            )
+            raise duplicate('consumer')
         return _presented_consumer(stored)
 
     def update_consumer(
@@ -292,9 +291,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         if not ACCESS_TOKENS.create(
             self.db, new, self._ttl(new['expires_at'])
         ):
-            raise exception.Conflict(
-                type='access_token', details=_('Duplicate entry')
-            )
+            raise duplicate('access_token')
         with contextlib.suppress(errors.StoreUnavailable):
             # Used up it is already.
             self._delete_request_token(request)

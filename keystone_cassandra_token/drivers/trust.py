@@ -30,6 +30,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.compat.conflicts import duplicate, logged
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
@@ -189,20 +190,23 @@ class Trust(Driver, base.TrustDriverBase):
         stored = _stored(trust_id, trust, roles)
         if _exists(self.db.one(GET, TRUST, id=trust_id)):
             # Before anything is written that would have to be undone.
-            raise _duplicate(trust_id)
+            raise duplicate('trust', 'ID', trust_id)
         ttl = self._ttl(stored)
         key = _claim_key(stored)
         if key is None:
             self._write(stored, ttl)
         else:
             try:
-                with CLAIMS.claimed(
-                    self.db,
-                    trust_id,
-                    exists=self._visible_anywhere,
-                    undo=lambda: self.db.run(DELETE, id=trust_id),
-                    ttl=ttl,
-                    **key,
+                with (
+                    logged(),
+                    CLAIMS.claimed(
+                        self.db,
+                        trust_id,
+                        exists=self._visible_anywhere,
+                        undo=lambda: self.db.run(DELETE, id=trust_id),
+                        ttl=ttl,
+                        **key,
+                    ),
                 ):
                     self._write(stored, ttl)
             except Taken:
@@ -384,7 +388,7 @@ class Trust(Driver, base.TrustDriverBase):
             attempt=None,
             **life,
         ):
-            raise _duplicate(stored['id'])
+            raise duplicate('trust', 'ID', stored['id'])
 
     def _mark_deleted(self, stored: dict[str, Any]) -> None:
         mark = {
@@ -445,13 +449,6 @@ class Trust(Driver, base.TrustDriverBase):
             max(stored['expires_at'], clock.utcnow()),
             self.conf.cassandra.trust_retention,
         )
-
-
-def _duplicate(trust_id: str) -> exception.Conflict:
-    return exception.Conflict(
-        type='trust',
-        details=_('Duplicate entry found with ID %s') % trust_id,
-    )
 
 
 def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:

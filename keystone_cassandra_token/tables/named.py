@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from keystone import exception
-from keystone.i18n import _
 
 from keystone_cassandra_token.db import cql, errors
 from keystone_cassandra_token.db.store import Store
@@ -91,6 +88,14 @@ class Named:
                 part.items() <= key.items() for key in self.keys(db, entity)
             )
         ]
+
+    def check_free(self, db: Store, key: Key) -> None:
+        """Check that no entity has a name.
+
+        :raises Taken: if one has.
+        """
+        if found := self.find(db, key):
+            raise Taken(found['id'], self.claims.table)
 
     def create(
         self, db: Store, new: dict[str, Any], ttl: int | None = None
@@ -279,21 +284,3 @@ class Named:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
         return found is not None and key in self.keys(db, found)
-
-
-@contextlib.contextmanager
-def conflict(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
-    """Tell Keystone that a name or an id is taken.
-
-    :param kind: what Keystone calls such an entity.
-    :param given: the entity as it was given to the driver.
-    :raises keystone.exception.Conflict: for :class:`Taken` in the body.
-    """
-    try:
-        yield
-    except Taken:
-        raise exception.Conflict(
-            type=kind,
-            details=_('Duplicate entry found with name %s')
-            % given.get('name', given.get('id')),
-        ) from None

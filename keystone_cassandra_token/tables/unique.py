@@ -56,11 +56,13 @@ class Taken(Exception):
     """Somebody else has the name.
 
     :ivar owner: the id of who has it.
+    :ivar table: the table of claims; None where the id itself is in use.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, table: str | None = None) -> None:
         super().__init__(f'taken by {owner}')
         self.owner = owner
+        self.table = table
 
 
 class Claims:
@@ -280,7 +282,7 @@ class Claims:
             or now - seen['claimed_at'] < STALE_AFTER
             or exists(seen['owner'])
         ):
-            raise Taken(seen['owner'])
+            raise Taken(seen['owner'], self.table)
         life, take_over = _living(self.take_over, self.take_over_expiring, ttl)
         outcome = self._cas(
             db,
@@ -292,7 +294,8 @@ class Claims:
             **life,
         )
         if not outcome and outcome.row.get('owner') != owner:
-            raise Taken(outcome.row.get('owner', seen['owner']))
+            other = outcome.row.get('owner', seen['owner'])
+            raise Taken(other, self.table)
         return True
 
     def hold(
@@ -305,7 +308,7 @@ class Claims:
         life, hold = _living(self.set_held, self.set_held_expiring, ttl)
         outcome = self._cas(db, hold, key, owner=owner, **life)
         if not outcome and outcome.row.get('owner') != owner:
-            raise Taken(outcome.row.get('owner', 'nobody'))
+            raise Taken(outcome.row.get('owner', 'nobody'), self.table)
 
     @contextlib.contextmanager
     def all_released(

@@ -21,9 +21,9 @@ from keystone import exception
 from keystone.assignment.role_backends import base
 from keystone.assignment.role_backends import resource_options as options
 from keystone.common import driver_hints
-from keystone.i18n import _
 
 from keystone_cassandra_token.compat import lengths, listing, resource_options
+from keystone_cassandra_token.compat.conflicts import conflict, duplicate
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
     Statement,
@@ -37,7 +37,7 @@ from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
-from keystone_cassandra_token.tables.named import Named, conflict
+from keystone_cassandra_token.tables.named import Named
 from keystone_cassandra_token.tables.recent import Recent
 from keystone_cassandra_token.tables.unique import Claims
 
@@ -177,9 +177,7 @@ class Role(Driver, base.RoleDriverBase):
             # looked for the roles before.
             raise lengths.not_stored('implied_role')
         if not self._create_rule(key):
-            raise exception.Conflict(
-                type='implied_role', details=_('Duplicate entry')
-            )
+            raise duplicate('implied_role')
         return key
 
     def delete_implied_role(

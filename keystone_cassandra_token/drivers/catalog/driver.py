@@ -36,6 +36,7 @@ from keystone.i18n import _
 from oslo_config import cfg
 
 from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.catalog import endpoints, regions
 from keystone_cassandra_token.drivers.catalog.endpoints import (
@@ -61,7 +62,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_region(self, region_ref: Mapping[str, Any]) -> Entity:
         region = REGIONS.new(regions.stored(region_ref))
         if not regions.create(self.db, region):
-            raise _conflict('region', region)
+            raise duplicate('region', 'ID', region['id'])
         return regions.presented(region)
 
     def list_regions(self, hints: Hints | None) -> list[Entity]:
@@ -101,7 +102,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     ) -> Entity:
         service = endpoints.new_service(service_ref)
         if not SERVICES.create(self.db, service):
-            raise _conflict('service', service)
+            raise duplicate('service', 'ID', service['id'])
         return endpoints.presented_service(service)
 
     def list_services(self, hints: Hints | None) -> list[Entity]:
@@ -136,7 +137,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         given = endpoints.stored_endpoint(endpoint_ref)
         new = ENDPOINTS.new({'enabled': True} | given)
         if not endpoints.create(self.db, new):
-            raise _conflict('endpoint', new)
+            raise duplicate('endpoint', 'ID', new['id'])
         return endpoints.presented_endpoint(new)
 
     def get_endpoint(self, endpoint_id: str) -> Entity:
@@ -207,9 +208,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     ) -> None:
         _check_pair(endpoint_id=endpoint_id, project_id=project_id)
         if not ENDPOINTS_OF.add(self.db, endpoint_id, project_id):
-            raise exception.Conflict(
-                type='project_endpoint', details=_('Duplicate entry')
-            )
+            raise duplicate('project_endpoint')
 
     def remove_endpoint_from_project(
         self, endpoint_id: str, project_id: str
@@ -245,7 +244,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         given = {'name': None, **endpoint_group}
         group = GROUPS.new(endpoints.stored_group(given))
         if not GROUPS.create(self.db, group):
-            raise _conflict('endpoint_group', group)
+            raise duplicate('endpoint_group', 'ID', group['id'])
         return endpoints.presented_group(group)
 
     def get_endpoint_group(self, endpoint_group_id: str) -> Entity:
@@ -275,9 +274,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         _check_pair(endpoint_group_id=endpoint_group_id, project_id=project_id)
         self._group(endpoint_group_id)
         if not GROUPS_OF.add(self.db, endpoint_group_id, project_id):
-            raise exception.Conflict(
-                type='project_endpoint_group', details=_('Duplicate entry')
-            )
+            raise duplicate('project_endpoint_group')
         if GROUPS.find(self.db, endpoint_group_id) is None:
             # Who deleted it meanwhile may have looked too early for this.
             GROUPS_OF.remove(self.db, endpoint_group_id, project_id)
@@ -400,13 +397,6 @@ def _url_format(
 
 def _check_pair(**ids: str) -> None:
     lengths.check(ids, dict.fromkeys(ids, 64))
-
-
-def _conflict(kind: str, entity: Mapping[str, Any]) -> exception.Conflict:
-    return exception.Conflict(
-        type=kind,
-        details=_('Duplicate entry found with ID %s') % entity['id'],
-    )
 
 
 def _not_in_project(endpoint_id: str, project_id: str) -> exception.NotFound:

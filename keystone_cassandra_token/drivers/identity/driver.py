@@ -32,6 +32,7 @@ from keystone.identity.backends import resource_options as options
 from oslo_config import cfg
 
 from keystone_cassandra_token.compat import listing, pages
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
     mutate,
@@ -50,7 +51,6 @@ from keystone_cassandra_token.drivers.identity import (
 from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
 from keystone_cassandra_token.drivers.identity.users import USER, USERS
 from keystone_cassandra_token.tables.entity import AT_ONCE
-from keystone_cassandra_token.tables.named import conflict
 from keystone_cassandra_token.tables.recent import Recent
 
 Entity = dict[str, Any]

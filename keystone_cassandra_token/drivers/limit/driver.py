@@ -43,6 +43,7 @@ from keystone.i18n import _
 from keystone.limit.backends import base
 
 from keystone_cassandra_token.compat import listing
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
@@ -77,16 +78,17 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
     def create_registered_limits(
         self, registered_limits: Iterable[Mapping[str, Any]]
     ) -> list[Stored]:
-        names = [rows.name_key(self.db, each) for each in self._all()]
+        names: list[dict[str, str]] = []
         new = []
-        for given in registered_limits:
-            made = rows.new_registered(given)
-            name = rows.name_key(self.db, made)
-            if name in names:
-                raise _duplicate('registered_limit')
-            names.append(name)
-            new.append(made)
-        with _conflict('registered_limit'):
+        with conflict('registered_limit'):
+            for given in registered_limits:
+                made = rows.new_registered(given)
+                name = rows.name_key(self.db, made)
+                if name in names:
+                    raise Taken(made['id'])
+                REGISTERED_LIMITS.check_free(self.db, name)
+                names.append(name)
+                new.append(made)
             REGISTERED_LIMITS.create_all(self.db, new)
         return [rows.presented_registered(each) for each in new]
 
@@ -98,13 +100,14 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             old = self._unused(registered_limit_id)
             changes = rows.changes_of_registered(registered_limit)
             changes.pop('id', None)
-            name = rows.name_key(self.db, old | changes)
-            # As with SQL, whose check finds also what keeps its name.
-            if changes.keys() & set(CALLED) and any(
-                rows.name_key(self.db, each) == name for each in self._all()
+            with (
+                contextlib.suppress(_Reopened),
+                conflict('registered_limit'),
             ):
-                raise _duplicate('registered_limit')
-            with contextlib.suppress(_Reopened):
+                if changes.keys() & set(CALLED):
+                    # As with SQL, also where it keeps its name.
+                    name = rows.name_key(self.db, old | changes)
+                    REGISTERED_LIMITS.check_free(self.db, name)
                 changed = self._update(registered_limit_id, changes)
                 return rows.presented_registered(changed)
 
@@ -133,18 +136,19 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         ]
         targets: list[dict[str, str]] = []
         new = []
-        for given in limits:
-            name = rows.name_key(self.db, given)
-            registered = [each for key, each in by_name if key == name]
-            if not registered:
-                raise exception.NoLimitReference()
-            made = rows.new(given, registered[0])
-            target = rows.target_key(self.db, made)
-            if target in targets or LIMITS.find(self.db, target):
-                raise _duplicate('limit')
-            targets.append(target)
-            new.append(made)
-        with _conflict('limit'):
+        with conflict('limit'):
+            for given in limits:
+                name = rows.name_key(self.db, given)
+                registered = [each for key, each in by_name if key == name]
+                if not registered:
+                    raise exception.NoLimitReference()
+                made = rows.new(given, registered[0])
+                target = rows.target_key(self.db, made)
+                if target in targets:
+                    raise Taken(made['id'])
+                LIMITS.check_free(self.db, target)
+                targets.append(target)
+                new.append(made)
             LIMITS.create_all(
                 self.db, new, check=lambda: self._check_open(new)
             )
@@ -231,10 +235,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         self, registered_limit_id: str, changes: Mapping[str, Any]
     ) -> Stored:
         """Change a registered limit while nobody can make limits on it."""
-        with (
-            self._closed(registered_limit_id) as closed,
-            _conflict('registered_limit'),
-        ):
+        with self._closed(registered_limit_id) as closed:
 
             def unless_reopened(now: Stored) -> Mapping[str, Any]:
                 if now['incarnation'] != closed:
@@ -362,15 +363,3 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
 
 class _Reopened(Exception):
     """Somebody has changed a registered limit since it was closed."""
-
-
-@contextlib.contextmanager
-def _conflict(kind: str) -> Iterator[None]:
-    try:
-        yield
-    except Taken:
-        raise _duplicate(kind) from None
-
-
-def _duplicate(kind: str) -> exception.Conflict:
-    return exception.Conflict(type=kind, details=_('Duplicate entry'))

@@ -39,6 +39,7 @@ from keystone.resource.backends.base import NULL_DOMAIN_ID
 from oslo_log import log
 
 from keystone_cassandra_token.compat import listing, pages
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
@@ -50,7 +51,6 @@ from keystone_cassandra_token.drivers.resource.projects import (
     PROJECT,
     PROJECTS,
 )
-from keystone_cassandra_token.tables.named import conflict
 from keystone_cassandra_token.tables.recent import Recent
 from keystone_cassandra_token.tables.unique import Taken
 
