@@ -277,7 +277,7 @@ class TestGrants:
         assert self.settled(tables) == [True]
         assert self.listed(store, lost) == [lost['role_id']]
         # And goes with its grant.
-        grants.remove(store, grants.find(store, **lost))
+        grants.remove(store, grants.GRANTS.find(store, **lost))
         assert not any(tables.contents(self.CASE.kind).values())
 
     def test_what_was_deleted_is_not(self, store, tables, aged):
@@ -290,7 +290,7 @@ class TestGrants:
         assert self.settled(tables) == [False]
         assert self.listed(store, key) == [key['role_id']]
         # It outlives its grant, and says nothing then.
-        grants.remove(store, grants.find(store, **key))
+        grants.remove(store, grants.GRANTS.find(store, **key))
         assert self.listed(store, key) == []
         assert mend(store, self.CASE.kind) == {
             'grant_by_actor': {'stale': 1, 'mended': 1}

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grants: who has which role on what, and their indexes.
 
-``grant_by_target`` is the truth, made and removed conditionally, so that a
-removal counts whatever the clocks of two servers say.  What a user and its
-groups have on a project is one read of one partition.  ``grant_by_actor`` and
-``grant_by_role`` list by the other ends::
+``grant_by_target`` is the truth, made and removed as ``tables.association``
+says.  What a user and its groups have on a project is one read of one
+partition.  ``grant_by_actor`` and ``grant_by_role`` list by the other ends::
 
     add:     index rows -> grant -> index rows settled
     remove:  index rows unsettled -> grant -> index rows removed
@@ -24,49 +23,30 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.cql import (
-    Statement,
-    mutate,
-    mutate_read,
-    read,
-    scan,
-)
+from keystone_cassandra_token.db.cql import Statement, read, scan
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Store, created, deleted
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables.association import Association
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
 Grant = dict[str, Any]
 
 _KEY = ('target_id', 'actor_id', 'type', 'inherited', 'role_id')
-GRANT = Row(*_KEY, 'incarnation')
+GRANTS = Association('grant_by_target', *_KEY)
+GRANT = GRANTS.row
 BY_ACTOR = Row(*_KEY, 'incarnation', 'settled')
 BY_ROLE = Row(*_KEY, 'shard', 'incarnation', 'settled')
 
 #: Conditional deletions in one batch.
 _AT_ONCE = 50
 
-_WHERE = ' AND '.join(f'{name} = :{name}' for name in _KEY)
-
-GET = read(f'SELECT {GRANT} FROM grant_by_target WHERE {_WHERE}')
-SETTLE = mutate_read(f'SELECT {GRANT} FROM grant_by_target WHERE {_WHERE}')
-LIST_ON_TARGET = read(
-    f'SELECT {GRANT} FROM grant_by_target WHERE target_id = :target_id'
-)
 LIST_OF_ACTORS_ON_TARGET = read(
     f'SELECT {GRANT} FROM grant_by_target'
     ' WHERE target_id = :target_id AND actor_id IN :actor_ids'
 )
 # Keystone lists all grants for an administrator.
 LIST = scan(f'SELECT {GRANT} FROM grant_by_target')
-# A removal must count whatever the clocks say.
-INSERT = mutate(
-    f'INSERT INTO grant_by_target ({GRANT}) VALUES ({GRANT.markers})'
-    ' IF NOT EXISTS'
-)
-DELETE = mutate(
-    f'DELETE FROM grant_by_target WHERE {_WHERE} IF incarnation = :seen'
-)
 
 LIST_OF_ACTOR = read(
     f'SELECT {BY_ACTOR} FROM grant_by_actor WHERE actor_id = :actor_id'
@@ -141,9 +121,7 @@ def add(db: Store, **key: Any) -> bool:
     """
     new = {**key, 'incarnation': clock.incarnation()}
     _write_index(db, [new], Step.ADDED)
-    granted = db.cas_settled(
-        INSERT, SETTLE, created(new['incarnation']), **new
-    )
+    granted = GRANTS.create(db, new)
     if granted:
         _write_index(db, [new], Step.SETTLED)
         return True
@@ -154,14 +132,6 @@ def add(db: Store, **key: Any) -> bool:
     return False
 
 
-def find(db: Store, **key: Any) -> Grant | None:
-    """Return a grant, or None.
-
-    :param key: as for :func:`add`.
-    """
-    return db.one(GET, GRANT, **key)
-
-
 def on_target(
     db: Store, target_id: str, actor_ids: Collection[str] | None = None
 ) -> list[Grant]:
@@ -170,7 +140,7 @@ def on_target(
     One read of one partition.
     """
     if actor_ids is None:
-        return db.rows(LIST_ON_TARGET, GRANT, target_id=target_id)
+        return GRANTS.of(db, target_id)
     return db.rows(
         LIST_OF_ACTORS_ON_TARGET,
         GRANT,
@@ -188,7 +158,7 @@ def on_targets(
     targets = dict.fromkeys(target_ids)
     if actor_ids is None:
         found = db.many(
-            LIST_ON_TARGET, GRANT, ({'target_id': each} for each in targets)
+            GRANTS.list, GRANT, ({'target_id': each} for each in targets)
         )
     else:
         actors = list(dict.fromkeys(actor_ids))
@@ -228,7 +198,7 @@ def remove(db: Store, grant: Grant) -> bool:
         no harm.
     """
     _write_index(db, [grant], Step.UNSETTLED)
-    gone = _delete(db, grant)
+    gone = GRANTS.discard(db, grant)
     _write_index(db, [grant], Step.REMOVED)
     return gone
 
@@ -249,38 +219,25 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
             if not _delete_together(db, some):
                 # One was removed, or granted again: look at each.
                 for grant in some:
-                    _delete(db, grant)
+                    GRANTS.discard(db, grant)
             _write_index(db, some, Step.REMOVED)
     return count
 
 
 def _delete_together(db: Store, grants: list[Grant]) -> bool:
     try:
-        steps = ((DELETE, _seen(each)) for each in grants)
-        return bool(db.cas_batch(*steps))
+        return bool(db.cas_batch(*map(GRANTS.deletion, grants)))
     except errors.OutcomeUnknown:
         return False  # deleting what may be gone is no harm
-
-
-def _delete(db: Store, grant: Grant) -> bool:
-    gone = deleted(grant['incarnation'])
-    return bool(db.cas_settled(DELETE, SETTLE, gone, **_seen(grant)))
-
-
-def _seen(grant: Grant) -> dict[str, Any]:
-    return {
-        **{name: grant[name] for name in _KEY},
-        'seen': grant['incarnation'],
-    }
 
 
 def _sure(db: Store, listed: list[Grant]) -> Iterator[Grant]:
     """Yield those of an index's rows that are grants."""
     unsettled = [row for row in listed if not row['settled']]
-    keys = ({name: row[name] for name in _KEY} for row in unsettled)
+    keys = map(GRANTS.key, unsettled)
     found = {
         there['incarnation']
-        for rows in (db.many(GET, GRANT, keys) if unsettled else ())
+        for rows in (db.many(GRANTS.get, GRANT, keys) if unsettled else ())
         for there in rows
     }
     for row in listed:
@@ -292,7 +249,7 @@ def _write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
     statements: list[tuple[Statement, Mapping[str, Any]]] = []
     for grant in grants:
         incarnation = grant['incarnation']
-        key = {name: grant[name] for name in _KEY} | {
+        key = GRANTS.key(grant) | {
             'incarnation': incarnation,
             'written_at': clock.micros_of(incarnation) + step,
         }

@@ -259,7 +259,7 @@ def remove_of_service(db: Store, service_id: str) -> None:
         for endpoint in found:
             # Else it has got another service meanwhile, or is looked at again.
             if ENDPOINTS.discard(db, endpoint):
-                ENDPOINTS_OF.remove_given(db, endpoint['id'])
+                ENDPOINTS_OF.remove_having(db, endpoint['id'])
 
 
 def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
