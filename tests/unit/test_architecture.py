@@ -15,11 +15,15 @@ from pathlib import Path
 
 import keystone.application_credential.backends.sql
 import keystone.catalog.backends.sql
+import keystone.conf
 import keystone.federation.backends.sql
 import keystone.policy.backends.rules
 import pytest
 
 import keystone_cassandra_token
+from keystone_cassandra_token import conf as options
+
+keystone.conf.configure()
 
 PACKAGE = Path(keystone_cassandra_token.__file__).parent
 ROOT = PACKAGE.parent
@@ -334,6 +338,18 @@ def test_every_driver_is_an_entry_point() -> None:
         if group.startswith('keystone.')
     }
     assert named == {name for name in DRIVERS if is_driver(name)}
+
+
+def test_the_namespaces_are_those_of_the_entry_points() -> None:
+    groups = {
+        group
+        for group, name, _ in entry_points()
+        if group.startswith('keystone.') and name == options.DRIVER
+    }
+    # They are read from what is installed.
+    assert options.namespaces().keys() == groups, 'install the package anew'
+    for section, option in options.namespaces().values():
+        assert option in keystone.conf.CONF[section]
 
 
 CLASSES = [

@@ -26,6 +26,9 @@ OPTIONS = [
 ]
 OPTION_NAMES = [f'{group}.{option.name}' for group, option in OPTIONS]
 
+#: Sections of Keystone's options, with the option that chooses the driver.
+SECTIONS = dict(conf.namespaces().values())
+
 #: Sections that reno knows; a misspelt one would be left out of the report.
 NOTE_SECTIONS = {
     'prelude',
@@ -87,6 +90,18 @@ def test_consistency_page_states_default(option):
     if isinstance(option.default, str):
         row = rf'- ``{option.name}``\n +- ``{option.default}``'
         assert re.search(row, text)
+
+
+@pytest.mark.parametrize('section', SECTIONS)
+def test_each_section_that_chooses_a_driver_is_told(section):
+    option = SECTIONS[section]
+    readme = (ROOT / 'README.rst').read_text('utf-8')
+    assert re.search(
+        rf'^    \[{section}\].*\n    {option} = {conf.DRIVER}$',
+        readme,
+        re.MULTILINE,
+    )
+    assert f'``[{section}]' in page('install/index.rst')
 
 
 def test_configure_page_states_defaults():
