@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from keystone_cassandra_token import conf
-from keystone_cassandra_token.schema import files
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / 'doc' / 'source'
@@ -122,27 +121,6 @@ def test_configure_page_states_defaults():
             assert float(stated[option.name]) == default, option.name
         else:
             assert stated[option.name] == default, option.name
-
-
-def test_data_model_page_names_columns():
-    text = page('admin/data-model.rst')
-    tables = {}
-    for migration in files.migrations():
-        for statement in migration.statements('k'):
-            created = re.match(
-                r'CREATE TABLE IF NOT EXISTS k\."?(\w+)"? \((.*)\)\s+WITH',
-                statement,
-                re.DOTALL,
-            )
-            if created:
-                tables[created[1]] = re.findall(
-                    r'^\s+([a-z_]+) [a-z]', created[2], re.MULTILINE
-                )
-    assert 'token' in tables
-    for table, columns in tables.items():
-        assert re.search(rf'\b{table}\b', text), table
-        for column in columns:
-            assert re.search(rf'\b{column}\b', text), f'{table}.{column}'
 
 
 def messages() -> str:
