@@ -9,12 +9,18 @@ it for a ``ConfigOpts`` when the first driver of a process is built.
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 from collections.abc import Iterator
 
 from oslo_config import cfg
 
 GROUP = 'cassandra'
+
+#: The name of the drivers, in each of their namespaces.
+DRIVER = 'cassandra'
+#: Namespaces of Keystone whose section has another name.
+_SECTIONS = {'id_mapping': 'identity_mapping'}
 
 _QUORUMS = ('LOCAL_QUORUM', 'EACH_QUORUM', 'QUORUM', 'ALL')
 _READS = ('LOCAL_ONE', *_QUORUMS)
@@ -328,6 +334,24 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register all options on ``conf``; again is harmless."""
     for group, opts in list_opts():
         conf.register_opts(opts, group=group)
+
+
+def namespaces() -> dict[str, tuple[str, str]]:
+    """Return the namespaces of Keystone that have a driver here.
+
+    By entry point group, each with the section and the option of Keystone's
+    configuration that choose the driver.
+    """
+    found = {}
+    for entry in importlib.metadata.entry_points(name=DRIVER):
+        host, *path = entry.group.split('.')
+        if host == 'keystone':
+            found[entry.group] = (
+                (path[0], 'provider')
+                if path[-1] == 'provider'
+                else (_SECTIONS.get(path[-1], path[-1]), 'driver')
+            )
+    return found
 
 
 def check(conf: cfg.ConfigOpts) -> None:

@@ -13,10 +13,12 @@ can miss it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
     Statement,
     claim,
@@ -116,24 +118,23 @@ class RevocationTTL:
 
     def _raise(self, name: str, seconds: int) -> None:
         seen = self.read(SETTLE, name)
-        while seen < seconds:
-            try:
-                if seen == 0:
-                    outcome = self._db.cas(SET, name=name, value=str(seconds))
-                else:
-                    outcome = self._db.cas(
-                        RAISE, name=name, value=str(seconds), seen=str(seen)
-                    )
-                if outcome:
-                    return
-            except errors.OutcomeUnknown:
-                before = seen
-                seen = self.read(SETTLE, name)
-                if seen == before:
-                    raise  # not applied, and asking again did not help
-            else:
-                seen = int(outcome.row['value'])
+        attempts = Attempts('setting', name)
+        while seen < seconds and attempts.another():
+            seen = self._raise_from(seen, name, seconds)
+
+    def _raise_from(self, seen: int, name: str, seconds: int) -> int:
+        """Raise a value that was seen; return what it is then."""
+
+        def raised(row: Mapping[str, Any] | None) -> bool | None:
+            now = _seconds(row)
+            return None if now == seen else now >= seconds
+
+        write, before = (RAISE, {'seen': str(seen)}) if seen else (SET, {})
+        outcome = self._db.cas_settled(
+            write, SETTLE, raised, name=name, value=str(seconds), **before
+        )
+        return seconds if outcome else _seconds(outcome.row)
 
 
-def _seconds(row: Mapping[str, str] | None) -> int:
+def _seconds(row: Mapping[str, Any] | None) -> int:
     return int(row['value']) if row else 0

@@ -12,37 +12,12 @@ from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd.findings import Result, fail, ok, warn
 from keystone_cassandra_token.db import nodes
 
-#: Storage namespaces of Keystone, with the option that chooses the driver.
-NAMESPACES = {
-    'token.provider': ('token', 'provider'),
-    'revoke': ('revoke', 'driver'),
-    'trust': ('trust', 'driver'),
-    'identity': ('identity', 'driver'),
-    'identity.shadow_users': ('shadow_users', 'driver'),
-    'identity.id_mapping': ('identity_mapping', 'driver'),
-    'credential': ('credential', 'driver'),
-    'application_credential': ('application_credential', 'driver'),
-    'assignment': ('assignment', 'driver'),
-    'role': ('role', 'driver'),
-    'resource': ('resource', 'driver'),
-    'resource.domain_config': ('domain_config', 'driver'),
-    'catalog': ('catalog', 'driver'),
-    'endpoint_filter': ('endpoint_filter', 'driver'),
-    'endpoint_policy': ('endpoint_policy', 'driver'),
-    'policy': ('policy', 'driver'),
-    'federation': ('federation', 'driver'),
-    'oauth1': ('oauth1', 'driver'),
-    'unified_limit': ('unified_limit', 'driver'),
-    'receipt.provider': ('receipt', 'provider'),
-}
-
 #: What it means to leave one of them where it is.
 _CONSEQUENCES = {
-    'revoke': ' SQL drops events after an hour and a half, and with'
+    'keystone.revoke': ' SQL drops events after an hour and a half, and with'
     ' allow_expired a revoked token is accepted again.',
 }
 
-NAME = 'cassandra'
 _LIBEV = 'cassandra.io.libevreactor'
 
 
@@ -60,14 +35,11 @@ def configuration(conf: cfg.ConfigOpts) -> Iterator[Result]:
 def sections(conf: cfg.ConfigOpts) -> Iterator[Result]:
     """Which storage namespaces of Keystone are on Cassandra."""
     name = 'sections'
-    others = []
-    for namespace, (section, option) in NAMESPACES.items():
-        drivers = importlib.metadata.entry_points(
-            group=f'keystone.{namespace}'
-        ).names
+    for namespace, (section, option) in options.namespaces().items():
+        drivers = importlib.metadata.entry_points(group=namespace).names
         # An unset [role] driver follows the one of assignments.
         chosen = conf[section][option] or (
-            conf.assignment.driver if namespace == 'role' else 'sql'
+            conf.assignment.driver if section == 'role' else 'sql'
         )
         shown = f'[{section}] {option} = {chosen}'
         if not _is_set(conf, section, option):
@@ -78,22 +50,14 @@ def sections(conf: cfg.ConfigOpts) -> Iterator[Result]:
                 f'{shown}, but no such driver is installed: it is one of'
                 f' {", ".join(sorted(drivers))}.',
             )
-        elif chosen == NAME:
+        elif chosen == options.DRIVER:
             yield ok(name, f'{shown}.')
-        elif NAME in drivers:
+        else:
             yield warn(
                 name,
-                f'{shown}: set it to {NAME} to keep this data in Cassandra.'
-                f'{_CONSEQUENCES.get(namespace, "")}',
+                f'{shown}: set it to {options.DRIVER} to keep this data in'
+                f' Cassandra.{_CONSEQUENCES.get(namespace, "")}',
             )
-        else:
-            others.append(shown)
-    if others:
-        yield ok(
-            name,
-            'not in Cassandra, since this release has no driver for them: '
-            f'{"; ".join(others)}.',
-        )
 
 
 def _is_set(conf: cfg.ConfigOpts, section: str, option: str) -> bool:

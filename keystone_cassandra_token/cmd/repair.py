@@ -84,6 +84,12 @@ def add_command(parser: Any) -> None:
         help='look at no more than N rows a second on average (default'
         f' {RATE}; 0: no limit)',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='name what is found on standard error: its table, what is wrong,'
+        ' the id of the entity',
+    )
     parser.set_defaults(run=run)
 
 
@@ -130,6 +136,7 @@ def run(conf: cfg.ConfigOpts) -> bool:
         apply=asked.apply,
         examined=progress.examined,
         problem=progress.say,
+        **({'noticed': progress.say} if asked.verbose else {}),
     )
     finished = False
     try:

@@ -70,6 +70,10 @@ class OutcomeUnknown(StoreUnavailable):
     """
 
 
+class Contended(StoreUnavailable):
+    """Others change the same thing all the time: 503."""
+
+
 def translate(error: BaseException, what: str) -> StoreUnavailable:
     """Return what Keystone should raise for an exception of the driver.
 

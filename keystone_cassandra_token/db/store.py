@@ -62,6 +62,28 @@ class Outcome:
         return self.applied
 
 
+#: Tells from a row, or None where there is none, whether a conditional write
+#: was applied; None if nobody can tell.
+Applied = Callable[[Mapping[str, Any] | None], bool | None]
+
+
+def created(*incarnations: object) -> Applied:
+    """Return what tells whether rows were created with these incarnations."""
+    return lambda row: (
+        None if row is None else row['incarnation'] in incarnations
+    )
+
+
+def deleted(incarnation: object) -> Applied:
+    """Return what tells whether a row of this incarnation was deleted.
+
+    For rows that are created and deleted, and never changed.
+    """
+    return lambda row: (
+        None if row and row['incarnation'] == incarnation else True
+    )
+
+
 class Store:
     """Runs statements on the process's session.
 
@@ -188,6 +210,61 @@ class Store:
             row = self._start_batch(steps).result().one()
         return Outcome(row.pop('[applied]'), row)
 
+    def cas_settled(
+        self,
+        statement: Statement,
+        settle: Statement,
+        applied: Applied,
+        **binds: Any,
+    ) -> Outcome:
+        """Run a conditional write; where its reply is lost, look.
+
+        The one place that knows how an unknown outcome is found out.
+
+        :param settle: a serial read of the row; its markers are among those
+            of the write.
+        :param applied: is given the row as it is stored, without codecs.
+        :raises OutcomeUnknown: if that cannot tell either.
+        """
+        try:
+            return self.cas(statement, **binds)
+        except errors.OutcomeUnknown:
+            outcome = self._settled(settle, binds, applied)
+            if outcome is None:
+                raise
+            return outcome
+
+    def cas_batch_settled(
+        self,
+        *steps: tuple[Statement, Mapping[str, Any]],
+        settle: Statement,
+        applied: Applied,
+        rows: Iterable[Mapping[str, Any]],
+    ) -> Outcome:
+        """Run conditional writes of one partition, as :meth:`cas_settled`.
+
+        :param rows: where to look, one after the other until one tells.
+        """
+        try:
+            return self.cas_batch(*steps)
+        except errors.OutcomeUnknown:
+            for binds in rows:
+                outcome = self._settled(settle, binds, applied)
+                if outcome is not None:
+                    return outcome
+            raise
+
+    def _settled(
+        self, settle: Statement, binds: Mapping[str, Any], applied: Applied
+    ) -> Outcome | None:
+        key = {name: binds[name] for name in settle.binds}
+        with self._translated(settle):
+            row = next(iter(self._start(settle, key).result()), None)
+        said = applied(row)
+        if said is None:
+            return None
+        return Outcome(said, {} if said or row is None else row)
+
     def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
         """Run plain writes of one class as a logged batch: all or none.
 
@@ -308,7 +385,7 @@ class Store:
     ) -> Iterator[None]:
         kind = statement.operation.value
         try:
-            with self._sessions.turns:
+            with self.sessions.turns:
                 yield
         except errors.DRIVER_ERRORS as error:
             failure = errors.translate(error, statement.cql)

@@ -30,6 +30,7 @@ from keystone.i18n import _
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
@@ -143,27 +144,10 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     ) -> Credential:
         stored = CREDENTIALS.entity.new(_stored(application_credential, roles))
         lengths.check(stored, _LENGTHS)
-        if len(set(stored['roles'])) < len(stored['roles']):
-            raise _duplicate(stored)  # in SQL it and a role are a key
-        # First whatever can be refused, so that no rule is made for nothing.
-        rules = [
-            self._known_rule(stored['user_id'], rule)
-            for rule in access_rules or ()
-        ]
-        if CREDENTIALS.find(self.db, _name(self.db, stored)):
-            raise _duplicate(stored)
-        stored['access_rules'] = [
-            self._rule(stored['user_id'], rule) for rule in rules
-        ] or None
-        if _repeats(stored['access_rules'] or ()):
-            raise _duplicate(stored)
-        stored['secret_hash'] = password_hashing.hash_password(
-            application_credential['secret']
-        )
-        try:
-            CREDENTIALS.create(self.db, stored, self._ttl(stored))
-        except Taken:
-            raise _duplicate(stored) from None
+        with conflict('application_credential', stored):
+            self._create(
+                stored, application_credential['secret'], access_rules or ()
+            )
         return _presented(stored)
 
     def get_application_credential(
@@ -243,6 +227,31 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         ):
             ACCESS_RULES.remove(self.db, stored['id'])
 
+    def _create(
+        self,
+        stored: Credential,
+        secret: str,
+        access_rules: Collection[Mapping[str, Any]],
+    ) -> None:
+        """Create one, with those of its rules that the user has not yet.
+
+        :raises Taken: if it or its name is there already.
+        """
+        if len(set(stored['roles'])) < len(stored['roles']):
+            raise Taken(stored['id'])  # in SQL it and a role are a key
+        # First whatever can be refused, so that no rule is made for nothing.
+        rules = [
+            self._known_rule(stored['user_id'], rule) for rule in access_rules
+        ]
+        CREDENTIALS.check_free(self.db, _name(self.db, stored))
+        stored['access_rules'] = [
+            self._rule(stored['user_id'], rule) for rule in rules
+        ] or None
+        if _repeats(stored['access_rules'] or ()):
+            raise Taken(stored['id'])
+        stored['secret_hash'] = password_hashing.hash_password(secret)
+        CREDENTIALS.create(self.db, stored, self._ttl(stored))
+
     def _of_user(self, user_id: str) -> list[Credential]:
         return CREDENTIALS.entity.find_by(
             self.db, CREDENTIALS_BY_USER, user_id
@@ -301,13 +310,6 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
 
 def _repeats(rules: Collection[Mapping[str, Any]]) -> bool:
     return len({rule['id'] for rule in rules}) < len(rules)
-
-
-def _duplicate(stored: Mapping[str, Any]) -> exception.Conflict:
-    return exception.Conflict(
-        type='application_credential',
-        details=_('Duplicate entry found with name %s') % stored['name'],
-    )
 
 
 def _stored(

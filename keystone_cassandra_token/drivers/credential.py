@@ -18,9 +18,9 @@ from typing import Any
 from keystone import exception
 from keystone.common.driver_hints import Hints
 from keystone.credential.backends import base
-from keystone.i18n import _
 
 from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.db.rows import Row, json_map
 from keystone_cassandra_token.drivers.base import Driver
@@ -70,11 +70,7 @@ class Credential(Driver, base.CredentialDriverBase):
     ) -> dict[str, Any]:
         stored = CREDENTIALS.new(_stored(credential))
         if not CREDENTIALS.create(self.db, stored):
-            raise exception.Conflict(
-                type='credential',
-                details=_('Duplicate entry found with ID %s')
-                % credential['id'],
-            )
+            raise duplicate('credential', 'ID', credential['id'])
         return _presented(stored)
 
     def list_credentials(self, hints: Hints) -> list[dict[str, Any]]:

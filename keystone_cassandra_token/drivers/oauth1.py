@@ -40,6 +40,7 @@ from oslo_log import log
 from oslo_serialization import jsonutils
 
 from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import Statement, claim, claim_read, read
 from keystone_cassandra_token.db.rows import Row, json_map, micros
@@ -155,9 +156,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
     def create_consumer(self, consumer_ref: Mapping[str, Any]) -> Stored:
         stored = CONSUMERS.new(_stored_consumer(consumer_ref))
         if not CONSUMERS.create(self.db, stored):
-            raise exception.Conflict(
-                type='consumer', details=_('Duplicate entry')
-            )
+            raise duplicate('consumer')
         return _presented_consumer(stored)
 
     def update_consumer(
@@ -292,9 +291,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         if not ACCESS_TOKENS.create(
             self.db, new, self._ttl(new['expires_at'])
         ):
-            raise exception.Conflict(
-                type='access_token', details=_('Duplicate entry')
-            )
+            raise duplicate('access_token')
         with contextlib.suppress(errors.StoreUnavailable):
             # Used up it is already.
             self._delete_request_token(request)
@@ -347,15 +344,15 @@ class OAuth1(Driver, base.Oauth1DriverBase):
                 return False
             statement = _EXPIRING[statement]
             binds['ttl'] = ttl
-        try:
-            return bool(self.db.cas(statement, **binds))
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE, REQUEST, id=request['id'])
-            if found is not None and found[own] == values[own]:
+
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            if row is not None and row[own] == values[own]:
                 return True
-            if _usable(found) or statement.verb == 'INSERT':
-                raise
+            if _usable(row) or statement.verb == 'INSERT':
+                return None
             return False  # somebody else has used it up, or it was deleted
+
+        return bool(self.db.cas_settled(statement, SETTLE, applied, **binds))
 
     def _delete_tokens(self, consumer_id: str) -> None:
         ids = REQUESTS_BY_CONSUMER.ids(self.db, consumer_id)
@@ -369,14 +366,12 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             ACCESS_TOKENS.discard(self.db, stored)
 
     def _delete_request_token(self, request: Mapping[str, Any]) -> None:
-        key = {'id': request['id']}
-        try:
-            gone = bool(self.db.cas(DELETE, **key))
-        except errors.OutcomeUnknown:
-            if self.db.one(SETTLE, REQUEST, **key) is not None:
-                raise
-            gone = True
-        if not gone:
+        if not self.db.cas_settled(
+            DELETE,
+            SETTLE,
+            lambda row: None if row else True,
+            id=request['id'],
+        ):
             LOG.debug('A request token was gone already.')
         self.db.batch(*REQUEST_INDEXES.deletes(request))
 
@@ -390,7 +385,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         )
 
 
-def _usable(stored: Stored | None) -> TypeGuard[Stored]:
+def _usable(stored: Mapping[str, Any] | None) -> TypeGuard[Stored]:
     # What is written shortly before the end can outlive its row by a moment.
     return (
         stored is not None

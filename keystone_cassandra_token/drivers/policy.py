@@ -11,11 +11,11 @@ from typing import Any
 
 from keystone import exception
 from keystone.common.rbac_enforcer import policy as rules
-from keystone.i18n import _
 from keystone.policy.backends import base
 from oslo_log import log
 
 from keystone_cassandra_token.compat import extras
+from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db.rows import Row, json_map, json_text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.entity import Entity
@@ -45,13 +45,9 @@ class Policy(Driver, base.PolicyDriverBase):
         new = POLICIES.new(_stored(policy))
         if not POLICIES.create(self.db, new):
             # Keystone calls a policy by its name if it has one.
-            name = policy.get('name')
-            raise exception.Conflict(
-                type='policy',
-                details=_('Duplicate entry found with name %s') % name
-                if name
-                else _('Duplicate entry found with ID %s') % new['id'],
-            )
+            if name := policy.get('name'):
+                raise duplicate('policy', 'name', name)
+            raise duplicate('policy', 'ID', new['id'])
         return _presented(new)
 
     def list_policies(self) -> list[dict[str, Any]]:

@@ -19,8 +19,6 @@ at the same moment may both succeed.
 from __future__ import annotations
 
 import datetime
-import random
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
@@ -32,7 +30,9 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.compat.conflicts import duplicate, logged
 from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import (
     claim,
@@ -190,20 +190,23 @@ class Trust(Driver, base.TrustDriverBase):
         stored = to_row(trust_id, trust, roles)
         if _exists(self.db.one(GET, TRUST, id=trust_id)):
             # Before anything is written that would have to be undone.
-            raise _duplicate(trust_id)
+            raise duplicate('trust', 'ID', trust_id)
         ttl = self._ttl(stored)
         key = claim_key(stored)
         if key is None:
             self._write(stored, ttl)
         else:
             try:
-                with CLAIMS.claimed(
-                    self.db,
-                    trust_id,
-                    exists=self._visible_anywhere,
-                    undo=lambda: self.db.run(DELETE, id=trust_id),
-                    ttl=ttl,
-                    **key,
+                with (
+                    logged(),
+                    CLAIMS.claimed(
+                        self.db,
+                        trust_id,
+                        exists=self._visible_anywhere,
+                        undo=lambda: self.db.run(DELETE, id=trust_id),
+                        ttl=ttl,
+                        **key,
+                    ),
                 ):
                     self._write(stored, ttl)
             except Taken:
@@ -260,15 +263,18 @@ class Trust(Driver, base.TrustDriverBase):
             return
         seen = self._remaining(stored)
         attempt = uuid.uuid4()
-        for tried in range(_ATTEMPTS):
-            if not seen or seen < 0:
-                raise exception.TrustUseLimitReached(trust_id=trust_id)
-            seen = self._consume(stored, seen, attempt)
-            if seen is None:
-                return
-            if tried > 2:  # contended: let the others through
-                time.sleep(random.uniform(0, 0.02 * tried))
-        raise exception.TrustConsumeMaximumAttempt(trust_id=trust_id)
+        attempts = Attempts('trust', trust_id, _ATTEMPTS)
+        try:
+            while attempts.another():
+                if not seen or seen < 0:
+                    raise exception.TrustUseLimitReached(trust_id=trust_id)
+                seen = self._consume(stored, seen, attempt)
+                if seen is None:
+                    return
+        except errors.Contended:
+            raise exception.TrustConsumeMaximumAttempt(
+                trust_id=trust_id
+            ) from None
 
     def delete_trusts_for_project(self, project_id: str) -> None:
         for stored in self._indexed(BY_PROJECT, project_id):
@@ -349,15 +355,15 @@ class Trust(Driver, base.TrustDriverBase):
             # Without it the counter's cells would outlive their row.
             binds['ttl'] = ttl
             consume = CONSUME_EXPIRING
-        try:
-            outcome = self.db.cas(consume, **binds)
-        except errors.OutcomeUnknown:
-            row = self.db.one(SETTLE_USE, USE, id=stored['id'])
+
+        def taken(row: Mapping[str, Any] | None) -> bool | None:
             if row and row['attempt'] == attempt:
-                return None
+                return True
             if row and row['remaining'] == seen:
-                return seen
-            raise  # somebody used it since: ours may have been before
+                return False
+            return None  # somebody used it since: ours may have been before
+
+        outcome = self.db.cas_settled(consume, SETTLE_USE, taken, **binds)
         return None if outcome else outcome.row.get('remaining') or 0
 
     def _write(self, stored: dict[str, Any], ttl: int | None) -> None:
@@ -373,21 +379,16 @@ class Trust(Driver, base.TrustDriverBase):
         )
 
     def _write_use(self, stored: dict[str, Any], life: dict[str, int]) -> None:
-        key = {'id': stored['id']}
-        try:
-            outcome = self.db.cas(
-                INSERT_USE_EXPIRING if life else INSERT_USE,
-                remaining=stored['uses'],
-                attempt=None,
-                **key,
-                **life,
-            )
-        except errors.OutcomeUnknown:
-            if self.db.one(SETTLE_USE, USE, **key) is None:
-                raise
-        else:
-            if not outcome:
-                raise _duplicate(stored['id'])
+        if not self.db.cas_settled(
+            INSERT_USE_EXPIRING if life else INSERT_USE,
+            SETTLE_USE,
+            lambda row: True if row else None,
+            id=stored['id'],
+            remaining=stored['uses'],
+            attempt=None,
+            **life,
+        ):
+            raise duplicate('trust', 'ID', stored['id'])
 
     def _mark_deleted(self, stored: dict[str, Any]) -> None:
         mark = {
@@ -448,13 +449,6 @@ class Trust(Driver, base.TrustDriverBase):
             max(stored['expires_at'], clock.utcnow()),
             self.conf.cassandra.trust_retention,
         )
-
-
-def _duplicate(trust_id: str) -> exception.Conflict:
-    return exception.Conflict(
-        type='trust',
-        details=_('Duplicate entry found with ID %s') % trust_id,
-    )
 
 
 def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:

@@ -10,12 +10,12 @@ are not Cassandra's default.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.resources
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+from keystone_cassandra_token.schema import files, parse
+from keystone_cassandra_token.schema.parse import Table
 
 if TYPE_CHECKING:
     from keystone_cassandra_token.db.session import Connection
@@ -32,37 +32,11 @@ _DEFAULTS: dict[str, Any] = {
     'gc_grace_seconds': 864000,
     'read_repair': 'BLOCKING',
 }
-#: What Cassandra adds to each compaction strategy.
-_COMPACTION_DEFAULTS = {'max_threshold': '32', 'min_threshold': '4'}
 #: Strategies that a node takes where a table names none.
 _COMPACTION_UNNAMED = (
     'SizeTieredCompactionStrategy',
     'UnifiedCompactionStrategy',
 )
-
-_TABLE = re.compile(
-    r'^CREATE TABLE \{keyspace\}\."(\w+)" \(\n(.*?)^\)(.*?);$',
-    re.MULTILINE | re.DOTALL,
-)
-_COLUMN = re.compile(r'^    (\w+) ([^()]+?),$', re.MULTILINE)
-_KEY = re.compile(r'^    PRIMARY KEY \(\(([^)]*)\)(.*)\)$', re.MULTILINE)
-_OPTION = re.compile(r'^(?:\) WITH|    AND) (\w+) = (.*)$', re.MULTILINE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """One table.
-
-    :ivar columns: name -> CQL type, key columns first.
-    :ivar partition_key: names in order.
-    :ivar clustering: names in order, with ``DESC`` behind where it is so.
-    :ivar options: name -> CQL literal.
-    """
-
-    columns: dict[str, str]
-    partition_key: tuple[str, ...]
-    clustering: tuple[str, ...]
-    options: dict[str, str]
 
 
 def read(connection: Connection) -> dict[str, Table]:
@@ -72,9 +46,7 @@ def read(connection: Connection) -> dict[str, Table]:
         columns.setdefault(row['table_name'], []).append(row)
     return {
         row['table_name']: _table(columns[row['table_name']], row)
-        for row in sorted(
-            _select(connection, 'tables'), key=lambda row: row['table_name']
-        )
+        for row in _select(connection, 'tables')
     }
 
 
@@ -88,14 +60,7 @@ def _select(connection: Connection, table: str) -> list[dict[str, Any]]:
 
 
 def _table(columns: list[dict[str, Any]], options: Mapping[str, Any]) -> Table:
-    order = {'partition_key': 0, 'clustering': 1}
-    columns.sort(
-        key=lambda row: (
-            order.get(row['kind'], 2),
-            row['position'],
-            row['column_name'],
-        )
-    )
+    columns.sort(key=lambda row: row['position'])
     return Table(
         columns={
             row['column_name']: row['type']
@@ -121,36 +86,31 @@ def _options(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, default in _DEFAULTS.items():
         if row[name] != default:
             yield name, _literal(row[name])
-    compaction = dict(row['compaction'])
-    strategy = compaction.pop('class').rsplit('.', 1)[1]
-    own = dict(sorted(compaction.items() - _COMPACTION_DEFAULTS.items()))
-    if strategy not in _COMPACTION_UNNAMED:
-        yield 'compaction', _literal({'class': strategy} | own)
+    if row['compaction']['class'].endswith(_COMPACTION_UNNAMED):
+        return
+    yield 'compaction', parse.compaction(row['compaction'])
 
 
-def _literal(value: Any) -> str:
+def _literal(value: int | str) -> str:
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return json.dumps(value).replace('"', "'")
+    return "'" + value.replace("'", "''") + "'"
 
 
 def text(tables: Mapping[str, Table]) -> str:
     """Return the tables as canonical CQL, ``{keyspace}`` for its name."""
     return '\n'.join(
-        [_HEADER, *map(_create, *zip(*tables.items(), strict=True))]
+        [_HEADER, *(_create(name, tables[name]) for name in sorted(tables))]
     )
 
 
 def _create(name: str, table: Table) -> str:
+    partition = len(table.partition_key)
     key = ', '.join(
-        [
-            f'({", ".join(table.partition_key)})',
-            *(column.split()[0] for column in table.clustering),
-        ]
+        [f'({", ".join(table.partition_key)})', *table.key[partition:]]
     )
-    lines = [f'    {column} {kind},' for column, kind in table.columns.items()]
+    names = dict.fromkeys([*table.key, *sorted(table.columns)])
+    lines = [f'    {name} {table.columns[name]},' for name in names]
     options = [f'{name} = {value}' for name, value in table.options.items()]
     if any(column.endswith(' DESC') for column in table.clustering):
         order = ', '.join(
@@ -175,30 +135,9 @@ def packaged() -> str:
     return (folder / 'current.cql').read_text('utf-8')
 
 
-def parse(cql: str) -> dict[str, Table]:
-    """Return the tables of a text that :func:`text` made."""
-    return {
-        name: _parsed(body, f'){options}')
-        for name, body, options in _TABLE.findall(cql)
-    }
-
-
-def _parsed(body: str, ending: str) -> Table:
-    key = _KEY.search(body)
-    order = re.search(r'CLUSTERING ORDER BY \((.*?)\)', ending)
-    if key is None:
-        raise ValueError(f'no primary key in: {body}')
-    clustering = [name for name in key[2].split(', ') if name]
-    if order:
-        clustering = [
-            column.removesuffix(' ASC') for column in order[1].split(', ')
-        ]
-    return Table(
-        columns=dict(_COLUMN.findall(body)),
-        partition_key=tuple(key[1].split(', ')),
-        clustering=tuple(clustering),
-        options=dict(sorted(_OPTION.findall(ending))),
-    )
+def current() -> dict[str, Table]:
+    """Return the tables of ``current.cql`` by name."""
+    return parse.tables(files.split(packaged()))
 
 
 def differences(connection: Connection) -> Iterator[tuple[bool, str]]:
@@ -206,9 +145,8 @@ def differences(connection: Connection) -> Iterator[tuple[bool, str]]:
 
     Options may differ on purpose, columns may not.
     """
-    wanted = parse(packaged())
     found = read(connection)
-    for name, table in wanted.items():
+    for name, table in current().items():
         if name not in found:
             yield (
                 True,

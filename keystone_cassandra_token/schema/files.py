@@ -15,6 +15,7 @@ import hashlib
 import importlib.resources
 import re
 import uuid
+from importlib.resources.abc import Traversable
 
 _FILE = re.compile(r'(\d{4})_([a-z0-9_]+)\.cql')
 _TABLE_ID = re.compile(r'\{id:([a-z_]+)\}')
@@ -42,22 +43,29 @@ class Migration:
 
     def statements(self, keyspace: str) -> list[str]:
         """Return the file's statements for a keyspace."""
-        text = _COMMENT.sub('', self.text).replace('{keyspace}', keyspace)
         text = _TABLE_ID.sub(
             lambda found: str(
                 uuid.uuid5(_NAMESPACE, f'{keyspace}.{found[1]}')
             ),
-            text,
+            self.text.replace('{keyspace}', keyspace),
         )
-        return [
-            part.strip() for part in _STATEMENT.findall(text) if part.strip()
-        ]
+        return split(text)
+
+
+def split(text: str) -> list[str]:
+    """Return the statements of a file."""
+    parts = _STATEMENT.findall(_COMMENT.sub('', text))
+    return [part.strip() for part in parts if part.strip()]
 
 
 @functools.cache
 def migrations() -> tuple[Migration, ...]:
     """Return all migrations of this package, in order."""
-    folder = importlib.resources.files(__package__) / 'migrations'
+    return read(importlib.resources.files(__package__) / 'migrations')
+
+
+def read(folder: Traversable) -> tuple[Migration, ...]:
+    """Return the migrations of a folder, in order."""
     found = []
     for entry in folder.iterdir():
         name = _FILE.fullmatch(entry.name)

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Associations of projects with what they have been given.
+"""Associations: who has been given what.
 
-By project is the truth; the other table holds ids.  Both are written as
-memberships are: made and removed conditionally, so that a removal counts
-whatever the clocks of two servers say, the row of the other table before the
-truth and removed after it.
+A row is a key, its holder first, and an incarnation.  It is made and removed
+conditionally, and never changed, so that a removal counts whatever the clocks
+of two servers say.  Where it is also listed by what is given, a second table
+holds ids::
+
+    add:     listed row -> association
+    remove:  association -> listed row
+
+A crash leaves at most a listed row without an association.  Readers look for
+the association, so they skip it.
 """
 
 from __future__ import annotations
@@ -12,169 +18,188 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.cql import mutate, mutate_read, read, write
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    mutate,
+    mutate_read,
+    read,
+    write,
+)
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Outcome, Store, created, deleted
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
+#: A row as it was read.
 Pair = dict[str, Any]
 
 
 class Association:
-    """What projects have been given of one kind.
+    """One table of associations.
 
-    :param table: the truth; the other table is ``<table>_by_<kind>``.
-    :param column: the column of what is given.
+    :param table: its name.
+    :param key: the columns of its primary key: the holder's first, that of
+        what is given last.
+    :param listed: the table that lists by what is given, sharded by holder;
+        None where nobody asks for that.
+    :param together: whether all are in one partition, ``bucket`` 0; for
+        hundreds that are often wanted all at once.
     """
 
-    def __init__(self, table: str, column: str) -> None:
-        kind = column.removesuffix('_id')
-        where = f'project_id = :project_id AND {column} = :{column}'
-        self._column = column
-        self._row = Row('project_id', column, 'incarnation')
-        self._listed = Row(column, 'shard', 'project_id', 'incarnation')
-        self.list = read(
-            f'SELECT {self._row} FROM {table} WHERE project_id = :project_id'
-        )
-        self.get = read(f'SELECT {self._row} FROM {table} WHERE {where}')
-        self.settle = mutate_read(
-            f'SELECT {self._row} FROM {table} WHERE {where}'
-        )
+    get_all: Statement
+
+    listed_row: Row
+    list_holders: Statement
+    insert_listed: Statement
+    delete_listed: Statement
+
+    def __init__(
+        self,
+        table: str,
+        *key: str,
+        listed: str | None = None,
+        together: bool = False,
+    ) -> None:
+        holder, given = key[0], key[-1]
+        self.row = Row(*key, 'incarnation')
+        self._table = table
+        self._key, self._holder, self._given = key, holder, given
+        self._links: list[Link] = []
+        columns, markers = str(self.row), self.row.markers
+        at = f'{holder} = :{holder}'
+        where = ' AND '.join(f'{name} = :{name}' for name in key)
+        select = f'SELECT {self.row} FROM {table} WHERE '
+        if together:
+            columns, markers = f'bucket, {columns}', f'0, {markers}'
+            at, where = f'bucket = 0 AND {at}', f'bucket = 0 AND {where}'
+            self.get_all = read(f'{select}bucket = 0')
+        self.list = read(select + at)
+        self.get = read(select + where)
+        self.settle = mutate_read(select + where)
         # A removal must count whatever the clocks say.
         self.insert = mutate(
-            f'INSERT INTO {table} ({self._row}) VALUES ({self._row.markers})'
-            ' IF NOT EXISTS'
+            f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
         )
         self.delete = mutate(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
-        self.list_projects = read(
-            f'SELECT {self._listed} FROM {table}_by_{kind}'
-            f' WHERE {column} = :{column} AND shard IN :shards'
-        )
-        self.insert_listed = write(
-            f'INSERT INTO {table}_by_{kind} ({self._listed})'
-            f' VALUES ({self._listed.markers})'
-        )
-        self.delete_listed = write(
-            f'DELETE FROM {table}_by_{kind} WHERE {column} = :{column}'
-            ' AND shard = :shard AND project_id = :project_id'
-            ' AND incarnation = :incarnation'
-        )
-        self.kind = Kind(
-            table,
-            self._row,
-            key=['project_id', column],
-            links=[
+        if listed:
+            self.listed_row = row = Row(given, 'shard', holder, 'incarnation')
+            self.list_holders = read(
+                f'SELECT {row} FROM {listed}'
+                f' WHERE {given} = :{given} AND shard IN :shards'
+            )
+            self.insert_listed = write(
+                f'INSERT INTO {listed} ({row}) VALUES ({row.markers})'
+            )
+            self.delete_listed = write(
+                f'DELETE FROM {listed} WHERE '
+                + ' AND '.join(f'{name} = :{name}' for name in row.columns)
+            )
+            self._links = [
                 Link(
-                    f'{table}_by_{kind}',
-                    self._listed,
-                    self._listed.columns,
-                    lambda pair: [self._key(pair)],
+                    listed,
+                    row,
+                    row.columns,
+                    lambda pair: [self._listing(pair)],
                 )
-            ],
-        )
+            ]
 
-    def add(self, db: Store, given_id: str, project_id: str) -> bool:
-        """Give it to a project; return whether it had it not.
+    def kind(self) -> Kind:
+        """Return what follows from an association."""
+        return Kind(self._table, self.row, key=self._key, links=self._links)
+
+    def key(self, pair: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an association without its incarnation."""
+        return {name: pair[name] for name in self._key}
+
+    def add(self, db: Store, **key: Any) -> bool:
+        """Make an association; return whether there was none.
 
         :raises OutcomeUnknown: if that cannot be found out; doing it again
             does no harm.
         """
-        new = {
-            'project_id': project_id,
-            self._column: given_id,
-            'incarnation': clock.incarnation(),
-        }
-        db.run(self.insert_listed, **self._key(new))
-        try:
-            done = bool(db.cas(self.insert, **new))
-        except errors.OutcomeUnknown:
-            found = db.one(
-                self.settle, self._row, **self._pair(given_id, project_id)
-            )
-            if found is None:
-                raise
-            done = found['incarnation'] == new['incarnation']
-        if not done:
-            db.run(self.delete_listed, **self._key(new))
-        return done
+        new = {**key, 'incarnation': clock.incarnation()}
+        if self._links:
+            db.run(self.insert_listed, **self._listing(new))
+        made = self.create(db, new)
+        if self._links and not made:
+            db.run(self.delete_listed, **self._listing(new))
+        return bool(made)
 
-    def find(self, db: Store, given_id: str, project_id: str) -> Pair | None:
-        """Return an association, or None."""
-        pair = self._pair(given_id, project_id)
-        return db.one(self.get, self._row, **pair)
-
-    def remove(self, db: Store, given_id: str, project_id: str) -> bool:
-        """Take it from a project; return whether it had it.
+    def create(self, db: Store, new: Mapping[str, Any]) -> Outcome:
+        """Write the row of an association alone, if there is none.
 
         :raises OutcomeUnknown: as :meth:`add`.
         """
-        found = self.find(db, given_id, project_id)
-        return found is not None and self._discard(db, found)
+        made = created(new['incarnation'])
+        return db.cas_settled(self.insert, self.settle, made, **new)
 
-    def ask_of_project(
-        self, db: Store, project_id: str
-    ) -> Callable[[], list[str]]:
-        """Ask for what a project has; return a function that waits for it."""
-        rows = db.ask_all(self.list, self._row, project_id=project_id)
-        return lambda: [row[self._column] for row in rows()]
+    def find(self, db: Store, **key: Any) -> Pair | None:
+        """Return an association, or None."""
+        return db.one(self.get, self.row, **key)
 
-    def of_project(self, db: Store, project_id: str) -> list[dict[str, str]]:
-        """Return a project's associations, as Keystone sees them."""
-        found = self.ask_of_project(db, project_id)()
-        return [self._pair(given_id, project_id) for given_id in found]
+    def remove(self, db: Store, **key: Any) -> bool:
+        """Remove an association; return whether there was one.
 
-    def projects(self, db: Store, given_id: str) -> list[dict[str, str]]:
-        """Return the associations of what is given, as Keystone sees them."""
-        return [
-            self._pair(given_id, row['project_id'])
-            for row in self._given(db, given_id)
-        ]
+        :raises OutcomeUnknown: as :meth:`add`.
+        """
+        found = self.find(db, **key)
+        return found is not None and self.discard(db, found)
 
-    def remove_project(self, db: Store, project_id: str) -> None:
-        """Take from a project all that it has."""
-        for row in db.rows(self.list, self._row, project_id=project_id):
-            self._discard(db, row)
+    def discard(self, db: Store, pair: Mapping[str, Any]) -> bool:
+        """Remove an association as it was found; return whether it was there.
 
-    def remove_given(self, db: Store, given_id: str) -> None:
-        """Take it from all projects."""
-        for row in self._given(db, given_id):
-            self._discard(db, row)
+        :raises OutcomeUnknown: as :meth:`add`.
+        """
+        delete, binds = self.deletion(pair)
+        gone = deleted(pair['incarnation'])
+        outcome = db.cas_settled(delete, self.settle, gone, **binds)
+        if self._links:
+            db.run(self.delete_listed, **self._listing(pair))
+        return bool(outcome)
 
-    def _given(self, db: Store, given_id: str) -> list[Pair]:
+    def deletion(
+        self, pair: Mapping[str, Any]
+    ) -> tuple[Statement, dict[str, Any]]:
+        """Return what deletes the row of an association, as it was found."""
+        return self.delete, self.key(pair) | {'seen': pair['incarnation']}
+
+    def ask_of(
+        self, db: Store, holder_id: str
+    ) -> Callable[[], list[dict[str, Any]]]:
+        """Ask for what a holder has; return a function that waits for it."""
+        return db.ask_all(self.list, self.row, **{self._holder: holder_id})
+
+    def of(self, db: Store, holder_id: str) -> list[Pair]:
+        """Return what a holder has."""
+        return self.ask_of(db, holder_id)()
+
+    def having(self, db: Store, given_id: str) -> list[Pair]:
+        """Return who has been given it."""
         listed = db.rows(
-            self.list_projects,
-            self._listed,
+            self.list_holders,
+            self.listed_row,
             shards=ALL_SHARDS,
-            **{self._column: given_id},
+            **{self._given: given_id},
         )
-        projects = dict.fromkeys(row['project_id'] for row in listed)
-        keys = (self._pair(given_id, project_id) for project_id in projects)
-        found = db.many(self.get, self._row, keys)
+        keys = ({name: row[name] for name in self._key} for row in listed)
+        distinct = {tuple(key.values()): key for key in keys}
+        found = db.many(self.get, self.row, distinct.values())
         return [row for rows in found for row in rows]
 
-    def _discard(self, db: Store, pair: Mapping[str, Any]) -> bool:
-        """Remove this incarnation of an association alone."""
-        key = self._pair(pair[self._column], pair['project_id'])
-        seen = pair['incarnation']
-        try:
-            gone = bool(db.cas(self.delete, seen=seen, **key))
-        except errors.OutcomeUnknown:
-            found = db.one(self.settle, self._row, **key)
-            if found is not None and found['incarnation'] == seen:
-                raise
-            gone = True
-        db.run(self.delete_listed, **self._key(pair))
-        return gone
+    def remove_of(self, db: Store, holder_id: str) -> None:
+        """Take from a holder all that it has."""
+        for pair in self.of(db, holder_id):
+            self.discard(db, pair)
 
-    def _pair(self, given_id: str, project_id: str) -> dict[str, str]:
-        return {self._column: given_id, 'project_id': project_id}
+    def remove_having(self, db: Store, given_id: str) -> None:
+        """Take it from all who have it."""
+        for pair in self.having(db, given_id):
+            self.discard(db, pair)
 
-    def _key(self, pair: Mapping[str, Any]) -> dict[str, Any]:
-        names = (self._column, 'project_id', 'incarnation')
-        return {name: pair[name] for name in names} | {
-            'shard': shard_of(pair['project_id'])
-        }
+    def _listing(self, pair: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the row that lists an association by what is given."""
+        values = {**pair, 'shard': shard_of(pair[self._holder])}
+        return {name: values[name] for name in self.listed_row.columns}

@@ -28,13 +28,11 @@ from collections.abc import (
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db import clock, cql
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import KEEP, Store
+from keystone_cassandra_token.db.store import KEEP, Applied, Store, created
 from keystone_cassandra_token.tables.index import Index, Indexes
-
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
 
 #: Entities in one read.  A read of each costs the server less and the client,
 #: which is the slower one, several times as much.
@@ -228,20 +226,16 @@ class Entity:
         if ttl is not None:
             stored['ttl'] = ttl
             insert = self.insert_expiring
-        try:
-            outcome = db.cas(insert, **stored)
-            if not outcome and not self.is_whole(outcome.row):
-                seen = outcome.row['incarnation']
-                outcome = db.cas(self.revive, seen=seen, **stored)
-            created = bool(outcome)
-        except errors.OutcomeUnknown:
-            found = self._settled(db, new['id'])
-            if found is None:
-                raise
-            created = found['incarnation'] == new['incarnation']
-        if not created:
+        applied = self._applied(created(new['incarnation']))
+        outcome = db.cas_settled(insert, self.settle, applied, **stored)
+        if not outcome and not self.is_whole(outcome.row):
+            seen = outcome.row['incarnation']
+            outcome = db.cas_settled(
+                self.revive, self.settle, applied, seen=seen, **stored
+            )
+        if not outcome:
             self._write(db, self.indexes.deletes(new))
-        return created
+        return bool(outcome)
 
     def create_all(self, db: Store, new: Sequence[dict[str, Any]]) -> bool:
         """Create several entities; return whether all their ids were free.
@@ -256,26 +250,20 @@ class Entity:
             return all(self.create(db, each) for each in new)
         steps = [step for each in new for step in self.indexes.inserts(each)]
         self._write(db, steps)
-        try:
-            return bool(
-                db.cas_batch(
-                    *(
-                        (
-                            self.insert,
-                            self.row.encode(
-                                {name: each[name] for name in self._written}
-                            ),
-                        )
-                        for each in new
-                    )
-                )
+        stored = [
+            self.row.encode({name: each[name] for name in self._written})
+            for each in new
+        ]
+        return bool(
+            db.cas_batch_settled(
+                *((self.insert, each) for each in stored),
+                settle=self.settle,
+                applied=self._applied(
+                    created(*(each['incarnation'] for each in new))
+                ),
+                rows=stored,
             )
-        except errors.OutcomeUnknown:
-            for each in new:
-                found = self._settled(db, each['id'])
-                if found is not None:
-                    return bool(found['incarnation'] == each['incarnation'])
-            raise
+        )
 
     def change(
         self,
@@ -289,9 +277,10 @@ class Entity:
             function that returns them for what the entity is now.
         :raises OutcomeUnknown: if it cannot be found out whether it was
             changed; doing it again does no harm.
-        :raises StoreUnavailable: if others change it all the time.
+        :raises Contended: if others change it all the time.
         """
-        for _ in range(_ATTEMPTS):
+        attempts = self.attempts(entity_id)
+        while attempts.another():
             old = self.find(db, entity_id)
             if old is None:
                 return None
@@ -306,22 +295,21 @@ class Entity:
                 return new
             if self._moved(old, new):
                 self._write(db, self.indexes.deletes(new))
-        raise contended()
 
     def remove(self, db: Store, entity_id: str) -> bool:
         """Delete an entity; return whether it was there.
 
         :raises OutcomeUnknown: if that cannot be found out; doing it again
             does no harm.
-        :raises StoreUnavailable: if others change it all the time.
+        :raises Contended: if others change it all the time.
         """
-        for _ in range(_ATTEMPTS):
+        attempts = self.attempts(entity_id)
+        while attempts.another():
             old = self.find(db, entity_id)
             if old is None:
                 return False
             if self.discard(db, old):
                 return True
-        raise contended()
 
     def discard(self, db: Store, entity: Mapping[str, Any]) -> bool:
         """Delete this incarnation of an entity alone.
@@ -331,16 +319,26 @@ class Entity:
         :raises OutcomeUnknown: as :meth:`remove`.
         """
         seen = entity['incarnation']
-        try:
-            gone = bool(db.cas(self.delete, id=entity['id'], seen=seen))
-        except errors.OutcomeUnknown:
-            found = self._settled(db, entity['id'])
-            if found is not None and found['incarnation'] == seen:
-                raise
+
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            if row is None:
+                return True
             # With another incarnation it was changed, or has come back.
-            gone = found is None
+            return None if row['incarnation'] == seen else False
+
+        gone = db.cas_settled(
+            self.delete,
+            self.settle,
+            self._applied(applied),
+            id=entity['id'],
+            seen=seen,
+        )
         self._write(db, self.indexes.deletes(entity))
-        return gone
+        return bool(gone)
+
+    def attempts(self, entity_id: object) -> Attempts:
+        """Return attempts at a change of an entity."""
+        return Attempts(self.table.replace('_', ' '), entity_id)
 
     def _changed(
         self, old: dict[str, Any], changes: Changes
@@ -371,38 +369,42 @@ class Entity:
         }
         if new['incarnation'] != seen:
             binds['incarnation'] = new['incarnation']
-        try:
-            return bool(db.cas(self.update, id=old['id'], seen=seen, **binds))
-        except errors.OutcomeUnknown:
-            found = self._settled(db, old['id'])
-            if found is None:
-                return False
-            if found['incarnation'] != new['incarnation']:
-                if found['incarnation'] == seen:
-                    raise  # not made, or overwritten since
-                return False
-            # Else a change of what keeps the incarnation: nobody can tell, if
-            # it is not what it should be.
-            if new['incarnation'] == seen and any(
-                (found[name] or None) != (new[name] or None)
-                if name in self._maps  # an empty one is not stored
-                else found[name] != new[name]
-                for name in changes
-            ):
-                raise
-            return True
 
-    def _settled(self, db: Store, entity_id: str) -> dict[str, Any] | None:
-        return self.find(db, entity_id, self.settle)
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            if row is None:
+                return False
+            if row['incarnation'] != new['incarnation']:
+                # As it was: not made, or overwritten since.
+                return None if row['incarnation'] == seen else False
+            if new['incarnation'] != seen:
+                return True
+            # A change of what keeps the incarnation: nobody can tell, if it
+            # is not what it should be.
+            found = self.row.load(row)
+            made = all(
+                (found[name] or None) == (new[name] or None)
+                if name in self._maps  # an empty one is not stored
+                else found[name] == new[name]
+                for name in changes
+            )
+            return made or None
+
+        return bool(
+            db.cas_settled(
+                self.update,
+                self.settle,
+                self._applied(applied),
+                id=old['id'],
+                seen=seen,
+                **binds,
+            )
+        )
+
+    def _applied(self, applied: Applied) -> Applied:
+        """Return what tells of an entity, to which a remnant is none."""
+        return lambda row: applied(row if row and self.is_whole(row) else None)
 
     @staticmethod
     def _write(db: Store, steps: list[Any]) -> None:
         if steps:
             db.batch(*steps)
-
-
-def contended() -> errors.StoreUnavailable:
-    """Return what to raise where each attempt lost against another's."""
-    return errors.StoreUnavailable(
-        'Others change the same entry all the time; try again.'
-    )

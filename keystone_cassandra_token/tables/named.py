@@ -17,19 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from keystone import exception
-from keystone.i18n import _
 
 from keystone_cassandra_token.db import cql, errors
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.entity import Entity, contended
+from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.recent import Recent
 from keystone_cassandra_token.tables.unique import Claims, Key, Taken
-
-_ATTEMPTS = 16
 
 
 class _Renamed(Exception):
@@ -93,6 +88,14 @@ class Named:
                 part.items() <= key.items() for key in self.keys(db, entity)
             )
         ]
+
+    def check_free(self, db: Store, key: Key) -> None:
+        """Check that no entity has a name.
+
+        :raises Taken: if one has.
+        """
+        if found := self.find(db, key):
+            raise Taken(found['id'], self.claims.table)
 
     def create(
         self, db: Store, new: dict[str, Any], ttl: int | None = None
@@ -172,14 +175,14 @@ class Named:
         :returns: None if there is none.
         :raises Taken: if somebody else has the new name.
         """
-        for _attempt in range(_ATTEMPTS):
+        attempts = self.entity.attempts(entity_id)
+        while attempts.another():
             old = self.entity.find(db, entity_id)
             if old is None:
                 return None
             wanted = changes(old)
             with contextlib.suppress(_Renamed):
                 return self._change(db, old, {**old, **wanted}, changes)
-        raise contended()
 
     def _change(
         self,
@@ -243,7 +246,8 @@ class Named:
         :param provided: whether what it is now may be deleted; else it is
             left, and None returned.
         """
-        for _attempt in range(_ATTEMPTS):
+        attempts = self.entity.attempts(entity_id)
+        while attempts.another():
             old = self.entity.find(db, entity_id)
             if old is None or (provided and not provided(old)):
                 return None
@@ -258,7 +262,6 @@ class Named:
                     if not self.entity.discard(db, old):
                         raise _Renamed  # or deleted: looked at again
                 return old
-        raise contended()
 
     def _claimed(
         self,
@@ -281,21 +284,3 @@ class Named:
         """Return whether any region knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
         return found is not None and key in self.keys(db, found)
-
-
-@contextlib.contextmanager
-def conflict(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
-    """Tell Keystone that a name or an id is taken.
-
-    :param kind: what Keystone calls such an entity.
-    :param given: the entity as it was given to the driver.
-    :raises keystone.exception.Conflict: for :class:`Taken` in the body.
-    """
-    try:
-        yield
-    except Taken:
-        raise exception.Conflict(
-            type=kind,
-            details=_('Duplicate entry found with name %s')
-            % given.get('name', given.get('id')),
-        ) from None

@@ -100,6 +100,8 @@ class Repair:
     :param examined: called with the name of a table and how many of its rows
         were looked at since the last call; may wait.
     :param problem: called with a line about what cannot be mended.
+    :param noticed: called with a line about each thing that is wrong, which
+        names its table and the key of its truth.
     :ivar counts: by table.
     """
 
@@ -110,11 +112,13 @@ class Repair:
         apply: bool = False,
         examined: Callable[[str, int], None] = lambda table, rows: None,
         problem: Callable[[str], None] = lambda line: None,
+        noticed: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._db = db
         self._apply = apply
         self._examined = examined
         self._problem = problem
+        self._noticed = noticed
         self._horizon = clock.to_micros(clock.utcnow() - YOUNG)
         self.counts: dict[str, Counts] = {}
 
@@ -164,7 +168,7 @@ class Repair:
                 counts.young += 1
                 return
             counts.mended += 1
-        counts.stale += 1
+        self._found(link.table, 'stale', _part(row, kind.key))
 
     def _compare_claims(self, kind: Kind, names: Names) -> None:
         """Look for claims whose owner is gone, or has another name."""
@@ -217,8 +221,7 @@ class Repair:
             counts.mended += self._apply
         except errors.OutcomeUnknown as error:
             self._problem(f'{claims.table}, claim of {owner}: {error.reason}')
-        counts.pending += pending
-        counts.held += not pending
+        self._found(claims.table, 'pending' if pending else 'held', owner)
 
     def _compare_truths(self, kind: Kind) -> None:
         """Look for what truths lack."""
@@ -259,15 +262,14 @@ class Repair:
         found = self._row(link, place)
         if link.fits(place, found):
             return
-        counts = self._counts(link.table)
         if found is not None:
             other = _part(found, kind.key)
             if _fits(link, found, self._truth(kind, other)):
-                counts.missing += 1
+                self._found(link.table, 'missing', key)
                 self._conflict(link.table, key, other)
                 return
         if not self._apply:
-            counts.missing += 1
+            self._found(link.table, 'missing', key)
             return
         written_at = (
             kind.stamp(truth)
@@ -283,9 +285,9 @@ class Repair:
             return
         if kind.rewrite and not self._is_there(link, place):
             self._db.batch(*kind.rewrite(truth, link))
-        counts.missing += 1
+        self._found(link.table, 'missing', key)
         if self._is_there(link, place):
-            counts.mended += 1
+            self._counts(link.table).mended += 1
         else:
             self._problem(
                 f'{link.table}: the row of {kind.table} {_text(key)} is'
@@ -343,14 +345,14 @@ class Repair:
             if other == owner:
                 return
             if other is not None and self._owns(kind, names, other, key):
-                counts.missing += 1
+                self._found(claims.table, 'missing', owner)
                 self._conflict(claims.table, owner, other)
                 return
             if other is None or self._is_young(_claimed_at(claim)):
                 counts.young += 1  # others are at it, or it is half expired
                 return
-        counts.missing += 1
         if not self._apply:
+            self._found(claims.table, 'missing', owner)
             return
         try:
             with claims.claimed(
@@ -375,20 +377,26 @@ class Repair:
                 raise _Gone
             counts.mended += 1
         except _Gone:
-            counts.missing -= 1
+            return
         except Taken as taken:
-            if self._owns(kind, names, owner, key):
-                self._conflict(claims.table, owner, taken.owner)
-            else:
-                counts.missing -= 1
+            if not self._owns(kind, names, owner, key):
+                return
+            self._conflict(claims.table, owner, taken.owner)
         except errors.OutcomeUnknown as error:
             self._problem(f'{claims.table}, claim of {owner}: {error.reason}')
+        self._found(claims.table, 'missing', owner)
 
     def _conflict(self, table: str, one: Any, other: Any) -> None:
         self._problem(
             f'{table}: {_text(one)} lacks its row, which {_text(other)} has;'
             ' delete or rename one of the two.'
         )
+
+    def _found(self, table: str, wrong: str, key: Any) -> None:
+        """Count what is wrong in a table, and tell whose it is."""
+        counts = self._counts(table)
+        setattr(counts, wrong, getattr(counts, wrong) + 1)
+        self._noticed(f'{table}: {wrong}, {_text(key)}')
 
     def _counts(self, table: str) -> Counts:
         return self.counts.setdefault(table, Counts())

@@ -56,11 +56,13 @@ class Taken(Exception):
     """Somebody else has the name.
 
     :ivar owner: the id of who has it.
+    :ivar table: the table of claims; None where the id itself is in use.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, table: str | None = None) -> None:
         super().__init__(f'taken by {owner}')
         self.owner = owner
+        self.table = table
 
 
 class Claims:
@@ -280,7 +282,7 @@ class Claims:
             or now - seen['claimed_at'] < STALE_AFTER
             or exists(seen['owner'])
         ):
-            raise Taken(seen['owner'])
+            raise Taken(seen['owner'], self.table)
         life, take_over = _living(self.take_over, self.take_over_expiring, ttl)
         outcome = self._cas(
             db,
@@ -292,7 +294,8 @@ class Claims:
             **life,
         )
         if not outcome and outcome.row.get('owner') != owner:
-            raise Taken(outcome.row.get('owner', seen['owner']))
+            other = outcome.row.get('owner', seen['owner'])
+            raise Taken(other, self.table)
         return True
 
     def hold(
@@ -305,7 +308,7 @@ class Claims:
         life, hold = _living(self.set_held, self.set_held_expiring, ttl)
         outcome = self._cas(db, hold, key, owner=owner, **life)
         if not outcome and outcome.row.get('owner') != owner:
-            raise Taken(outcome.row.get('owner', 'nobody'))
+            raise Taken(outcome.row.get('owner', 'nobody'), self.table)
 
     @contextlib.contextmanager
     def all_released(
@@ -386,13 +389,15 @@ class Claims:
             with contextlib.suppress(Taken):
                 self.hold(db, owner, ttl=ttl, **key)
             return False
-        try:
-            return bool(db.cas(self.free_pending, owner=owner, **key))
-        except errors.OutcomeUnknown:
-            left = self.settled(db, **key)
-            if left is not None and left['owner'] == owner:
-                raise
-            return True
+        return bool(
+            db.cas_settled(
+                self.free_pending,
+                self.settle_lasting,
+                lambda row: None if row and row['owner'] == owner else True,
+                owner=owner,
+                **key,
+            )
+        )
 
     def settled(self, db: Store, **key: Any) -> dict[str, Any] | None:
         """Return the claim with its ``ttl_left``, or None.
@@ -412,16 +417,17 @@ class Claims:
 
         As it can after :attr:`free_pending`.
         """
-        try:
-            outcome = db.cas(statement, owner=owner, **key)
-            left = {} if outcome else outcome.row
-        except errors.OutcomeUnknown:
-            left = db.one(self.settle, self.row, **key) or {}
-            if left.get('owner') == owner and not (
-                statement is self.free_pending and left['state'] == HELD
-            ):
-                raise
-        return left.get('owner') == owner
+
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            if row is None or row['owner'] != owner:
+                return True
+            held = statement is self.free_pending and row['state'] == HELD
+            return False if held else None
+
+        outcome = db.cas_settled(
+            statement, self.settle, applied, owner=owner, **key
+        )
+        return not outcome and outcome.row.get('owner') == owner
 
     def _cas(
         self,
@@ -430,21 +436,17 @@ class Claims:
         key: Mapping[str, Any],
         **binds: Any,
     ) -> Outcome:
-        """Run a conditional write; settle it if its reply is lost."""
-        try:
-            return db.cas(statement, **key, **binds)
-        except errors.OutcomeUnknown:
-            row = db.one(self.settle, self.row, **key)
-            owner = binds['owner']
+        """Run a conditional write that makes or keeps ``owner`` the owner."""
+
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
             if row is None:
-                raise  # neither applied nor refused: nobody can tell why
+                return None  # neither applied nor refused
+            if row['owner'] != binds['owner']:
+                return False
             wanted = self._leads_to.get(statement, row['state'])
-            if row['owner'] == owner and row['state'] == wanted:
-                return Outcome(True, {})
-            if row['owner'] == owner:
-                raise
-            stored = self.row.dump(row)
-            return Outcome(False, stored)
+            return True if row['state'] == wanted else None
+
+        return db.cas_settled(statement, self.settle, applied, **key, **binds)
 
 
 def _known(exists: Callable[[str, Key], bool], key: Key, owner: str) -> bool:

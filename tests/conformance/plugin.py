@@ -70,30 +70,8 @@ PACKAGES = {'keystone.tests.unit', 'keystone.tests.protection'}
 
 #: Asked for -> given, by namespace.
 EXCHANGED = {
-    'keystone.receipt.provider': {'fernet': 'cassandra'},
-    'keystone.token.provider': {'fernet': 'cassandra'},
-} | {
-    f'keystone.{name}': {'sql': 'cassandra'}
-    for name in (
-        'application_credential',
-        'assignment',
-        'catalog',
-        'credential',
-        'endpoint_filter',
-        'endpoint_policy',
-        'federation',
-        'identity',
-        'identity.id_mapping',
-        'identity.shadow_users',
-        'oauth1',
-        'policy',
-        'resource',
-        'resource.domain_config',
-        'revoke',
-        'role',
-        'trust',
-        'unified_limit',
-    )
+    namespace: {'fernet' if option == 'provider' else 'sql': options.DRIVER}
+    for namespace, (_, option) in options.namespaces().items()
 }
 
 #: What an entry of ``deselected.txt`` begins with that is a reason.

@@ -186,7 +186,7 @@ def _mappings() -> list[Any]:
 
 _READERS: dict[Any, Callable[..., list[Any]]] = {
     sql_model.FederatedUser: _federated,
-    sql_model.UserGroupMembership: lambda user_id: memberships.of_user(
+    sql_model.UserGroupMembership: lambda user_id: memberships.MEMBERSHIPS.of(
         identity.Identity().db, user_id
     ),
     sql_model.ExpiringUserGroupMembership: (

@@ -149,7 +149,7 @@ class Maker:
 
     def membership(self, **given):
         values = {**fresh('user_id', 'group_id'), **given}
-        memberships.add(identity.Identity().db, **values)
+        memberships.MEMBERSHIPS.add(identity.Identity().db, **values)
 
     def role(self, **given):
         values = {**fresh('id', 'name', 'domain_id'), **given}
@@ -175,16 +175,12 @@ class Maker:
     def project_endpoint(self, **given):
         values = {**fresh('project_id', 'endpoint_id'), **given}
         store = identity.Identity().db
-        project_endpoints.ENDPOINTS_OF.add(
-            store, values['endpoint_id'], values['project_id']
-        )
+        project_endpoints.ENDPOINTS_OF.add(store, **values)
 
     def project_endpoint_group(self, **given):
         values = {**fresh('project_id', 'endpoint_group_id'), **given}
         store = identity.Identity().db
-        project_endpoints.GROUPS_OF.add(
-            store, values['endpoint_group_id'], values['project_id']
-        )
+        project_endpoints.GROUPS_OF.add(store, **values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -229,7 +229,7 @@ class TestCost:
             ours.create_grant(**new(project_id=project_id))
         with faults.counted(store) as sent:
             ours.delete_project_assignments(project_id)
-        deletions = [each for each in sent if each[0] is grants.DELETE]
+        deletions = [each for each in sent if each[0] is grants.GRANTS.delete]
         assert [len(each) for each in deletions] == [50, 10]
         assert ours.list_role_assignments(project_ids=[project_id]) == []
 
@@ -299,14 +299,14 @@ def rows(store, made):
 class TestLostReplies:
     def test_of_a_grant(self, ours, store):
         made = new()
-        with faults.lose_reply(store, grants.INSERT):
+        with faults.lose_reply(store, grants.GRANTS.insert):
             ours.create_grant(**made)
         assert everywhere(ours, made) == 3
 
     def test_of_a_removal(self, ours, store):
         made = new()
         ours.create_grant(**made)
-        with faults.lose_reply(store, grants.DELETE):
+        with faults.lose_reply(store, grants.GRANTS.delete):
             ours.delete_grant(**made)
         assert everywhere(ours, made) == 0
 
@@ -314,7 +314,7 @@ class TestLostReplies:
         project_id = uuid.uuid4().hex
         for _ in range(3):
             ours.create_grant(**new(project_id=project_id))
-        with faults.lose_reply(store, grants.DELETE):
+        with faults.lose_reply(store, grants.GRANTS.delete):
             ours.delete_project_assignments(project_id)
         assert ours.list_role_assignments(project_ids=[project_id]) == []
 
@@ -363,7 +363,7 @@ class TestRaces:
     def test_a_creator_that_settles_late(self, ours, store):
         """Its grant was removed meanwhile: no listing shows it."""
         made = new()
-        with faults.hold(store, grants.INSERT) as held:
+        with faults.hold(store, grants.GRANTS.insert) as held:
             late = threading.Thread(target=ours.create_grant, kwargs=made)
             late.start()
             assert held.reached.wait(faults.PATIENCE)
@@ -412,7 +412,7 @@ class TestRaces:
         project_id = uuid.uuid4().hex
         ours.create_grant(**new(project_id=project_id))
         late = new(project_id=project_id)
-        with faults.hold(store, grants.DELETE) as held:
+        with faults.hold(store, grants.GRANTS.delete) as held:
             deletion = threading.Thread(
                 target=ours.delete_project_assignments, args=[project_id]
             )

@@ -202,9 +202,8 @@ def test_a_domain_that_has_none_leaves_nothing(ours, store, keyspace):
     ).one()
 
 
-def names(store, domain_id):
-    """Return the rows of a domain's options, without values."""
-    return store.rows(
+def first_name(store, domain_id):
+    return store.one(
         domain_config.LIST_NAMES, domain_config.NAME, domain_id=domain_id
     )
 
@@ -213,12 +212,14 @@ def test_a_partition_of_its_static_column_alone_is_no_option(ours, store):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new()])
     # As two regions can leave it that change a domain at once.
-    seen = names(store, domain_id)[0]['incarnation']
+    seen = first_name(store, domain_id)['incarnation']
     key = {'domain_id': domain_id, 'seen': seen}
     named = {'sensitive': False, 'group': 'ldap', 'option': 'url'}
     assert store.cas(domain_config.DROP, **key, **named)
-    (left,) = names(store, domain_id)
-    assert (left['option'], left['incarnation']) == (None, seen)
+    assert first_name(store, domain_id) == {
+        **dict.fromkeys(domain_config.NAME.columns),
+        'incarnation': seen,
+    }
     assert ours.list_config_options(domain_id) == []
     with pytest.raises(exception.DomainConfigNotFound):
         ours.get_config_option(domain_id, 'ldap', 'url')
@@ -234,7 +235,7 @@ def test_options_without_a_mark_are_options(ours, store):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new()])
     # As well what two regions can leave.
-    seen = names(store, domain_id)[0]['incarnation']
+    seen = first_name(store, domain_id)['incarnation']
     assert store.cas(
         domain_config.MARK, domain_id=domain_id, incarnation=None, seen=seen
     )

@@ -441,7 +441,7 @@ def test_a_member_of_a_deleted_group_is_none(ours):
     ours.add_user_to_group(made['id'], group['id'])
     ours.delete_group(group['id'])
     assert ours.list_groups_for_user(made['id'], Hints()) == []
-    assert memberships.of_user(ours.db, made['id']) == []
+    assert memberships.MEMBERSHIPS.of(ours.db, made['id']) == []
 
 
 @pytest.mark.parametrize('name', ['', 'x' * 70_000])

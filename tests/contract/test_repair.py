@@ -278,7 +278,7 @@ class TestGrants:
         assert self.settled(tables) == [True]
         assert self.listed(store, lost) == [lost['role_id']]
         # And goes with its grant.
-        grants.remove(store, grants.find(store, **lost))
+        grants.remove(store, grants.GRANTS.find(store, **lost))
         assert not any(tables.contents(self.CASE.kind).values())
 
     def test_what_was_deleted_is_not(self, store, tables, aged):
@@ -291,7 +291,7 @@ class TestGrants:
         assert self.settled(tables) == [False]
         assert self.listed(store, key) == [key['role_id']]
         # It outlives its grant, and says nothing then.
-        grants.remove(store, grants.find(store, **key))
+        grants.remove(store, grants.GRANTS.find(store, **key))
         assert self.listed(store, key) == []
         assert mend(store, self.CASE.kind) == {
             'grant_by_actor': {'stale': 1, 'mended': 1}
@@ -682,8 +682,9 @@ def test_the_command(store, tables, run):
     other = run('repair', 'credential', 'id_mapping')
     assert other.returncode == 0, other.stderr
     assert 'trust' not in other.stdout
-    done = run('repair', '--apply', 'trust', '--rate', '100')
+    done = run('repair', '--apply', 'trust', '--rate', '100', '--verbose')
     assert done.returncode == 0, done.stderr
+    assert 'trust_by_project: stale, gone' in done.stderr.splitlines()
     assert re.search(
         r'trust_by_project +1 +1 +- +- +0 +1 +0 +0\n', done.stdout
     )
@@ -691,6 +692,37 @@ def test_the_command(store, tables, run):
     done = run('repair')
     assert done.returncode == 0
     assert 'Nothing is left to mend.' in done.stdout
+
+
+@pytest.mark.parametrize('apply', [False, True])
+def test_what_was_found_is_named(store, tables, aged, apply):
+    case = case_of('group')
+    (link,), (names,) = case.links, case.names
+    lacking, renamed = case.make(), case.make()
+    tables.delete(link.table, link.key(tables.place(case.kind, link, lacking)))
+    tables.delete(names.claims.table, tables.name(case.kind, names, renamed))
+    name = {'folded_name': 'free', 'domain_id': 'any'}
+    nobody = tables.make_claim(names, name, unique.HELD)
+    creator = tables.make_claim(
+        names, name | {'domain_id': 'other'}, unique.PENDING
+    )
+    gone = case.make()
+    tables.delete(case.table, gone)
+    named = []
+    work = reconcile.Repair(store, apply=apply, noticed=named.append)
+    work.run(case.kind)
+    assert sorted(named) == sorted(
+        [
+            f'group_by_domain: missing, {lacking["id"]}',
+            f'group_by_domain: stale, {gone["id"]}',
+            f'group_claim: missing, {renamed["id"]}',
+            f'group_claim: held, {nobody}',
+            f'group_claim: held, {gone["id"]}',
+            f'group_claim: pending, {creator}',
+        ]
+    )
+    assert sum(counts.wrong for counts in work.counts.values()) == len(named)
+    assert any(counts.left for counts in work.counts.values()) is not apply
 
 
 def test_the_bar_and_an_interruption(store, tables, run):

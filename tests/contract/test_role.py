@@ -221,7 +221,7 @@ class TestCost:
         prior, first, second = (make(ours)['id'] for _ in range(3))
         with faults.counted(store) as sent:
             assert ours.list_implied_roles(prior) == []
-        assert sent == [(role.LIST_IMPLIED,)]
+        assert sent == [(role.RULES.list,)]
         for implied in ([first], [first, second]):
             ours.create_implied_role(prior, implied[-1])
             # What is remembered is of the time before.

@@ -323,7 +323,8 @@ class TestCrashes:
             with contextlib.suppress(exception.NotFound):
                 delete(made)
             for each in projects:
-                assert association.find(store, made, each) is None
+                pair = {'project_id': each, f'{what}_id': made}
+                assert association.find(store, **pair) is None
         assert outcomes == sorted(outcomes, reverse=True)
         assert (outcomes[0], outcomes[-1]) == (True, False)
 
@@ -358,14 +359,17 @@ class TestCrashes:
 
 def rows(store, association, given_id, projects):
     """Return how many rows of associations there are, of either table."""
-    (link,) = association.kind.links
+    column = association.listed_row.columns[0]
     listed = store.rows(
-        association.list_projects,
-        link.row,
+        association.list_holders,
+        association.listed_row,
         shards=ALL_SHARDS,
-        **{link.row.columns[0]: given_id},
+        **{column: given_id},
     )
-    found = [association.find(store, given_id, each) for each in projects]
+    found = [
+        association.find(store, project_id=each, **{column: given_id})
+        for each in projects
+    ]
     return len(listed) + sum(each is not None for each in found)
 
 

@@ -172,11 +172,14 @@ def test_what_was_not_done_is_told_where_no_mark_tells(
 ):
     create(driver, domain_id, FIRST)
     # Two regions that change a domain at once can leave it so.
-    rows = store.rows(
+    found = store.one(
         domain_config.LIST_NAMES, domain_config.NAME, domain_id=domain_id
     )
-    seen = rows[0]['incarnation']
-    unmark = {'domain_id': domain_id, 'incarnation': None, 'seen': seen}
+    unmark = {
+        'domain_id': domain_id,
+        'incarnation': None,
+        'seen': found['incarnation'],
+    }
     assert store.cas(domain_config.MARK, **unmark)
     with (
         faults.fail(store, domain_config.MARK),

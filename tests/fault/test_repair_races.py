@@ -17,9 +17,9 @@ from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     groups,
     id_mapping,
-    memberships,
     users,
 )
+from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables import reconcile, unique
 from tests.contract import damage
@@ -170,7 +170,7 @@ def test_a_grant_that_is_removed_meanwhile(store, tables, aged):
     for link in case.links:
         tables.execute(f'TRUNCATE {tables.keyspace}.{link.table}')
     with Meanwhile(store, grants.ACTORS.put, lambda: mend(store, case.kind)):
-        grants.remove(store, grants.find(store, **key))
+        grants.remove(store, grants.GRANTS.find(store, **key))
     assert not any(tables.contents(case.kind).values())
 
 
@@ -344,22 +344,22 @@ class TestServersAtWork:
         assert len(tables.rows('user_by_domain')) == len(arguments)
 
     @pytest.mark.parametrize(
-        'target', [memberships.INSERT, memberships.DELETE]
+        'target', [MEMBERSHIPS.insert, MEMBERSHIPS.delete]
     )
     def test_membership(self, store, tables, monkeypatch, target):
         case = case_of('membership')
-        leaves = target is memberships.DELETE
+        leaves = target is MEMBERSHIPS.delete
         key = case.make() if leaves else damage.fresh('user_id', 'group_id')
         time.sleep(0.05)
         marker = clock.utcnow()
-        found = memberships.find(store, **key)
+        found = MEMBERSHIPS.find(store, **key)
         with Meanwhile(
             store,
             target,
             lambda: (
-                memberships.remove(store, found)
+                MEMBERSHIPS.discard(store, found)
                 if leaves
-                else memberships.add(store, **key)
+                else MEMBERSHIPS.add(store, **key)
             ),
         ):
             self.since(monkeypatch, marker)
@@ -414,7 +414,7 @@ class TestCrashes:
         mended = 0
 
         def leave(key):
-            memberships.remove(store, memberships.find(store, **key))
+            MEMBERSHIPS.remove(store, **key)
 
         for after, _ in faults.each_crash(
             store, case_of('membership').make, leave

@@ -9,9 +9,9 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.drivers.assignment import role
-from keystone_cassandra_token.drivers.assignment.role import ROLES
+from keystone_cassandra_token.drivers.assignment.role import ROLES, RULES
 from keystone_cassandra_token.tables import unique
 from tests.fault import faults
 
@@ -90,9 +90,7 @@ class TestCrashes:
                 'prior_role_id': other['id'],
                 'implied_role_id': made['id'],
             }
-            assert store.cas(
-                role.INSERT_RULE, incarnation=clock.incarnation(), **key
-            )
+            assert RULES.add(store, **key)
             return made
 
         outcomes = []
@@ -144,7 +142,7 @@ class TestCrashes:
 class TestLostReplies:
     def test_a_rule_that_is_made(self, driver, store):
         prior, implied = make(driver), make(driver)
-        with faults.lose_reply(store, role.INSERT_RULE):
+        with faults.lose_reply(store, RULES.insert):
             imply(driver, prior, implied)
         assert implies(driver, prior, implied)
 
@@ -152,7 +150,7 @@ class TestLostReplies:
         prior, implied = make(driver), make(driver)
         imply(driver, prior, implied)
         with (
-            faults.lose_reply(store, role.INSERT_RULE),
+            faults.lose_reply(store, RULES.insert),
             pytest.raises(exception.Conflict),
         ):
             imply(driver, prior, implied)
@@ -161,21 +159,21 @@ class TestLostReplies:
     def test_a_rule_that_is_removed(self, driver, store):
         prior, implied = make(driver), make(driver)
         imply(driver, prior, implied)
-        with faults.lose_reply(store, role.DELETE_RULE):
+        with faults.lose_reply(store, RULES.delete):
             driver.delete_implied_role(prior['id'], implied['id'])
         assert not implies(driver, prior, implied)
 
     def test_what_was_not_done_is_told(self, driver, store):
         prior, implied = make(driver), make(driver)
         with (
-            faults.fail(store, role.INSERT_RULE),
+            faults.fail(store, RULES.insert),
             pytest.raises(errors.OutcomeUnknown),
         ):
             imply(driver, prior, implied)
         assert not implies(driver, prior, implied)
         imply(driver, prior, implied)
         with (
-            faults.fail(store, role.DELETE_RULE),
+            faults.fail(store, RULES.delete),
             pytest.raises(errors.OutcomeUnknown),
         ):
             driver.delete_implied_role(prior['id'], implied['id'])
@@ -251,14 +249,14 @@ class TestRaces:
         self, driver, store, gone
     ):
         roles = {'prior': make(driver), 'implied': make(driver)}
-        with faults.hold(store, role.INSERT_RULE) as held:
+        with faults.hold(store, RULES.insert) as held:
             late = in_thread(lambda: imply(driver, *roles.values()))
             assert held.reached.wait(faults.PATIENCE)
             driver.delete_role(roles[gone]['id'])
             held.release()
             late.join(faults.PATIENCE)
         # It is in the table, and nobody sees it.
-        assert roles[gone]['id'] in str(store.rows(role.LIST_RULES, role.RULE))
+        assert roles[gone]['id'] in str(store.rows(RULES.get_all, RULES.row))
         assert not implies(driver, *roles.values())
         # Nor does a next life of the role bring it back.
         driver.create_role(roles[gone]['id'], roles[gone])
@@ -271,7 +269,7 @@ class TestRaces:
     ):
         prior, implied = make(driver), make(driver)
         imply(driver, prior, implied)
-        with faults.hold(store, role.LIST_RULES) as held:
+        with faults.hold(store, RULES.get_all) as held:
             late = in_thread(lambda: driver.delete_role(implied['id']))
             assert held.reached.wait(faults.PATIENCE)
             driver.create_role(implied['id'], implied)
@@ -299,7 +297,7 @@ class TestRaces:
             except exception.ImpliedRoleNotFound as error:
                 failures.append(error)
 
-        with faults.hold(store, role.DELETE_RULE) as held:
+        with faults.hold(store, RULES.delete) as held:
             late = in_thread(remove)
             assert held.reached.wait(faults.PATIENCE)
             driver.delete_implied_role(prior['id'], implied['id'])

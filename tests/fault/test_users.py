@@ -20,6 +20,7 @@ from keystone_cassandra_token.drivers.identity import (
     shadow_users,
 )
 from keystone_cassandra_token.drivers.identity import users as rows
+from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.identity.users import (
     FEDERATED_NAMES,
     USERS,
@@ -254,7 +255,7 @@ def test_a_lost_reply_of_a_rename_is_settled(driver, store, target, impatient):
         USERS.claims.set_pending,
         USERS.entity.delete,
         USERS.claims.free_pending,
-        memberships.DELETE,
+        MEMBERSHIPS.delete,
     ],
 )
 def test_a_lost_reply_of_a_deletion_is_settled(driver, store, target):
@@ -269,20 +270,20 @@ def test_a_lost_reply_of_a_deletion_is_settled(driver, store, target):
     make(driver, name=made['name'], domain_id=made['domain_id'])
 
 
-@pytest.mark.parametrize('statement', ['INSERT', 'DELETE'])
+@pytest.mark.parametrize('statement', ['insert', 'delete'])
 def test_a_lost_reply_of_a_membership_is_settled(driver, store, statement):
     made, group = make(driver), new()
     driver.create_group(group['id'], group)
     ids = made['id'], group['id']
-    if statement == 'DELETE':
+    if statement == 'delete':
         driver.add_user_to_group(*ids)
-    with faults.lose_reply(store, getattr(memberships, statement)):
-        if statement == 'INSERT':
+    with faults.lose_reply(store, getattr(MEMBERSHIPS, statement)):
+        if statement == 'insert':
             driver.add_user_to_group(*ids)
         else:
             driver.remove_user_from_group(*ids)
     found = driver.list_groups_for_user(made['id'], Hints())
-    assert bool(found) is (statement == 'INSERT')
+    assert bool(found) is (statement == 'insert')
 
 
 def attack(start, results, user_id):
@@ -353,11 +354,11 @@ def test_no_membership_outlives_its_user_or_group(driver, store, gone):
     driver.create_group(group['id'], group)
     ids = made['id'], group['id']
     with faults.stalled(
-        store, memberships.INSERT, lambda: driver.add_user_to_group(*ids)
+        store, MEMBERSHIPS.insert, lambda: driver.add_user_to_group(*ids)
     ) as late:
         getattr(driver, f'delete_{gone}')(ids[gone == 'group'])
     assert isinstance(late.said, exception.NotFound)
-    assert memberships.of_user(store, made['id']) == []
+    assert MEMBERSHIPS.of(store, made['id']) == []
 
 
 def test_a_membership_that_comes_during_a_deletion_goes_too(driver, store):
@@ -368,7 +369,7 @@ def test_a_membership_that_comes_during_a_deletion_goes_too(driver, store):
     ) as late:
         driver.add_user_to_group(made['id'], group['id'])
     assert late.said is None
-    assert memberships.of_user(store, made['id']) == []
+    assert MEMBERSHIPS.of(store, made['id']) == []
 
 
 def test_a_deletion_that_lost_and_got_no_answer_is_done_again(driver, store):
@@ -711,7 +712,9 @@ class TestFederated:
                 driver.delete_user(made['id'])
             except exception.UserNotFound:
                 # As if what the user was in had been left.
-                memberships.add(store, made['id'], group['id'])
+                MEMBERSHIPS.add(
+                    store, user_id=made['id'], group_id=group['id']
+                )
             made = shadows.create_federated_user('domain', each)
             assert driver.list_groups_for_user(made['id'], Hints()) == []
             driver.delete_user(made['id'])
@@ -725,7 +728,8 @@ class TestFederated:
         driver.add_user_to_group(made['id'], group['id'])
         with pytest.raises(exception.Conflict):
             shadows.create_federated_user('domain', each)
-        assert memberships.of_user(store, made['id']) == [group['id']]
+        (found,) = MEMBERSHIPS.of(store, made['id'])
+        assert found['group_id'] == group['id']
 
     def test_crashes_while_an_identity_is_added(self, shadows, store):
         made = shadows.create_federated_user('domain', self.identity())

@@ -17,11 +17,15 @@ from pathlib import Path
 
 import keystone.application_credential.backends.sql
 import keystone.catalog.backends.sql
+import keystone.conf
 import keystone.federation.backends.sql
 import keystone.policy.backends.rules
 import pytest
 
 import keystone_cassandra_token
+from keystone_cassandra_token import conf as options
+
+keystone.conf.configure()
 
 PACKAGE = Path(keystone_cassandra_token.__file__).parent
 ROOT = PACKAGE.parent
@@ -202,7 +206,10 @@ def test_a_driver_does_not_reach_into_the_store(name: str) -> None:
 
 
 #: What returns the outcome of a conditional write.
-CONDITIONAL = {'cas', '_cas', 'cas_batch'}
+CONDITIONAL = {
+    *('cas', '_cas', 'cas_batch'),
+    *('cas_settled', 'cas_batch_settled'),
+}
 
 
 def discarded(module: ast.Module) -> Iterator[int]:
@@ -251,6 +258,26 @@ def test_the_outcome_of_a_conditional_write_is_used(name: str) -> None:
 )
 def test_a_dropped_outcome_is_noticed(source, lines) -> None:
     assert list(discarded(ast.parse(source))) == lines
+
+
+def test_one_place_settles_what_is_unknown() -> None:
+    catching = {
+        name
+        for name in SOURCES
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.ExceptHandler)
+        and node.type is not None
+        and 'OutcomeUnknown' in ast.dump(node.type)
+    }
+    assert catching == {
+        'db.store',
+        # Before there is a schema there is no store.
+        'schema.lease',
+        # A batch of deletions: each is done, and settled, by itself then.
+        'drivers.assignment.grants',
+        # Tells the operator.
+        'tables.reconcile',
+    }
 
 
 @pytest.mark.parametrize('name', SOURCES)
@@ -313,6 +340,18 @@ def test_every_driver_is_an_entry_point() -> None:
         if group.startswith('keystone.')
     }
     assert named == {name for name in DRIVERS if is_driver(name)}
+
+
+def test_the_namespaces_are_those_of_the_entry_points() -> None:
+    groups = {
+        group
+        for group, name, _ in entry_points()
+        if group.startswith('keystone.') and name == options.DRIVER
+    }
+    # They are read from what is installed.
+    assert options.namespaces().keys() == groups, 'install the package anew'
+    for section, option in options.namespaces().values():
+        assert option in keystone.conf.CONF[section]
 
 
 CLASSES = [

@@ -11,6 +11,7 @@ import pytest
 from lab import ports
 from oslo_config import cfg
 
+from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks, doctor, local_checks
 from keystone_cassandra_token.cmd.findings import Result, State
 
@@ -56,7 +57,7 @@ def test_sections_that_are_not_set_are_on_sql(tmp_path: Path) -> None:
         for line in found
     )
     # Each has a driver here; what is unset is told where to go.
-    for section, _ in local_checks.NAMESPACES.values():
+    for section, _ in options.namespaces().values():
         assert sum(f'[{section}] ' in line for line in found) == 1
 
 

@@ -17,8 +17,7 @@ from lab import ports
 from keystone_cassandra_token.cmd import progress, repair
 from keystone_cassandra_token.tables import reconcile as engine
 from keystone_cassandra_token.tables.derived import Kind
-
-from . import ddl
+from tests import statements
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_every_index_and_every_claim_is_repaired() -> None:
     assert set(covered.values()) == {1}
     follow = {
         table
-        for table in ddl.tables()
+        for table in statements.tables()
         if '_by_' in table or table.endswith('_claim')
     }
     assert follow - covered.keys() == set()

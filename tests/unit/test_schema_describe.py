@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``current.cql``: canonical, and equal to migrations and rows."""
+"""``current.cql``: read and written, and what is in it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pytest
 from keystone_cassandra_token import drivers
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.schema import describe
+from keystone_cassandra_token.schema import describe, files, parse
+from keystone_cassandra_token.schema.parse import Table
 
-from . import ddl
-
-CURRENT = describe.parse(describe.packaged())
+CURRENT = describe.current()
 
 MODULES = [
     importlib.import_module(found.name)
@@ -37,22 +36,6 @@ USES = [
         or f'({row}) VALUES' in statement.cql
     )
 ]
-
-
-def test_it_is_canonical() -> None:
-    assert describe.text(CURRENT) == describe.packaged()
-
-
-def test_it_is_the_result_of_all_migrations() -> None:
-    made = ddl.tables()
-    assert CURRENT.keys() == made.keys()
-    for name, table in CURRENT.items():
-        assert table.columns == {
-            column: kind + ' STATIC' * (column in made[name].static)
-            for column, kind in made[name].columns.items()
-        }, name
-        assert table.partition_key == made[name].partition, name
-        assert table.clustering == made[name].clustering, name
 
 
 @pytest.mark.parametrize('name', CURRENT)
@@ -106,12 +89,68 @@ def test_revocations_by_subject_are_repaired_on_read() -> None:
 
 
 def test_parsing_undoes_writing() -> None:
-    table = describe.Table(
+    table = Table(
         columns={'a': 'text', 'b': 'int', 'c': 'frozen<map<text, int>>'},
         partition_key=('a',),
         clustering=('b DESC',),
         options={'comment': "'it''s; so'", 'gc_grace_seconds': '1'},
     )
-    other = describe.Table({'a': 'text'}, ('a',), (), {})
+    other = Table({'a': 'text'}, ('a',), (), {})
     tables = {'one': table, 'two': other}
-    assert describe.parse(describe.text(tables)) == tables
+    assert parse.tables(files.split(describe.text(tables))) == tables
+
+
+def test_what_a_migration_may_do_is_understood() -> None:
+    assert parse.tables(
+        [
+            """CREATE TABLE IF NOT EXISTS ks."one" (
+                a text, b frozen<list<text>>, c int STATIC,
+                PRIMARY KEY ((a, d), b), d int
+            ) WITH CLUSTERING ORDER BY (b DESC) AND id = 1-2
+                AND compaction = {'class': 'X', 'min_threshold': '4'}
+                AND comment = 'with AND = (), it''s  so'""",
+            'CREATE TABLE ks.two (level int PRIMARY KEY, e map<text, int>)',
+            'ALTER TABLE IF EXISTS ks.one ADD IF NOT EXISTS f map<text, int>',
+            'ALTER TABLE ks."two" ADD (g int, h frozen<list<text>>)',
+        ]
+    ) == {
+        'one': Table(
+            {
+                'a': 'text',
+                'b': 'frozen<list<text>>',
+                'c': 'int STATIC',
+                'd': 'int',
+                'f': 'map<text, int>',
+            },
+            ('a', 'd'),
+            ('b DESC',),
+            {
+                'comment': "'with AND = (), it''s  so'",
+                'compaction': "{'class': 'X'}",
+            },
+        ),
+        'two': Table(
+            {
+                'level': 'int',
+                'e': 'map<text, int>',
+                'g': 'int',
+                'h': 'frozen<list<text>>',
+            },
+            ('level',),
+            (),
+            {},
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    'statement',
+    [
+        'DROP TABLE ks.one',
+        'ALTER TABLE ks.one DROP a',
+        'ALTER TABLE ks.other ADD a int',
+    ],
+)
+def test_what_a_migration_may_not_do_is_not_understood(statement: str) -> None:
+    with pytest.raises(ValueError, match='no CREATE TABLE'):
+        parse.tables(['CREATE TABLE ks.one (a int PRIMARY KEY)', statement])

@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import collections
-import importlib
-import pkgutil
 import re
-from collections.abc import Iterator
 
 import pytest
 
-import keystone_cassandra_token as package
 from keystone_cassandra_token.db.consistency import CONDITIONAL, Operation
 from keystone_cassandra_token.db.cql import Statement
-
-from . import ddl
+from tests import statements
+from tests.statements import Parsed
 
 #: Markers that are no columns, but say their role.
 ROLES = {'seen', 'left', 'since', 'now', 'after', 'gone'}
@@ -31,103 +27,12 @@ AGREEMENTS = {
 }
 
 
-def modules() -> Iterator[object]:
-    for found in pkgutil.walk_packages(
-        package.__path__, package.__name__ + '.'
-    ):
-        yield importlib.import_module(found.name)
-
-
-def held(value: object, depth: int = 2) -> Iterator[tuple[str, Statement]]:
-    """Yield the statements in an object's attributes, with their paths."""
-    for name, inner in vars(value).items():
-        if isinstance(inner, Statement):
-            yield name, inner
-        elif (
-            depth
-            and not isinstance(inner, type)
-            and type(inner).__module__.startswith(package.__name__)
-            and hasattr(inner, '__dict__')
-        ):
-            for path, statement in held(inner, depth - 1):
-                yield f'{name}.{path}', statement
-
-
-def collected() -> dict[str, Statement]:
-    """Return all statements, each once, by where they are defined."""
-    found: dict[str, Statement] = {}
-    for module in modules():
-        short = module.__name__.removeprefix(package.__name__ + '.')
-        for path, statement in held(module):
-            if statement not in found.values():
-                found[f'{short}.{path}'] = statement
-    return found
-
-
-STATEMENTS = collected()
-
-
-class Parsed:
-    """Parts of a statement, by the few shapes that this package writes."""
-
-    def __init__(self, statement: Statement) -> None:
-        self.cql = ' '.join(statement.cql.split())
-        self.table = ddl.tables()[statement.table]
-        text, _, condition = self.cql.partition(' IF ')
-        head, _, where = text.partition(' WHERE ')
-        self.where = where.split(' AND ') if where else []
-        self.condition = re.findall(r'(\w+) !?= ', condition)
-        self.selected: list[str] = []
-        self.written: dict[str, str] = {}
-        if statement.verb == 'SELECT':
-            listed = head.removeprefix('SELECT ').split(' FROM ')[0]
-            self.selected = [
-                re.sub(r'^(?:TTL|WRITETIME)\((\w+)\) AS \w+$', r'\1', item)
-                for item in listed.split(', ')
-            ]
-        elif statement.verb == 'INSERT':
-            columns, values = re.match(
-                r'INSERT INTO \w+ \((.*?)\) VALUES \((.*?)\)', head
-            ).groups()
-            self.written = dict(
-                zip(columns.split(', '), values.split(', '), strict=True)
-            )
-        elif statement.verb == 'UPDATE':
-            assigned = head.partition(' SET ')[2]
-            self.written = {
-                # What is added to a map: "name = name + :name".
-                name: re.sub(rf'^{name} [+-] ', '', value)
-                for name, value in (
-                    item.split(' = ', 1) for item in assigned.split(', ')
-                )
-            }
-        elif statement.verb == 'DELETE':
-            some = head.removeprefix('DELETE').split('FROM')[0].strip()
-            self.written = dict.fromkeys(
-                some.split(', ')
-                if some
-                else self.table.columns.keys() - set(self.table.key),
-                'null',
-            )
-
-    @property
-    def bound(self) -> dict[str, str]:
-        """Columns of WHERE with their operators."""
-        return dict(
-            re.match(r'(\w+) (=|IN|>=?|<=?) ', part).groups()
-            for part in self.where
-        )
-
-    @property
-    def exact(self) -> set[str]:
-        return {name for name, op in self.bound.items() if op in {'=', 'IN'}}
-
-    @property
-    def columns(self) -> set[str]:
-        return {*self.selected, *self.written, *self.bound, *self.condition}
-
-
-PARSED = {name: Parsed(statement) for name, statement in STATEMENTS.items()}
+STATEMENTS = statements.collected()
+TABLES = statements.tables()
+PARSED = {
+    name: Parsed(statement, TABLES[statement.table])
+    for name, statement in STATEMENTS.items()
+}
 
 
 @pytest.fixture(params=STATEMENTS)
@@ -159,23 +64,22 @@ def test_the_sweep_sees_statements_wherever_they_are() -> None:
         'schema.version.LEVELS',
         'schema.lease.RENEW',
     } <= STATEMENTS.keys()
-    assert {s.table for s in STATEMENTS.values()} == ddl.tables().keys()
+    assert {s.table for s in STATEMENTS.values()} == TABLES.keys()
 
 
 def test_the_ddl_is_understood() -> None:
-    tables = ddl.tables()
+    tables = TABLES
     log = tables['revocation_log']
-    assert log.partition == ('bucket', 'shard')
+    assert log.partition_key == ('bucket', 'shard')
     assert log.clustering == ('revoked_at', 'id')
     assert log.columns['id'] == 'uuid'
     assert len(log.columns) == 7
-    assert tables['token'].partition == ('id_hash',)
+    assert tables['token'].partition_key == ('id_hash',)
     assert len(tables['token'].columns) == 16
-    assert len(tables['trust_claim'].partition) == 5
+    assert len(tables['trust_claim'].partition_key) == 5
     assert tables['trust_claim'].clustering == ()
     assert tables['trust_by_project'].key == ('project_id', 'shard', 'id')
-    assert tables['domain_config'].static == {'incarnation'}
-    assert not log.static
+    assert tables['domain_config'].columns['incarnation'] == 'timeuuid STATIC'
 
 
 def test_columns_exist(parsed: Parsed) -> None:
@@ -199,19 +103,23 @@ def test_a_read_knows_its_partition_or_is_a_scan(
     if statement.full_scan:
         assert not parsed.where
         return
-    assert set(parsed.table.partition) <= parsed.exact
     # Then the clustering columns, in order and without a gap.
-    rest = parsed.bound.keys() - set(parsed.table.partition)
-    assert rest == set(parsed.table.clustering[: len(rest)])
+    partition = len(parsed.table.partition_key)
+    assert set(parsed.table.partition_key) <= parsed.exact
+    assert len(parsed.bound) >= partition
+    assert parsed.bound.keys() == set(parsed.table.key[: len(parsed.bound)])
 
 
 def test_a_write_names_its_row(statement: Statement, parsed: Parsed) -> None:
     if statement.verb == 'SELECT':
         return
     key = set(parsed.table.key)
-    if parsed.written and parsed.written.keys() <= parsed.table.static:
+    if parsed.written and all(
+        parsed.table.columns[name].endswith(' STATIC')
+        for name in parsed.written
+    ):
         # What a partition has once, is written by the partition's name.
-        key = set(parsed.table.partition)
+        key = set(parsed.table.partition_key)
     if statement.verb == 'INSERT':
         assert key <= parsed.written.keys()
         assert not parsed.where
@@ -346,7 +254,7 @@ def test_a_revocation_has_the_timestamp_of_its_value() -> None:
 
 
 def test_statements_are_constants_in_upper_case() -> None:
-    for module in modules():
+    for module in statements.modules():
         for name, value in vars(module).items():
             if isinstance(value, Statement):
                 assert re.fullmatch(r'_?[A-Z][A-Z_]*', name), name

@@ -270,3 +270,20 @@ def test_one_store_for_one_configuration(make_conf) -> None:
     one, other = make_conf(), make_conf()
     assert base.shared(one) is base.shared(one)
     assert base.shared(one) is not base.shared(other)
+
+
+@pytest.mark.parametrize(
+    ('applied', 'row', 'said'),
+    [
+        (store.created('a', 'b'), None, None),
+        (store.created('a', 'b'), {'incarnation': 'b'}, True),
+        (store.created('a', 'b'), {'incarnation': 'c'}, False),
+        (store.deleted('a'), None, True),
+        (store.deleted('a'), {'incarnation': 'a'}, None),
+        (store.deleted('a'), {'incarnation': 'c'}, True),
+    ],
+)
+def test_what_a_row_says_of_a_write_whose_reply_was_lost(
+    applied: store.Applied, row: dict[str, str] | None, said: bool | None
+) -> None:
+    assert applied(row) is said

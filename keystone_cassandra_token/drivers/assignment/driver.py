@@ -263,7 +263,7 @@ class Assignment(Driver, base.AssignmentDriverBase):
             types = (USER_DOMAIN, GROUP_DOMAIN)
         else:
             types = (USER_PROJECT, GROUP_PROJECT)
-        found = grants.find(
+        found = grants.GRANTS.find(
             self.db,
             target_id=domain_id or project_id or '',
             actor_id=user_id or group_id or '',

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grants: who has which role on what, and their indexes.
 
-``grant_by_target`` is the truth, made and removed conditionally, so that a
-removal counts whatever the clocks of two servers say.  What a user and its
-groups have on a project is one read of one partition.  ``grant_by_actor`` and
-``grant_by_role`` list by the other ends::
+``grant_by_target`` is the truth, made and removed as ``tables.association``
+says.  What a user and its groups have on a project is one read of one
+partition.  ``grant_by_actor`` and ``grant_by_role`` list by the other ends::
 
     add:     index rows -> grant -> index rows settled
     remove:  index rows unsettled -> grant -> index rows removed
@@ -24,49 +23,30 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.cql import (
-    Statement,
-    mutate,
-    mutate_read,
-    read,
-    scan,
-)
+from keystone_cassandra_token.db.cql import Statement, read, scan
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables.association import Association
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
 Grant = dict[str, Any]
 
 _KEY = ('target_id', 'actor_id', 'type', 'inherited', 'role_id')
-GRANT = Row(*_KEY, 'incarnation')
+GRANTS = Association('grant_by_target', *_KEY)
+GRANT = GRANTS.row
 BY_ACTOR = Row(*_KEY, 'incarnation', 'settled')
 BY_ROLE = Row(*_KEY, 'shard', 'incarnation', 'settled')
 
 #: Conditional deletions in one batch.
 _AT_ONCE = 50
 
-_WHERE = ' AND '.join(f'{name} = :{name}' for name in _KEY)
-
-GET = read(f'SELECT {GRANT} FROM grant_by_target WHERE {_WHERE}')
-SETTLE = mutate_read(f'SELECT {GRANT} FROM grant_by_target WHERE {_WHERE}')
-LIST_ON_TARGET = read(
-    f'SELECT {GRANT} FROM grant_by_target WHERE target_id = :target_id'
-)
 LIST_OF_ACTORS_ON_TARGET = read(
     f'SELECT {GRANT} FROM grant_by_target'
     ' WHERE target_id = :target_id AND actor_id IN :actor_ids'
 )
 # Keystone lists all grants for an administrator.
 LIST = scan(f'SELECT {GRANT} FROM grant_by_target')
-# A removal must count whatever the clocks say.
-INSERT = mutate(
-    f'INSERT INTO grant_by_target ({GRANT}) VALUES ({GRANT.markers})'
-    ' IF NOT EXISTS'
-)
-DELETE = mutate(
-    f'DELETE FROM grant_by_target WHERE {_WHERE} IF incarnation = :seen'
-)
 
 LIST_OF_ACTOR = read(
     f'SELECT {BY_ACTOR} FROM grant_by_actor WHERE actor_id = :actor_id'
@@ -141,30 +121,15 @@ def add(db: Store, **key: Any) -> bool:
     """
     new = {**key, 'incarnation': clock.incarnation()}
     write_index(db, [new], Step.ADDED)
-    there: Mapping[str, Any] | None
-    try:
-        outcome = db.cas(INSERT, **new)
-        there = new if outcome else outcome.row
-    except errors.OutcomeUnknown:
-        there = db.one(SETTLE, GRANT, **key)
-        if there is None:
-            raise
-    granted: bool = there['incarnation'] == new['incarnation']
-    if not granted:
-        write_index(db, [new], Step.REMOVED)
-    # Also for who granted it before, and perhaps died on the way here.
-    write_index(
-        db, [new | {'incarnation': there['incarnation']}], Step.SETTLED
-    )
-    return granted
-
-
-def find(db: Store, **key: Any) -> Grant | None:
-    """Return a grant, or None.
-
-    :param key: as for :func:`add`.
-    """
-    return db.one(GET, GRANT, **key)
+    granted = GRANTS.create(db, new)
+    if granted:
+        write_index(db, [new], Step.SETTLED)
+        return True
+    write_index(db, [new], Step.REMOVED)
+    # For who granted it before, and perhaps died on the way here.
+    there = key | {'incarnation': granted.row['incarnation']}
+    write_index(db, [there], Step.SETTLED)
+    return False
 
 
 def on_target(
@@ -175,7 +140,7 @@ def on_target(
     One read of one partition.
     """
     if actor_ids is None:
-        return db.rows(LIST_ON_TARGET, GRANT, target_id=target_id)
+        return GRANTS.of(db, target_id)
     return db.rows(
         LIST_OF_ACTORS_ON_TARGET,
         GRANT,
@@ -193,7 +158,7 @@ def on_targets(
     targets = dict.fromkeys(target_ids)
     if actor_ids is None:
         found = db.many(
-            LIST_ON_TARGET, GRANT, ({'target_id': each} for each in targets)
+            GRANTS.list, GRANT, ({'target_id': each} for each in targets)
         )
     else:
         actors = list(dict.fromkeys(actor_ids))
@@ -233,7 +198,7 @@ def remove(db: Store, grant: Grant) -> bool:
         no harm.
     """
     write_index(db, [grant], Step.UNSETTLED)
-    gone = _delete(db, grant)
+    gone = GRANTS.discard(db, grant)
     write_index(db, [grant], Step.REMOVED)
     return gone
 
@@ -254,44 +219,25 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
             if not _delete_together(db, some):
                 # One was removed, or granted again: look at each.
                 for grant in some:
-                    _delete(db, grant)
+                    GRANTS.discard(db, grant)
             write_index(db, some, Step.REMOVED)
     return count
 
 
 def _delete_together(db: Store, grants: list[Grant]) -> bool:
     try:
-        steps = ((DELETE, _seen(each)) for each in grants)
-        return bool(db.cas_batch(*steps))
+        return bool(db.cas_batch(*map(GRANTS.deletion, grants)))
     except errors.OutcomeUnknown:
         return False  # deleting what may be gone is no harm
-
-
-def _delete(db: Store, grant: Grant) -> bool:
-    try:
-        return bool(db.cas(DELETE, **_seen(grant)))
-    except errors.OutcomeUnknown:
-        key = {name: grant[name] for name in _KEY}
-        there = db.one(SETTLE, GRANT, **key)
-        if there is not None and there['incarnation'] == grant['incarnation']:
-            raise
-        return True
-
-
-def _seen(grant: Grant) -> dict[str, Any]:
-    return {
-        **{name: grant[name] for name in _KEY},
-        'seen': grant['incarnation'],
-    }
 
 
 def _sure(db: Store, listed: list[Grant]) -> Iterator[Grant]:
     """Yield those of an index's rows that are grants."""
     unsettled = [row for row in listed if not row['settled']]
-    keys = ({name: row[name] for name in _KEY} for row in unsettled)
+    keys = map(GRANTS.key, unsettled)
     found = {
         there['incarnation']
-        for rows in (db.many(GET, GRANT, keys) if unsettled else ())
+        for rows in (db.many(GRANTS.get, GRANT, keys) if unsettled else ())
         for there in rows
     }
     for row in listed:
@@ -303,7 +249,7 @@ def write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
     statements: list[tuple[Statement, Mapping[str, Any]]] = []
     for grant in grants:
         incarnation = grant['incarnation']
-        key = {name: grant[name] for name in _KEY} | {
+        key = GRANTS.key(grant) | {
             'incarnation': incarnation,
             'written_at': clock.micros_of(incarnation) + step,
         }

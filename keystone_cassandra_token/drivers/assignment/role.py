@@ -21,23 +21,18 @@ from keystone import exception
 from keystone.assignment.role_backends import base
 from keystone.assignment.role_backends import resource_options as options
 from keystone.common import driver_hints
-from keystone.i18n import _
 
 from keystone_cassandra_token.compat import lengths, listing, resource_options
-from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.cql import (
-    Statement,
-    mutate,
-    mutate_read,
-    read,
-)
+from keystone_cassandra_token.compat.conflicts import conflict, duplicate
+from keystone_cassandra_token.db.cql import Statement, read
 from keystone_cassandra_token.db.rows import Row, json_map
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables.association import Association
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
-from keystone_cassandra_token.tables.named import Named, conflict
+from keystone_cassandra_token.tables.named import Named
 from keystone_cassandra_token.tables.recent import Recent
 from keystone_cassandra_token.tables.unique import Claims
 
@@ -77,26 +72,8 @@ ID = Row('id')
 LIST_IDS = read('SELECT id FROM role WHERE bucket = 0')
 LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
 
-RULE = Row('prior_role_id', 'implied_role_id', 'incarnation')
-LIST_RULES = read(f'SELECT {RULE} FROM implied_role WHERE bucket = 0')
-LIST_IMPLIED = read(
-    f'SELECT {RULE} FROM implied_role'
-    ' WHERE bucket = 0 AND prior_role_id = :prior_role_id'
-)
-_ONE_RULE = (
-    ' WHERE bucket = 0 AND prior_role_id = :prior_role_id'
-    ' AND implied_role_id = :implied_role_id'
-)
-GET_RULE = read(f'SELECT {RULE} FROM implied_role{_ONE_RULE}')
-SETTLE_RULE = mutate_read(GET_RULE.cql)
-# One of two that make the same rule is told; a removal must count whatever
-# the clocks say.
-INSERT_RULE = mutate(
-    f'INSERT INTO implied_role (bucket, {RULE}) VALUES (0, {RULE.markers})'
-    ' IF NOT EXISTS'
-)
-DELETE_RULE = mutate(
-    f'DELETE FROM implied_role{_ONE_RULE} IF incarnation = :seen'
+RULES = Association(
+    'implied_role', 'prior_role_id', 'implied_role_id', together=True
 )
 
 #: Of a role: its id and those of the roles that it implies.
@@ -161,7 +138,7 @@ class Role(Driver, base.RoleDriverBase):
     def get_implied_role(
         self, prior_role_id: str, implied_role_id: str
     ) -> dict[str, str]:
-        return _shown(self._rule(prior_role_id, implied_role_id))
+        return RULES.key(self._rule(prior_role_id, implied_role_id))
 
     def create_implied_role(
         self, prior_role_id: str, implied_role_id: str
@@ -176,32 +153,28 @@ class Role(Driver, base.RoleDriverBase):
             # What SQL makes of a foreign key without its row; Keystone has
             # looked for the roles before.
             raise lengths.not_stored('implied_role')
-        if not self._create_rule(key):
-            raise exception.Conflict(
-                type='implied_role', details=_('Duplicate entry')
-            )
+        if not RULES.add(self.db, **key):
+            raise duplicate('implied_role')
         return key
 
     def delete_implied_role(
         self, prior_role_id: str, implied_role_id: str
     ) -> None:
         rule = self._rule(prior_role_id, implied_role_id)
-        if not self._delete_rule(rule):
-            raise exception.ImpliedRoleNotFound(**_shown(rule))
+        if not RULES.discard(self.db, rule):
+            raise exception.ImpliedRoleNotFound(**RULES.key(rule))
 
     def list_role_inference_rules(self) -> list[dict[str, str]]:
-        return list(map(_shown, self._rules(LIST_RULES)))
+        return list(map(RULES.key, self._rules(RULES.get_all)))
 
     def list_implied_roles(self, prior_role_id: str) -> list[dict[str, str]]:
         # Each log-in and each validation asks for this, of several roles: so
         # it reads no role that is not in question, and those that this one
         # implied last time are read along.
-        asked = self.db.ask_all(
-            LIST_IMPLIED, RULE, prior_role_id=prior_role_id
-        )
+        asked = RULES.ask_of(self.db, prior_role_id)
         likely = _IMPLIED.get(prior_role_id)
         meanwhile = likely and self.db.ask_all(LIST_SOME_IDS, ID, ids=likely)
-        rules = list(map(_shown, asked()))
+        rules = list(map(RULES.key, asked()))
         wanted = sorted(set().union(*(rule.values() for rule in rules)))
         _IMPLIED.set(prior_role_id, wanted or None)
         if not wanted:
@@ -216,11 +189,13 @@ class Role(Driver, base.RoleDriverBase):
 
     def _rules(self, statement: Statement, **key: str) -> list[dict[str, Any]]:
         """Return the rules that a read finds and whose roles are there."""
-        rules = self.db.ask_all(statement, RULE, **key)
+        rules = self.db.ask_all(statement, RULES.row, **key)
         roles = self.db.ask_all(LIST_IDS, ID)
         there = {role['id'] for role in roles()}
         return [
-            rule for rule in rules() if there.issuperset(_shown(rule).values())
+            rule
+            for rule in rules()
+            if there.issuperset(RULES.key(rule).values())
         ]
 
     def _rule(
@@ -230,44 +205,22 @@ class Role(Driver, base.RoleDriverBase):
             'prior_role_id': prior_role_id,
             'implied_role_id': implied_role_id,
         }
-        found = self._rules(GET_RULE, **key)
+        found = self._rules(RULES.get, **key)
         if not found:
             raise exception.ImpliedRoleNotFound(**key)
         return found[0]
-
-    def _create_rule(self, key: Mapping[str, str]) -> bool:
-        """Make a rule; return whether there was none."""
-        mine = clock.incarnation()
-        try:
-            return bool(self.db.cas(INSERT_RULE, incarnation=mine, **key))
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE_RULE, RULE, **key)
-            if found is None:
-                raise
-            return bool(found['incarnation'] == mine)
-
-    def _delete_rule(self, rule: Mapping[str, Any]) -> bool:
-        """Remove a rule, as it was found; return whether it was there."""
-        key, seen = _shown(rule), rule['incarnation']
-        try:
-            return bool(self.db.cas(DELETE_RULE, seen=seen, **key))
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE_RULE, RULE, **key)
-            if found is not None and found['incarnation'] == seen:
-                raise
-            return True
 
     def _forget_rules(self, role_id: str) -> None:
         """Remove the rules of a role that is gone."""
         rules = [
             rule
-            for rule in self.db.rows(LIST_RULES, RULE)
-            if role_id in _shown(rule).values()
+            for rule in self.db.rows(RULES.get_all, RULES.row)
+            if role_id in RULES.key(rule).values()
         ]
         # Looked for after its rules: they are no later life's.
         if rules and ROLES.entity.find(self.db, role_id) is None:
             for rule in rules:
-                self._delete_rule(rule)
+                RULES.discard(self.db, rule)
 
 
 def _stored(role: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,8 +255,3 @@ def _presented(role: Mapping[str, Any]) -> dict[str, Any]:
         'domain_id': None if domain_id == base.NULL_DOMAIN_ID else domain_id,
         'options': resource_options.shown(_OPTIONS, role['options']),
     }
-
-
-def _shown(rule: Mapping[str, Any]) -> dict[str, str]:
-    """Return a rule as the SQL driver shows it."""
-    return {name: rule[name] for name in ('prior_role_id', 'implied_role_id')}

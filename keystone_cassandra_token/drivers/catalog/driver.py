@@ -36,6 +36,7 @@ from keystone.i18n import _
 from oslo_config import cfg
 
 from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.catalog import endpoints, regions
 from keystone_cassandra_token.drivers.catalog.endpoints import (
@@ -61,7 +62,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_region(self, region_ref: Mapping[str, Any]) -> Entity:
         region = REGIONS.new(regions.stored(region_ref))
         if not regions.create(self.db, region):
-            raise _conflict('region', region)
+            raise duplicate('region', 'ID', region['id'])
         return regions.presented(region)
 
     def list_regions(self, hints: Hints | None) -> list[Entity]:
@@ -101,7 +102,7 @@ class Catalog(Driver, base.CatalogDriverBase):
     ) -> Entity:
         service = endpoints.new_service(service_ref)
         if not SERVICES.create(self.db, service):
-            raise _conflict('service', service)
+            raise duplicate('service', 'ID', service['id'])
         return endpoints.presented_service(service)
 
     def list_services(self, hints: Hints | None) -> list[Entity]:
@@ -136,7 +137,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         given = endpoints.stored_endpoint(endpoint_ref)
         new = ENDPOINTS.new({'enabled': True} | given)
         if not endpoints.create(self.db, new):
-            raise _conflict('endpoint', new)
+            raise duplicate('endpoint', 'ID', new['id'])
         return endpoints.presented_endpoint(new)
 
     def get_endpoint(self, endpoint_id: str) -> Entity:
@@ -161,7 +162,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def delete_endpoint(self, endpoint_id: str) -> None:
         gone = ENDPOINTS.remove(self.db, endpoint_id)
-        ENDPOINTS_OF.remove_given(self.db, endpoint_id)
+        ENDPOINTS_OF.remove_having(self.db, endpoint_id)
         if not gone:
             raise exception.EndpointNotFound(endpoint_id=endpoint_id)
 
@@ -172,8 +173,8 @@ class Catalog(Driver, base.CatalogDriverBase):
         services = SERVICES.ask_all(self.db)
         endpoints_there = ENDPOINTS.ask_all(self.db)
         if project_id:
-            given = ENDPOINTS_OF.ask_of_project(self.db, project_id)
-            given_groups = GROUPS_OF.ask_of_project(self.db, project_id)
+            given = ENDPOINTS_OF.ask_of(self.db, project_id)
+            given_groups = GROUPS_OF.ask_of(self.db, project_id)
             groups = GROUPS.ask_all(self.db)
             self.resource_api.get_project(project_id)  # 404, as with SQL
         by_id = {service['id']: service for service in services()}
@@ -181,7 +182,12 @@ class Catalog(Driver, base.CatalogDriverBase):
         shown = [e for e in endpoints_there() if e['service_id'] in by_id]
         chosen: set[str] = set()
         if project_id:
-            chosen = _chosen(shown, given(), given_groups(), groups())
+            chosen = _chosen(
+                shown,
+                {pair['endpoint_id'] for pair in given()},
+                {pair['endpoint_group_id'] for pair in given_groups()},
+                groups(),
+            )
         if chosen:
             shown = [each for each in shown if each['id'] in chosen]
         elif not self.conf.endpoint_filter.return_all_endpoints_if_no_filter:
@@ -205,39 +211,41 @@ class Catalog(Driver, base.CatalogDriverBase):
     def add_endpoint_to_project(
         self, endpoint_id: str, project_id: str
     ) -> None:
-        _check_pair(endpoint_id=endpoint_id, project_id=project_id)
-        if not ENDPOINTS_OF.add(self.db, endpoint_id, project_id):
-            raise exception.Conflict(
-                type='project_endpoint', details=_('Duplicate entry')
-            )
+        pair = _pair(endpoint_id=endpoint_id, project_id=project_id)
+        if not ENDPOINTS_OF.add(self.db, **pair):
+            raise duplicate('project_endpoint')
 
     def remove_endpoint_from_project(
         self, endpoint_id: str, project_id: str
     ) -> None:
-        if not ENDPOINTS_OF.remove(self.db, endpoint_id, project_id):
+        pair = {'endpoint_id': endpoint_id, 'project_id': project_id}
+        if not ENDPOINTS_OF.remove(self.db, **pair):
             raise _not_in_project(endpoint_id, project_id)
 
     def check_endpoint_in_project(
         self, endpoint_id: str, project_id: str
     ) -> None:
-        if ENDPOINTS_OF.find(self.db, endpoint_id, project_id) is None:
+        pair = {'endpoint_id': endpoint_id, 'project_id': project_id}
+        if ENDPOINTS_OF.find(self.db, **pair) is None:
             raise _not_in_project(endpoint_id, project_id)
 
     def list_endpoints_for_project(
         self, project_id: str
     ) -> list[dict[str, str]]:
-        return ENDPOINTS_OF.of_project(self.db, project_id)
+        found = ENDPOINTS_OF.of(self.db, project_id)
+        return list(map(ENDPOINTS_OF.key, found))
 
     def list_projects_for_endpoint(
         self, endpoint_id: str
     ) -> list[dict[str, str]]:
-        return ENDPOINTS_OF.projects(self.db, endpoint_id)
+        found = ENDPOINTS_OF.having(self.db, endpoint_id)
+        return list(map(ENDPOINTS_OF.key, found))
 
     def delete_association_by_endpoint(self, endpoint_id: str) -> None:
-        ENDPOINTS_OF.remove_given(self.db, endpoint_id)
+        ENDPOINTS_OF.remove_having(self.db, endpoint_id)
 
     def delete_association_by_project(self, project_id: str) -> None:
-        ENDPOINTS_OF.remove_project(self.db, project_id)
+        ENDPOINTS_OF.remove_of(self.db, project_id)
 
     def create_endpoint_group(
         self, endpoint_group_id: str, endpoint_group: Mapping[str, Any]
@@ -245,7 +253,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         given = {'name': None, **endpoint_group}
         group = GROUPS.new(endpoints.stored_group(given))
         if not GROUPS.create(self.db, group):
-            raise _conflict('endpoint_group', group)
+            raise duplicate('endpoint_group', 'ID', group['id'])
         return endpoints.presented_group(group)
 
     def get_endpoint_group(self, endpoint_group_id: str) -> Entity:
@@ -262,36 +270,37 @@ class Catalog(Driver, base.CatalogDriverBase):
         return endpoints.presented_group(changed)
 
     def delete_endpoint_group(self, endpoint_group_id: str) -> None:
-        GROUPS_OF.remove_given(self.db, endpoint_group_id)
+        GROUPS_OF.remove_having(self.db, endpoint_group_id)
         gone = GROUPS.remove(self.db, endpoint_group_id)
         # What was given meanwhile, by who saw the group still.
-        GROUPS_OF.remove_given(self.db, endpoint_group_id)
+        GROUPS_OF.remove_having(self.db, endpoint_group_id)
         if not gone:
             raise _no_group(endpoint_group_id)
 
     def add_endpoint_group_to_project(
         self, endpoint_group_id: str, project_id: str
     ) -> None:
-        _check_pair(endpoint_group_id=endpoint_group_id, project_id=project_id)
+        pair = _pair(
+            endpoint_group_id=endpoint_group_id, project_id=project_id
+        )
         self._group(endpoint_group_id)
-        if not GROUPS_OF.add(self.db, endpoint_group_id, project_id):
-            raise exception.Conflict(
-                type='project_endpoint_group', details=_('Duplicate entry')
-            )
+        if not GROUPS_OF.add(self.db, **pair):
+            raise duplicate('project_endpoint_group')
         if GROUPS.find(self.db, endpoint_group_id) is None:
             # Who deleted it meanwhile may have looked too early for this.
-            GROUPS_OF.remove(self.db, endpoint_group_id, project_id)
+            GROUPS_OF.remove(self.db, **pair)
             raise _no_group(endpoint_group_id)
 
     def get_endpoint_group_in_project(
         self, endpoint_group_id: str, project_id: str
     ) -> dict[str, str]:
-        if GROUPS_OF.find(self.db, endpoint_group_id, project_id) is None:
-            raise _group_not_in_project()
-        return {
+        pair = {
             'endpoint_group_id': endpoint_group_id,
             'project_id': project_id,
         }
+        if GROUPS_OF.find(self.db, **pair) is None:
+            raise _group_not_in_project()
+        return pair
 
     def list_endpoint_groups(self, hints: Hints | None) -> list[Entity]:
         found = map(endpoints.presented_group, GROUPS.all(self.db))
@@ -302,23 +311,29 @@ class Catalog(Driver, base.CatalogDriverBase):
     def list_endpoint_groups_for_project(
         self, project_id: str
     ) -> list[dict[str, str]]:
-        return GROUPS_OF.of_project(self.db, project_id)
+        found = GROUPS_OF.of(self.db, project_id)
+        return list(map(GROUPS_OF.key, found))
 
     def list_projects_associated_with_endpoint_group(
         self, endpoint_group_id: str
     ) -> list[dict[str, str]]:
-        return GROUPS_OF.projects(self.db, endpoint_group_id)
+        found = GROUPS_OF.having(self.db, endpoint_group_id)
+        return list(map(GROUPS_OF.key, found))
 
     def remove_endpoint_group_from_project(
         self, endpoint_group_id: str, project_id: str
     ) -> None:
-        if not GROUPS_OF.remove(self.db, endpoint_group_id, project_id):
+        if not GROUPS_OF.remove(
+            self.db,
+            endpoint_group_id=endpoint_group_id,
+            project_id=project_id,
+        ):
             raise _group_not_in_project()
 
     def delete_endpoint_group_association_by_project(
         self, project_id: str
     ) -> None:
-        GROUPS_OF.remove_project(self.db, project_id)
+        GROUPS_OF.remove_of(self.db, project_id)
 
     def _group(self, endpoint_group_id: str) -> Entity:
         group = GROUPS.find(self.db, endpoint_group_id)
@@ -398,15 +413,9 @@ def _url_format(
     return format_url
 
 
-def _check_pair(**ids: str) -> None:
+def _pair(**ids: str) -> dict[str, str]:
     lengths.check(ids, dict.fromkeys(ids, 64))
-
-
-def _conflict(kind: str, entity: Mapping[str, Any]) -> exception.Conflict:
-    return exception.Conflict(
-        type=kind,
-        details=_('Duplicate entry found with ID %s') % entity['id'],
-    )
+    return ids
 
 
 def _not_in_project(endpoint_id: str, project_id: str) -> exception.NotFound:

@@ -15,7 +15,6 @@ from keystone import exception
 from keystone.endpoint_policy.backends import base
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.entity import Entity
@@ -33,9 +32,6 @@ ASSOCIATIONS = Entity(
     together=True,
 )
 
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
-
 Association = dict[str, Any]
 
 
@@ -52,7 +48,8 @@ class EndpointPolicy(Driver, base.EndpointPolicyDriverBase):
         target = _target(endpoint_id, service_id, region_id)
         new = ASSOCIATIONS.new({**target, 'policy_id': policy_id})
         lengths.check(new, _LENGTHS)
-        for _ in range(_ATTEMPTS):
+        attempts = ASSOCIATIONS.attempts(endpoint_id or service_id)
+        while attempts.another():
             if ASSOCIATIONS.create(self.db, new):
                 return
             # What has a policy already gets another one.
@@ -60,9 +57,6 @@ class EndpointPolicy(Driver, base.EndpointPolicyDriverBase):
                 self.db, new['id'], {'policy_id': policy_id}
             ):
                 return
-        raise errors.StoreUnavailable(
-            'Others change the same association all the time; try again.'
-        )
 
     def check_policy_association(
         self,

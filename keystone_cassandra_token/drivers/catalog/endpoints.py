@@ -20,6 +20,7 @@ from keystone import exception
 
 from keystone_cassandra_token.compat import extras, lengths
 from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.rows import Row, json_map, json_text, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.catalog.project_endpoints import (
@@ -77,8 +78,6 @@ ENDPOINTS = Entity(
     together=True,
     always=['url'],
 )
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
 
 #: What an endpoint refers to, and what Keystone calls that.
 _REFERENCES = {
@@ -246,9 +245,10 @@ def _move_back(
 def remove_of_service(db: Store, service_id: str) -> None:
     """Delete a service's endpoints, and what projects have of them.
 
-    :raises StoreUnavailable: if others change them all the time.
+    :raises Contended: if others change them all the time.
     """
-    for _ in range(_ATTEMPTS):
+    attempts = Attempts('endpoints of service', service_id)
+    while attempts.another():
         found = [
             endpoint
             for endpoint in ENDPOINTS.all(db)
@@ -259,10 +259,7 @@ def remove_of_service(db: Store, service_id: str) -> None:
         for endpoint in found:
             # Else it has got another service meanwhile, or is looked at again.
             if ENDPOINTS.discard(db, endpoint):
-                ENDPOINTS_OF.remove_given(db, endpoint['id'])
-    raise errors.StoreUnavailable(
-        'Others change the same endpoints all the time; try again.'
-    )
+                ENDPOINTS_OF.remove_having(db, endpoint['id'])
 
 
 def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:

@@ -9,8 +9,18 @@ from __future__ import annotations
 
 from keystone_cassandra_token.tables.association import Association
 
-ENDPOINTS_OF = Association('project_endpoint', 'endpoint_id')
-GROUPS_OF = Association('project_endpoint_group', 'endpoint_group_id')
+ENDPOINTS_OF = Association(
+    'project_endpoint',
+    'project_id',
+    'endpoint_id',
+    listed='project_endpoint_by_endpoint',
+)
+GROUPS_OF = Association(
+    'project_endpoint_group',
+    'project_id',
+    'endpoint_group_id',
+    listed='project_endpoint_group_by_endpoint_group',
+)
 
-ENDPOINTS_KIND = ENDPOINTS_OF.kind
-GROUPS_KIND = GROUPS_OF.kind
+ENDPOINTS_KIND = ENDPOINTS_OF.kind()
+GROUPS_KIND = GROUPS_OF.kind()

@@ -17,7 +17,7 @@ from typing import Any
 from keystone import exception
 
 from keystone_cassandra_token.compat import extras
-from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db import clock, cql
 from keystone_cassandra_token.db.rows import Row, json_map
 from keystone_cassandra_token.db.store import KEEP, Store
 from keystone_cassandra_token.tables.entity import Changes, Entity
@@ -37,9 +37,6 @@ REGIONS = Entity(
     together=True,
     always=['description'],
 )
-
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
 
 #: Regions that are deleted in one conditional batch.
 _AT_ONCE = 50
@@ -66,7 +63,8 @@ def create(db: Store, new: Region) -> bool:
     parent_id = new['parent_region_id']
     if parent_id is None:
         return REGIONS.create(db, new)
-    for _ in range(_ATTEMPTS):
+    attempts = REGIONS.attempts(new['id'])
+    while attempts.another():
         regions = _by_id(db)
         if parent_id not in regions:
             raise exception.RegionNotFound(region_id=parent_id)
@@ -76,7 +74,6 @@ def create(db: Store, new: Region) -> bool:
         remnant = there or {'id': new['id'], 'incarnation': None}
         if _write(db, (remnant, new), (regions[parent_id], {})):
             return True
-    raise _contended()
 
 
 def change(
@@ -94,7 +91,8 @@ def change(
     parent_id = changes.get('parent_region_id')
     if parent_id is None:
         return REGIONS.change(db, region_id, changes)
-    for _ in range(_ATTEMPTS):
+    attempts = REGIONS.attempts(region_id)
+    while attempts.another():
         regions = _by_id(db)
         if parent_id not in regions:
             raise exception.RegionNotFound(region_id=parent_id)
@@ -109,7 +107,6 @@ def change(
         others = [each for each in above if each['id'] != region_id]
         if _write(db, (old, changes), *((each, {}) for each in others)):
             return new
-    raise _contended()
 
 
 def remove(
@@ -123,7 +120,8 @@ def remove(
     :raises keystone.exception.RegionDeletionError: if one of them has an
         endpoint.
     """
-    for _ in range(_ATTEMPTS):
+    attempts = REGIONS.attempts(region_id)
+    while attempts.another():
         regions = _by_id(db)
         if region_id not in regions:
             return False
@@ -133,7 +131,6 @@ def remove(
             raise exception.RegionDeletionError(region_id=region_id)
         if _discard(db, gone):
             return True
-    raise _contended()
 
 
 def _by_id(db: Store) -> dict[str, Region]:
@@ -207,19 +204,19 @@ def _discard(db: Store, regions: list[Region]) -> bool:
 def _all_or_none(
     db: Store, statement: cql.Statement, keys: list[dict[str, Any]]
 ) -> bool:
-    try:
-        return bool(db.cas_batch(*((statement, key) for key in keys)))
-    except errors.OutcomeUnknown:
-        # One of them tells of all.
-        first = keys[0]
-        found = REGIONS.find(db, first['id'], REGIONS.settle)
-        now = found and found['incarnation']
+    first = keys[0]
+
+    def applied(row: Mapping[str, Any] | None) -> bool | None:
+        now = row['incarnation'] if row and REGIONS.is_whole(row) else None
         if now == first['seen']:
-            raise
+            return None
         return bool(now == first.get('incarnation'))
 
-
-def _contended() -> errors.StoreUnavailable:
-    return errors.StoreUnavailable(
-        'Others change the same regions all the time; try again.'
+    return bool(
+        db.cas_batch_settled(
+            *((statement, key) for key in keys),
+            settle=REGIONS.settle,
+            applied=applied,
+            rows=[first],  # one of them tells of all
+        )
     )

@@ -32,7 +32,8 @@ from keystone.identity.backends import resource_options as options
 from oslo_config import cfg
 
 from keystone_cassandra_token.compat import listing, pages
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.compat.conflicts import conflict
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
     mutate,
     mutate_read,
@@ -48,9 +49,9 @@ from keystone_cassandra_token.drivers.identity import (
     users,
 )
 from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
+from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.identity.users import USER, USERS
 from keystone_cassandra_token.tables.entity import AT_ONCE
-from keystone_cassandra_token.tables.named import conflict
 from keystone_cassandra_token.tables.recent import Recent
 
 Entity = dict[str, Any]
@@ -169,7 +170,9 @@ class Identity(Driver, base.IdentityDriverBase):
         self, group_id: str, hints: driver_hints.Hints
     ) -> list[Entity]:
         self._group(group_id)
-        members = memberships.of_group(self.db, group_id)
+        members = [
+            row['user_id'] for row in MEMBERSHIPS.having(self.db, group_id)
+        ]
         by_expiry = users.by_password_expiry(hints)
         passes = self._sieve(hints, _USER_FILTERS)
         return listing.limit(
@@ -229,27 +232,25 @@ class Identity(Driver, base.IdentityDriverBase):
 
     def add_user_to_group(self, user_id: str, group_id: str) -> None:
         self._check_both(user_id, group_id)
-        memberships.add(self.db, user_id, group_id)
+        MEMBERSHIPS.add(self.db, user_id=user_id, group_id=group_id)
         try:
             self._check_both(user_id, group_id)
         except exception.NotFound:
             # Who deleted one meanwhile may have looked too early for this.
-            added = memberships.find(self.db, user_id, group_id)
-            if added is not None:
-                memberships.remove(self.db, added)
+            MEMBERSHIPS.remove(self.db, user_id=user_id, group_id=group_id)
             raise
 
     def check_user_in_group(self, user_id: str, group_id: str) -> None:
         self._check_both(user_id, group_id)
-        if memberships.find(self.db, user_id, group_id) is None and not any(
+        key = {'user_id': user_id, 'group_id': group_id}
+        if MEMBERSHIPS.find(self.db, **key) is None and not any(
             row['group_id'] == group_id
             for row in memberships.expiring(self.db, user_id)
         ):
             raise _not_in_group(user_id, group_id)
 
     def remove_user_from_group(self, user_id: str, group_id: str) -> None:
-        found = memberships.find(self.db, user_id, group_id)
-        if found is None or not memberships.remove(self.db, found):
+        if not MEMBERSHIPS.remove(self.db, user_id=user_id, group_id=group_id):
             self._check_both(user_id, group_id)
             raise _not_in_group(user_id, group_id)
 
@@ -297,9 +298,9 @@ class Identity(Driver, base.IdentityDriverBase):
         # the user had last time, and these first: they take longest.
         likely = _GROUPS_OF.get(user_id)
         meanwhile = likely and GROUPS.entity.ask_some(self.db, likely)
-        of_user = memberships.ask_of_user(self.db, user_id)
+        of_user = MEMBERSHIPS.ask_of(self.db, user_id)
         user = self._ask_known(user_id)()
-        lasting = of_user()
+        lasting = [row['group_id'] for row in of_user()]
         expiring = {}
         if user['federated']:  # or no identity provider asserts anything
             expiring = {
@@ -350,7 +351,7 @@ class Identity(Driver, base.IdentityDriverBase):
     def delete_group(self, group_id: str) -> None:
         if GROUPS.remove(self.db, group_id) is None:
             raise exception.GroupNotFound(group_id=group_id)
-        memberships.remove_group(self.db, group_id)
+        MEMBERSHIPS.remove_having(self.db, group_id)
 
     def _ask_known(self, user_id: str) -> Callable[[], Entity]:
         """Ask for what a log-in has not read; return what waits for it."""
@@ -417,15 +418,14 @@ class Identity(Driver, base.IdentityDriverBase):
         """Begin a new count, unless somebody did since ``user`` was read."""
         epoch = user['lock_epoch']
         key = {'id': user['id']}
-        try:
-            done = bool(
-                self.db.cas(RESET, lock_epoch=epoch + 1, seen=epoch, **key)
-            )
-        except errors.OutcomeUnknown:
-            found = self.db.one(SETTLE_RESET, EPOCH, **key)
-            if found is not None and found['lock_epoch'] == epoch:
-                raise
-            done = True
+        done = self.db.cas_settled(
+            RESET,
+            SETTLE_RESET,
+            lambda row: None if row and row['lock_epoch'] == epoch else True,
+            lock_epoch=epoch + 1,
+            seen=epoch,
+            **key,
+        )
         if done:
             self.db.run(FORGET, gone=set(user['failures'] or ()), **key)
         user['lock_epoch'] = epoch + 1  # what a next failure counts to

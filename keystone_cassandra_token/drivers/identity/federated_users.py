@@ -27,11 +27,9 @@ from keystone_cassandra_token.drivers.identity.users import (
     USERS,
     federated_released,
 )
-from keystone_cassandra_token.tables.entity import contended
 
 Identity = Mapping[str, Any]
 
-_ATTEMPTS = 16
 #: Users that are listed at once; a provider can have millions.
 _AT_ONCE = 100
 
@@ -55,11 +53,13 @@ def forget_user(db: Store, user_id: str) -> None:
     _until_unchanged(_forget_user, db, user_id)
 
 
-def _until_unchanged(step: Callable[..., None], *arguments: Any) -> None:
-    for _ in range(_ATTEMPTS):
+def _until_unchanged(
+    step: Callable[..., None], db: Store, user_id: str, *arguments: Any
+) -> None:
+    attempts = USERS.entity.attempts(user_id)
+    while attempts.another():
         with contextlib.suppress(_Changed):
-            return step(*arguments)
-    raise contended()
+            return step(db, user_id, *arguments)
 
 
 def _forget_user(db: Store, user_id: str) -> None:

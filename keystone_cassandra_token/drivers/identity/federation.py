@@ -32,6 +32,7 @@ from keystone.federation.backends import base
 from keystone.i18n import _
 
 from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat.conflicts import duplicate, logged
 from keystone_cassandra_token.db.rows import Row, json_text, number, text_list
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
@@ -177,7 +178,7 @@ class Federation(Driver, base.FederationDriverBase):
             new = {name: made.get(name) for name in _PROTOCOL}
             lengths.check_null(new, _PROTOCOL_NEEDED, 'federation_protocol')
             if protocol_id in protocols:
-                raise _duplicate('federation_protocol', protocol_id)
+                raise duplicate('federation_protocol', 'ID', protocol_id)
             return {**protocols, protocol_id: new}
 
         idp = self._change_protocols(idp_id, added)
@@ -248,7 +249,7 @@ class Federation(Driver, base.FederationDriverBase):
         )
         lengths.check(stored, _MAPPING_LENGTHS)
         if not MAPPINGS.create(self.db, stored):
-            raise _duplicate('mapping', mapping_id)
+            raise duplicate('mapping', 'ID', mapping_id)
         return _presented_mapping(stored)
 
     def delete_mapping(self, mapping_id: str) -> None:
@@ -290,7 +291,7 @@ class Federation(Driver, base.FederationDriverBase):
         stored = SPS.new({name: given.get(name) for name in _SP_ATTRIBUTES})
         lengths.check_null(stored, _SP_NEEDED, 'service_provider')
         if not SPS.create(self.db, stored):
-            raise _duplicate('service_provider', sp_id)
+            raise duplicate('service_provider', 'ID', sp_id)
         return _presented_sp(stored)
 
     def delete_sp(self, sp_id: str) -> None:
@@ -397,10 +398,11 @@ def _in_order(given: Mapping[str, Any]) -> Stored:
 def _idp_conflict(idp: Mapping[str, Any]) -> Iterator[None]:
     """Tell Keystone that an id or a remote id is taken."""
     try:
-        yield
+        with logged():
+            yield
     except Taken as taken:
         if taken.owner == idp['id']:
-            raise _duplicate('identity_provider', idp['id']) from None
+            raise duplicate('identity_provider', 'ID', idp['id']) from None
         raise _duplicate_remote_id(idp['remote_ids']) from None
 
 
@@ -408,13 +410,6 @@ def _duplicate_remote_id(remote_ids: list[str]) -> exception.Conflict:
     return exception.Conflict(
         type='identity_provider',
         details=_('Duplicate remote ID: %s') % ', '.join(remote_ids),
-    )
-
-
-def _duplicate(kind: str, entity_id: str) -> exception.Conflict:
-    return exception.Conflict(
-        type=kind,
-        details=_('Duplicate entry found with ID %s') % entity_id,
     )
 
 

@@ -2,12 +2,11 @@
 """Who is in which group.
 
 ``membership_by_user`` is the truth, since each log-in asks for a user's
-groups; ``membership_by_group`` holds ids.  Memberships are made and removed
-conditionally, so that a removal counts whatever the clocks of two servers
-say.  ``expiring_membership`` has those that an identity provider asserts: a
-log-in writes them again with a TTL, and a removal carries the timestamp of
-what it read, so it never hides what was written since and always wins over
-what it saw.
+groups; ``membership_by_group`` holds ids.  ``tables.association`` says in
+which order the two are written.  ``expiring_membership`` has those that an
+identity provider asserts: a log-in writes them again with a TTL, and a
+removal carries the timestamp of what it read, so it never hides what was
+written since and always wins over what it saw.
 """
 
 from __future__ import annotations
@@ -20,77 +19,21 @@ from keystone import exception
 from keystone.common import provider_api
 from keystone.conf import CONF
 
-from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.cql import mutate, mutate_read, read, write
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.cql import read, write
 from keystone_cassandra_token.db.rows import Row, micros
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.derived import Kind
-from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.tables.association import Association
 
-MEMBERSHIP = Row('user_id', 'group_id', 'incarnation')
-MEMBER = Row('group_id', 'shard', 'user_id', 'incarnation')
+MEMBERSHIPS = Association(
+    'membership_by_user', 'user_id', 'group_id', listed='membership_by_group'
+)
+MEMBERSHIP_KIND = MEMBERSHIPS.kind()
+
 EXPIRING = Row('user_id', 'group_id', 'idp_id', last_verified=micros)
 #: A row stays this much longer than its membership, should its identity
 #: provider be given a longer life meanwhile.
 _MARGIN = datetime.timedelta(days=1)
-
-LIST_BY_USER = read(
-    f'SELECT {MEMBERSHIP} FROM membership_by_user WHERE user_id = :user_id'
-)
-GET = read(
-    f'SELECT {MEMBERSHIP} FROM membership_by_user'
-    ' WHERE user_id = :user_id AND group_id = :group_id'
-)
-SETTLE = mutate_read(
-    f'SELECT {MEMBERSHIP} FROM membership_by_user'
-    ' WHERE user_id = :user_id AND group_id = :group_id'
-)
-# A removal must count whatever the clocks say.
-INSERT = mutate(
-    f'INSERT INTO membership_by_user ({MEMBERSHIP})'
-    f' VALUES ({MEMBERSHIP.markers}) IF NOT EXISTS'
-)
-DELETE = mutate(
-    'DELETE FROM membership_by_user WHERE user_id = :user_id'
-    ' AND group_id = :group_id IF incarnation = :seen'
-)
-
-LIST_BY_GROUP = read(
-    f'SELECT {MEMBER} FROM membership_by_group'
-    ' WHERE group_id = :group_id AND shard IN :shards'
-)
-INSERT_MEMBER = write(
-    f'INSERT INTO membership_by_group ({MEMBER}) VALUES ({MEMBER.markers})'
-)
-DELETE_MEMBER = write(
-    'DELETE FROM membership_by_group WHERE group_id = :group_id'
-    ' AND shard = :shard AND user_id = :user_id'
-    ' AND incarnation = :incarnation'
-)
-
-
-def _member(membership: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        'group_id': membership['group_id'],
-        'shard': shard_of(membership['user_id']),
-        'user_id': membership['user_id'],
-        'incarnation': membership['incarnation'],
-    }
-
-
-MEMBERSHIP_KIND = Kind(
-    'membership_by_user',
-    MEMBERSHIP,
-    key=['user_id', 'group_id'],
-    links=[
-        Link(
-            'membership_by_group',
-            MEMBER,
-            MEMBER.columns,
-            lambda membership: [_member(membership)],
-        )
-    ],
-)
 
 LIST_EXPIRING = read(
     f'SELECT {EXPIRING}, WRITETIME(last_verified) AS written_at'
@@ -105,75 +48,6 @@ DELETE_EXPIRING = write(
 )
 
 
-def add(db: Store, user_id: str, group_id: str) -> None:
-    """Make a user a member; again is harmless.
-
-    :raises OutcomeUnknown: if it cannot be found out whether that was done;
-        doing it again does no harm.
-    """
-    new = {
-        'user_id': user_id,
-        'group_id': group_id,
-        'incarnation': clock.incarnation(),
-    }
-    db.run(INSERT_MEMBER, **_member(new))
-    try:
-        done = bool(db.cas(INSERT, **new))
-    except errors.OutcomeUnknown:
-        found = db.one(SETTLE, MEMBERSHIP, user_id=user_id, group_id=group_id)
-        if found is None:
-            raise
-        done = found['incarnation'] == new['incarnation']
-    if not done:  # a member already
-        db.run(DELETE_MEMBER, **_member(new))
-
-
-def find(db: Store, user_id: str, group_id: str) -> dict[str, Any] | None:
-    """Return a membership that does not expire, or None."""
-    return db.one(GET, MEMBERSHIP, user_id=user_id, group_id=group_id)
-
-
-def remove(db: Store, membership: Mapping[str, Any]) -> bool:
-    """End a membership; return whether it still was one.
-
-    :param membership: as it was found.
-    :raises OutcomeUnknown: as :func:`add`.
-    """
-    key = {name: membership[name] for name in ('user_id', 'group_id')}
-    seen = membership['incarnation']
-    try:
-        gone = bool(db.cas(DELETE, **key, seen=seen))
-    except errors.OutcomeUnknown:
-        found = db.one(SETTLE, MEMBERSHIP, **key)
-        if found is not None and found['incarnation'] == seen:
-            raise
-        gone = True
-    db.run(DELETE_MEMBER, **_member(membership))
-    return gone
-
-
-def of_user(db: Store, user_id: str) -> list[str]:
-    """Return the ids of the groups that a user is in for good."""
-    return ask_of_user(db, user_id)()
-
-
-def ask_of_user(db: Store, user_id: str) -> Callable[[], list[str]]:
-    """Ask for a user's groups; return a function that waits for them."""
-    rows = db.ask_all(LIST_BY_USER, MEMBERSHIP, user_id=user_id)
-    return lambda: [row['group_id'] for row in rows()]
-
-
-def of_group(db: Store, group_id: str) -> list[str]:
-    """Return the ids of the users that are in a group for good."""
-    listed = db.rows(
-        LIST_BY_GROUP, MEMBER, group_id=group_id, shards=ALL_SHARDS
-    )
-    users = dict.fromkeys(row['user_id'] for row in listed)
-    keys = ({'user_id': user_id, 'group_id': group_id} for user_id in users)
-    found = db.many(GET, MEMBERSHIP, keys)
-    return [row['user_id'] for rows in found for row in rows]
-
-
 def remove_user(
     db: Store,
     user_id: str,
@@ -184,12 +58,12 @@ def remove_user(
     :param provided: asked when they were read and none has been ended, if
         there are any; whether to end them.
     """
-    lasting = db.rows(LIST_BY_USER, MEMBERSHIP, user_id=user_id)
+    lasting = MEMBERSHIPS.of(db, user_id)
     expire = asserted(db, user_id)
     if not (lasting or expire) or not provided():
         return
     for row in lasting:
-        remove(db, row)
+        MEMBERSHIPS.discard(db, row)
     for row in expire:
         remove_expiring(db, row)
 
@@ -199,14 +73,6 @@ def remove_asserted(db: Store, user_id: str, idp_id: str) -> None:
     for row in asserted(db, user_id):
         if row['idp_id'] == idp_id:
             remove_expiring(db, row)
-
-
-def remove_group(db: Store, group_id: str) -> None:
-    """End all memberships in a group."""
-    for user_id in of_group(db, group_id):
-        found = find(db, user_id, group_id)
-        if found is not None:
-            remove(db, found)
 
 
 def asserted(db: Store, user_id: str) -> list[dict[str, Any]]:

@@ -23,10 +23,10 @@ from typing import Any
 from keystone import exception
 from keystone.common import provider_api
 from keystone.common.driver_hints import Hints
-from keystone.i18n import _
 from keystone.identity.shadow_backends import base
 
 from keystone_cassandra_token.compat import listing
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
@@ -67,7 +67,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             # To claims what a user has already is no conflict.
             tried = not _has(user, key)
             if not tried:
-                raise _conflict(FEDERATED_NAMES)
+                raise Taken(user_id, FEDERATED_NAMES.table)
             return {'federated': [*(user['federated'] or ()), identity]}
 
         def removed(user: User) -> dict[str, Any]:
@@ -336,7 +336,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             undo=lambda: USERS.entity.discard(self.db, stored),
         ):
             if not USERS.entity.create(self.db, stored):
-                raise _conflict(claims)
+                raise Taken(user_id)
         return users.presented(stored)
 
     @contextlib.contextmanager
@@ -351,13 +351,12 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
                 else _has(user, key)
             )
 
-        try:
-            with claims.claimed(
-                self.db, owner, exists=known_so, undo=undo, **key
-            ):
-                yield
-        except Taken:
-            raise _conflict(claims) from None
+        nonlocal_user = claims is NONLOCAL_NAMES
+        with (
+            conflict('nonlocal_user' if nonlocal_user else 'federated_user'),
+            claims.claimed(self.db, owner, exists=known_so, undo=undo, **key),
+        ):
+            yield
 
 
 def _key(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -366,8 +365,3 @@ def _key(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has(user: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
     return any(_key(each) == key for each in user['federated'] or ())
-
-
-def _conflict(claims: Claims) -> exception.Conflict:
-    kind = 'nonlocal_user' if claims is NONLOCAL_NAMES else 'federated_user'
-    return exception.Conflict(type=kind, details=_('Duplicate entry'))

@@ -43,6 +43,7 @@ from keystone.i18n import _
 from keystone.limit.backends import base
 
 from keystone_cassandra_token.compat import listing
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
@@ -65,7 +66,6 @@ Stored = dict[str, Any]
 _NAMES = ('resource_name', 'description')
 #: For how long a change may look for limits.
 CLOSED = datetime.timedelta(minutes=1)
-_ATTEMPTS = 16
 _LONGEST_ID = 64
 
 # Keystone lists the limits of all projects for an administrator.
@@ -78,36 +78,38 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
     def create_registered_limits(
         self, registered_limits: Iterable[Mapping[str, Any]]
     ) -> list[Stored]:
-        names = [rows.name_key(self.db, each) for each in self._all()]
+        names: list[dict[str, str]] = []
         new = []
-        for given in registered_limits:
-            made = rows.new_registered(given)
-            name = rows.name_key(self.db, made)
-            if name in names:
-                raise _duplicate('registered_limit')
-            names.append(name)
-            new.append(made)
-        with _conflict('registered_limit'):
+        with conflict('registered_limit'):
+            for given in registered_limits:
+                made = rows.new_registered(given)
+                name = rows.name_key(self.db, made)
+                if name in names:
+                    raise Taken(made['id'])
+                REGISTERED_LIMITS.check_free(self.db, name)
+                names.append(name)
+                new.append(made)
             REGISTERED_LIMITS.create_all(self.db, new)
         return [rows.presented_registered(each) for each in new]
 
     def update_registered_limit(
         self, registered_limit_id: str, registered_limit: Mapping[str, Any]
     ) -> Stored:
-        for _attempt in range(_ATTEMPTS):
+        attempts = REGISTERED_LIMITS.entity.attempts(registered_limit_id)
+        while attempts.another():
             old = self._unused(registered_limit_id)
             changes = rows.changes_of_registered(registered_limit)
             changes.pop('id', None)
-            name = rows.name_key(self.db, old | changes)
-            # As with SQL, whose check finds also what keeps its name.
-            if changes.keys() & set(CALLED) and any(
-                rows.name_key(self.db, each) == name for each in self._all()
+            with (
+                contextlib.suppress(_Reopened),
+                conflict('registered_limit'),
             ):
-                raise _duplicate('registered_limit')
-            with contextlib.suppress(_Reopened):
+                if changes.keys() & set(CALLED):
+                    # As with SQL, also where it keeps its name.
+                    name = rows.name_key(self.db, old | changes)
+                    REGISTERED_LIMITS.check_free(self.db, name)
                 changed = self._update(registered_limit_id, changes)
                 return rows.presented_registered(changed)
-        raise _contended(registered_limit_id)
 
     def list_registered_limits(self, hints: Hints) -> list[Stored]:
         found = self._satisfying(
@@ -120,11 +122,11 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         return rows.presented_registered(found)
 
     def delete_registered_limit(self, registered_limit_id: str) -> None:
-        for _attempt in range(_ATTEMPTS):
+        attempts = REGISTERED_LIMITS.entity.attempts(registered_limit_id)
+        while attempts.another():
             self._unused(registered_limit_id)
             with contextlib.suppress(_Reopened):
                 return self._delete(registered_limit_id)
-        raise _contended(registered_limit_id)
 
     def create_limits(
         self, limits: Iterable[Mapping[str, Any]]
@@ -134,18 +136,19 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         ]
         targets: list[dict[str, str]] = []
         new = []
-        for given in limits:
-            name = rows.name_key(self.db, given)
-            registered = [each for key, each in by_name if key == name]
-            if not registered:
-                raise exception.NoLimitReference()
-            made = rows.new(given, registered[0])
-            target = rows.target_key(self.db, made)
-            if target in targets or LIMITS.find(self.db, target):
-                raise _duplicate('limit')
-            targets.append(target)
-            new.append(made)
-        with _conflict('limit'):
+        with conflict('limit'):
+            for given in limits:
+                name = rows.name_key(self.db, given)
+                registered = [each for key, each in by_name if key == name]
+                if not registered:
+                    raise exception.NoLimitReference()
+                made = rows.new(given, registered[0])
+                target = rows.target_key(self.db, made)
+                if target in targets:
+                    raise Taken(made['id'])
+                LIMITS.check_free(self.db, target)
+                targets.append(target)
+                new.append(made)
             LIMITS.create_all(
                 self.db, new, check=lambda: self._check_open(new)
             )
@@ -232,10 +235,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         self, registered_limit_id: str, changes: Mapping[str, Any]
     ) -> Stored:
         """Change a registered limit while nobody can make limits on it."""
-        with (
-            self._closed(registered_limit_id) as closed,
-            _conflict('registered_limit'),
-        ):
+        with self._closed(registered_limit_id) as closed:
 
             def unless_reopened(now: Stored) -> Mapping[str, Any]:
                 if now['incarnation'] != closed:
@@ -363,22 +363,3 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
 
 class _Reopened(Exception):
     """Somebody has changed a registered limit since it was closed."""
-
-
-@contextlib.contextmanager
-def _conflict(kind: str) -> Iterator[None]:
-    try:
-        yield
-    except Taken:
-        raise _duplicate(kind) from None
-
-
-def _duplicate(kind: str) -> exception.Conflict:
-    return exception.Conflict(type=kind, details=_('Duplicate entry'))
-
-
-def _contended(registered_limit_id: str) -> errors.StoreUnavailable:
-    return errors.StoreUnavailable(
-        f'Others change registered limit {registered_limit_id} all the time;'
-        ' try again.'
-    )

@@ -26,9 +26,9 @@ from keystone.i18n import _
 from keystone.resource.config_backends import base
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
-    Statement,
     claim,
     claim_read,
     mutate,
@@ -37,10 +37,9 @@ from keystone_cassandra_token.db.cql import (
     scan,
 )
 from keystone_cassandra_token.db.rows import Row, json_text
+from keystone_cassandra_token.db.store import created
 from keystone_cassandra_token.drivers.base import Driver
 
-#: Each attempt but the last lost against somebody else's change.
-_ATTEMPTS = 16
 _LENGTHS = {'domain_id': 64, 'group': 255, 'option': 255}
 _REGISTRATION_LENGTHS = {'domain_id': 64, 'type': 64}
 
@@ -163,13 +162,14 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
             'incarnation': clock.incarnation(),
         }
         lengths.check(new, _REGISTRATION_LENGTHS)
-        try:
-            return bool(self.db.cas(REGISTER, **new))
-        except errors.OutcomeUnknown:
-            found = self.db.one(GET_REGISTRATION, REGISTRATION, type=type)
-            if found is None:
-                raise
-            return found == new
+        return bool(
+            self.db.cas_settled(
+                REGISTER,
+                GET_REGISTRATION,
+                created(new['incarnation']),
+                **new,
+            )
+        )
 
     def read_registration(self, type: str) -> str:
         found = self.db.one(GET_REGISTRATION, REGISTRATION, type=type)
@@ -197,13 +197,14 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
         :param drop: returns which of the options there are now go.
         :raises OutcomeUnknown: if it cannot be found out whether it was
             done; doing it again does no harm.
-        :raises StoreUnavailable: if others change them all the time.
+        :raises Contended: if others change them all the time.
         """
         for name in put:
             named = {'domain_id': domain_id, **_columns(name)}
             lengths.check(named, _LENGTHS)
-        for _attempt in range(_ATTEMPTS):
-            seen, now = self._names(LIST_NAMES, domain_id)
+        attempts = Attempts('options of domain', domain_id)
+        while attempts.another():
+            seen, now = self._names(domain_id)
             gone = drop(now)
             if not put and not gone:
                 return
@@ -211,9 +212,6 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
             new = clock.incarnation() if left else None
             if self._replace(domain_id, seen, new, put, gone):
                 return
-        raise errors.StoreUnavailable(
-            'Others change the options of a domain all the time; try again.'
-        )
 
     def _replace(
         self,
@@ -234,21 +232,23 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
                 for name, value in put.items()
             ),
         ]
-        try:
-            return bool(self.db.cas_batch(*steps))
-        except errors.OutcomeUnknown:
-            found, names = self._names(SETTLE, domain_id)
-            if found == new and names.isdisjoint(gone):
-                return True
-            if found == seen:
-                raise
-            return False
 
-    def _names(
-        self, statement: Statement, domain_id: str
-    ) -> tuple[uuid.UUID | None, set[Name]]:
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            found = row['incarnation'] if row else None
+            left = row is not None and row['option'] is not None
+            if found == new and (new or not left):
+                return True
+            return None if found == seen else False
+
+        return bool(
+            self.db.cas_batch_settled(
+                *steps, settle=SETTLE, applied=applied, rows=[on]
+            )
+        )
+
+    def _names(self, domain_id: str) -> tuple[uuid.UUID | None, set[Name]]:
         """Return the incarnation of a domain's options, and their names."""
-        rows = self.db.rows(statement, NAME, domain_id=domain_id)
+        rows = self.db.rows(LIST_NAMES, NAME, domain_id=domain_id)
         incarnation = rows[0]['incarnation'] if rows else None
         # Without options there can be a row of the partition's column alone.
         return incarnation, {
@@ -264,14 +264,15 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
         ]
 
     def _release(self, domain_id: str, type: str) -> None:
-        try:
-            outcome = self.db.cas(RELEASE, type=type, domain_id=domain_id)
-        except errors.OutcomeUnknown:
-            found = self.db.one(GET_REGISTRATION, REGISTRATION, type=type)
-            if found is not None and found['domain_id'] == domain_id:
-                raise
-            return
-        if not outcome:
+        if not self.db.cas_settled(
+            RELEASE,
+            GET_REGISTRATION,
+            lambda row: (
+                None if row and row['domain_id'] == domain_id else True
+            ),
+            type=type,
+            domain_id=domain_id,
+        ):
             return  # another domain's, or nobody's
 
 

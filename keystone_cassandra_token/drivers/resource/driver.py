@@ -39,6 +39,7 @@ from keystone.resource.backends.base import NULL_DOMAIN_ID
 from oslo_log import log
 
 from keystone_cassandra_token.compat import listing, pages
+from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
@@ -50,7 +51,6 @@ from keystone_cassandra_token.drivers.resource.projects import (
     PROJECT,
     PROJECTS,
 )
-from keystone_cassandra_token.tables.named import conflict
 from keystone_cassandra_token.tables.recent import Recent
 from keystone_cassandra_token.tables.unique import Taken
 
@@ -63,7 +63,6 @@ _FILTERS = tuple(name for name in projects.ATTRIBUTES if name != 'tags')
 CLOSED = datetime.timedelta(minutes=1)
 #: Of a project: the ids of those above it.
 _ABOVE = Recent(4096)
-_ATTEMPTS = 16
 
 # An administrator lists the projects of all domains.
 LIST = scan(f'SELECT {PROJECT} FROM project')
@@ -122,12 +121,10 @@ class Resource(Driver, base.ResourceDriverBase):
         return projects.presented(changed, with_extra=True)
 
     def delete_project(self, project_id: str) -> None:
-        for _attempt in range(_ATTEMPTS):
+        attempts = PROJECTS.entity.attempts(project_id)
+        while attempts.another():
             if self._delete(project_id):
                 return
-        raise errors.StoreUnavailable(
-            f'Others change project {project_id} all the time; try again.'
-        )
 
     def list_project_parents(self, project_id: str) -> list[Project] | None:
         # A log-in asks for this twice and a validation four times; what was

@@ -238,7 +238,7 @@ def fill_cassandra(found: Systems, plan: Plan) -> None:
     )
     for some in fill.portions(all_grants(plan), 20_000):
         made = [each | {'incarnation': clock.incarnation()} for each in some]
-        fill.write(found, grants.INSERT, made)
+        fill.write(found, grants.GRANTS.insert, made)
         listed = [
             each
             | {

@@ -278,10 +278,10 @@ def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
         for n in range(min(ASKED, count))
         for each in groups_of(n, group_count)
     ]
-    fill.write(found, memberships.INSERT, joined)
+    fill.write(found, memberships.MEMBERSHIPS.insert, joined)
     fill.write(
         found,
-        memberships.INSERT_MEMBER,
+        memberships.MEMBERSHIPS.insert_listed,
         (each | {'shard': shard_of(each['user_id'])} for each in joined),
     )
 
