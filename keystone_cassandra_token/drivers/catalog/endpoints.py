@@ -20,7 +20,12 @@ from keystone import exception
 
 from keystone_cassandra_token.compat import extras, lengths
 from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.rows import Row, json_map, json_text, text
+from keystone_cassandra_token.db.rows import (
+    Row,
+    any_text,
+    json_map,
+    json_text,
+)
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.catalog.project_endpoints import (
     ENDPOINTS_OF,
@@ -65,7 +70,7 @@ _ENDPOINT_LENGTHS = {
 ENDPOINT = Row(
     *ENDPOINT_ATTRIBUTES,
     'incarnation',
-    legacy_endpoint_id=text,
+    legacy_endpoint_id=any_text,
     extra=json_map,
 )
 ENDPOINTS = Entity(

@@ -63,7 +63,7 @@ LIST_USERS = scan(f'SELECT {USER} FROM user')
 LIST_GROUPS = scan(f'SELECT {GROUP} FROM group')
 
 # A log-in has read the rest already.
-KNOWN = USER.part([*USERS.entity.always, 'federated'])
+KNOWN = USER.part([*USERS.entity.required, 'federated'])
 GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
 FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
 FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
