@@ -45,6 +45,7 @@ from keystone_cassandra_token.drivers.catalog.endpoints import (
 )
 from keystone_cassandra_token.drivers.catalog.project_endpoints import (
     ENDPOINTS_OF,
+    GIVEN,
     GROUPS_OF,
 )
 from keystone_cassandra_token.drivers.catalog.regions import REGIONS
@@ -66,7 +67,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def list_regions(self, hints: Hints | None) -> list[Entity]:
         found = map(regions.presented, REGIONS.all(self.db))
-        return self._listed(found, hints, regions.ATTRIBUTES)
+        return self._listed(found, hints, regions.REGION.attributes)
 
     def get_region(self, region_id: str) -> Entity:
         region = REGIONS.find(self.db, region_id)
@@ -106,7 +107,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def list_services(self, hints: Hints | None) -> list[Entity]:
         found = map(endpoints.presented_service, SERVICES.all(self.db))
-        return self._listed(found, hints, endpoints.SERVICE_ATTRIBUTES)
+        return self._listed(found, hints, endpoints.SERVICE.attributes)
 
     def get_service(self, service_id: str) -> Entity:
         service = SERVICES.find(self.db, service_id)
@@ -147,7 +148,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def list_endpoints(self, hints: Hints | None) -> list[Entity]:
         found = map(endpoints.presented_endpoint, ENDPOINTS.all(self.db))
-        return self._listed(found, hints, endpoints.ENDPOINT_ATTRIBUTES)
+        return self._listed(found, hints, endpoints.ENDPOINT.attributes)
 
     def update_endpoint(
         self, endpoint_id: str, endpoint_ref: Mapping[str, Any]
@@ -205,7 +206,8 @@ class Catalog(Driver, base.CatalogDriverBase):
     def add_endpoint_to_project(
         self, endpoint_id: str, project_id: str
     ) -> None:
-        _check_pair(endpoint_id=endpoint_id, project_id=project_id)
+        given = {'endpoint_id': endpoint_id, 'project_id': project_id}
+        lengths.check(given, GIVEN, 'project_endpoint')
         if not ENDPOINTS_OF.add(self.db, endpoint_id, project_id):
             raise exception.Conflict(
                 type='project_endpoint', details=_('Duplicate entry')
@@ -272,7 +274,11 @@ class Catalog(Driver, base.CatalogDriverBase):
     def add_endpoint_group_to_project(
         self, endpoint_group_id: str, project_id: str
     ) -> None:
-        _check_pair(endpoint_group_id=endpoint_group_id, project_id=project_id)
+        given = {
+            'endpoint_group_id': endpoint_group_id,
+            'project_id': project_id,
+        }
+        lengths.check(given, GIVEN, 'project_endpoint_group')
         self._group(endpoint_group_id)
         if not GROUPS_OF.add(self.db, endpoint_group_id, project_id):
             raise exception.Conflict(
@@ -396,10 +402,6 @@ def _url_format(
         return None
 
     return format_url
-
-
-def _check_pair(**ids: str) -> None:
-    lengths.check(ids, dict.fromkeys(ids, 64))
 
 
 def _conflict(kind: str, entity: Mapping[str, Any]) -> exception.Conflict:
