@@ -10,6 +10,34 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.db.rows import Row
+
+
+def to_row(given: Mapping[str, Any], row: Row, kind: str) -> dict[str, Any]:
+    """Return the values of the columns that an entity names.
+
+    And the rest as ``extra``, if there is such a column.
+
+    :raises: as :func:`lengths.check`, which says what ``kind`` is.
+    """
+    found = {name: given[name] for name in row.attributes if name in given}
+    lengths.check(found, row, kind)
+    if 'extra' in row.columns:
+        found['extra'] = {
+            name: given[name]
+            for name in given
+            # An attribute of that name is dropped, as with SQL.
+            if name not in row.columns
+        }
+    return found
+
+
+def to_ref(entity: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """Return an entity as the SQL drivers show it."""
+    return {
+        **(entity.get('extra') or {}),
+        **{name: entity[name] for name in row.attributes},
+    }
 
 
 def stored(

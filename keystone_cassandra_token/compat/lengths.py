@@ -13,29 +13,35 @@ from typing import Any
 from keystone import exception
 from keystone.i18n import _
 
+from keystone_cassandra_token.db.rows import Row, text
 
-def check(values: Mapping[str, Any], limits: Mapping[str, int]) -> None:
-    """Check strings against their longest length, in characters.
 
+def check(
+    values: Mapping[str, Any], row: Row | Mapping[str, int], kind: str = ''
+) -> None:
+    """Check values, of some columns, by what their row says of them.
+
+    :param kind: what Keystone calls such an entity.
     :raises keystone.exception.StringLengthExceeded: as the SQL models.
+    :raises keystone.exception.UnexpectedError: for a None in a column that
+        is required.  With SQL it is this, or oslo.db's exception; Keystone
+        answers 500 to either.
     """
-    for name, longest in limits.items():
-        value = values.get(name)
-        if isinstance(value, str) and len(value) > longest:
+    if not isinstance(row, Row):
+        row = Row(**{name: text(row[name]) for name in row})
+    for name, column in row.columns.items():
+        value, longest = values.get(name), column.length
+        # As in SQL's models, which make text of what is none.
+        if longest and value is not None and len(str(value)) > longest:
             raise exception.StringLengthExceeded(
                 string=value, type=name, length=longest
             )
+    check_null(values, row.required, kind)
 
 
 def check_null(
     values: Mapping[str, Any], needed: Collection[str], kind: str
 ) -> None:
-    """Check that what SQL's columns need is not None, if it is named.
-
-    :param kind: what Keystone calls such an entity.
-    :raises keystone.exception.UnexpectedError: for a None.  With SQL it is
-        this, or oslo.db's exception; Keystone answers 500 to either.
-    """
     if any(name in values and values[name] is None for name in needed):
         raise not_stored(kind)
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows: the columns of a table and how their values are stored; no I/O.
+"""Rows: the columns of a table, each said once; no I/O.
 
-A :class:`Row` is the one place that lists a table's columns; statements
-interpolate it, and a test compares it with the schema::
+A :class:`Row` is the one place that lists a table's columns, with what
+Keystone's SQL models say of them.  Statements interpolate it, ``compat``
+checks and splits what is given by it, and tests compare it with the schema
+and with the SQL models::
 
-    TRUST = Row('id', 'trustor_user_id', expires_at=micros, extra=json_text)
+    TRUST = Row(id=text(64), expires_at=micros, extra=json_text)
     GET = read(f'SELECT {TRUST} FROM trust WHERE id = :id')
     INSERT = write(f'INSERT INTO trust ({TRUST}) VALUES ({TRUST.markers})')
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_serialization import jsonutils
@@ -22,82 +24,123 @@ from oslo_serialization import jsonutils
 from keystone_cassandra_token.db import clock
 
 
-@dataclasses.dataclass(frozen=True)
-class Codec:
-    """How a value is stored.  None is never passed to either function."""
-
-    encode: Callable[[Any], Any]
-    decode: Callable[[Any], Any]
-
-
 def _same(value: Any) -> Any:
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column: how its values are stored, and which it can have.
+
+    A call makes another one of it: ``text(64, required=True)``.
+
+    :ivar encode: returns a value as it is stored; never called with None.
+    :ivar decode: returns a stored value as it was; never called with None.
+    :ivar length: of the longest text, in characters; None is any.
+    :ivar required: whether each row has a value here.
+    :ivar secret: whether it is read where all of a row is wanted, only.
+    :ivar is_map: whether it is a ``map``, to which a change adds entries.
+    """
+
+    encode: Callable[[Any], Any] = _same
+    decode: Callable[[Any], Any] = _same
+    length: int | None = None
+    required: bool = False
+    secret: bool = False
+    is_map: bool = False
+
+    def __call__(
+        self,
+        length: int | None = None,
+        *,
+        required: bool = False,
+        secret: bool = False,
+    ) -> Column:
+        return dataclasses.replace(
+            self, length=length, required=required, secret=secret
+        )
 
 
 def _dump_json(value: Any) -> str:
     # Sorted and compact, so that equal values have equal texts: some are
     # part of a primary key.  With what JSON lacks, as times, as keystone's
     # SQL model writes it.
-    text: str = jsonutils.dumps(value, sort_keys=True, separators=(',', ':'))
-    return text
+    dumped: str = jsonutils.dumps(value, sort_keys=True, separators=(',', ':'))
+    return dumped
 
 
 #: Stored as it is.
-plain = Codec(_same, _same)
+plain = Column()
+#: String <-> ``text``, stored as it is.
+text = Column()
+#: Boolean <-> ``boolean``, stored as it is.
+boolean = Column()
 #: Whole number <-> ``int``: for Keystone's JSON schema 10.0 is one too.
-number = Codec(int, _same)
+number = Column(int)
 #: Anything <-> ``text``, for what Keystone's JSON schema lets be no string.
-text = Codec(str, _same)
+any_text = Column(str)
 #: Naive UTC ``datetime`` <-> ``bigint`` microseconds since 1970.
-micros = Codec(clock.to_micros, clock.from_micros)
+micros = Column(clock.to_micros, clock.from_micros)
 #: ``date`` <-> ``text``, as ISO 8601 writes it.
-iso_date = Codec(datetime.date.isoformat, datetime.date.fromisoformat)
+iso_date = Column(datetime.date.isoformat, datetime.date.fromisoformat)
 #: Anything JSON knows <-> ``text``.
-json_text = Codec(_dump_json, json.loads)
+json_text = Column(_dump_json, json.loads)
 #: List of strings <-> ``frozen<list<text>>``.
-text_list = Codec(list, list)
+text_list = Column(list, list)
 #: Attributes of any kind <-> ``map<text, text>`` of JSON values, so that two
 #: changes of different ones both survive.  Without any it is not stored.
-json_map = Codec(
+json_map = Column(
     lambda value: {name: _dump_json(value[name]) for name in value} or None,
     lambda value: {name: json.loads(value[name]) for name in value},
+    is_map=True,
 )
 
 
 class Row:
     """Columns of a table, in the order of its statements.
 
-    :param plain_columns: columns stored as they are.
-    :param coded_columns: columns with their :class:`Codec`.
+    Or of a part of it, or of what is stored in one of its columns.
+
+    :ivar columns: each :class:`Column` by name.
+    :ivar attributes: the names of those that are no ``map``.
+    :ivar required: the names of those that each row has a value in.
+
+    :param plain_columns: columns of which there is nothing to say.
     """
 
-    def __init__(self, *plain_columns: str, **coded_columns: Codec) -> None:
-        self._codecs = dict.fromkeys(plain_columns, plain) | coded_columns
-        self._coded = coded_columns
+    def __init__(self, *plain_columns: str, **columns: Column) -> None:
+        self.columns: Mapping[str, Column] = {
+            **dict.fromkeys(plain_columns, plain),
+            **columns,
+        }
+        self.attributes = self._having(lambda column: not column.is_map)
+        self.required = self._having(lambda column: column.required)
+        self._decoders = {
+            name: column.decode
+            for name, column in self.columns.items()
+            if column.decode is not _same
+        }
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return tuple(self._codecs)
+    def _having(self, has: Callable[[Column], bool]) -> tuple[str, ...]:
+        return tuple(name for name in self.columns if has(self.columns[name]))
 
     @property
     def markers(self) -> str:
         """The columns as named markers: ``:id, :name``."""
-        return ', '.join(f':{name}' for name in self._codecs)
+        return ', '.join(f':{name}' for name in self.columns)
 
     def __str__(self) -> str:
-        return ', '.join(self._codecs)
+        return ', '.join(self.columns)
 
-    def part(self, names: Collection[str]) -> Row:
+    def __or__(self, other: Row) -> Row:
+        return Row(**{**self.columns, **other.columns})
+
+    def part(self, names: Iterable[str]) -> Row:
         """Return some of the columns as a row of their own.
 
         :raises KeyError: for a name that is no column.
         """
-        codecs = {name: self._codecs[name] for name in names}
-        return Row(
-            *(name for name in names if name not in self._coded),
-            **{name: codecs[name] for name in names if name in self._coded},
-        )
+        return Row(**{name: self.columns[name] for name in names})
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of all columns as they are stored.
@@ -106,25 +149,25 @@ class Row:
 
         :raises KeyError: for a name that is no column.
         """
-        return dict.fromkeys(self._codecs) | self.encode(values)
+        return dict.fromkeys(self.columns) | self.encode(values)
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return these values, of some columns, as they are stored.
 
         :raises KeyError: for a name that is no column.
         """
-        unknown = values.keys() - self._codecs.keys()
+        unknown = values.keys() - self.columns.keys()
         if unknown:
             raise KeyError(f'no such columns: {", ".join(sorted(unknown))}')
         return {
-            name: None if value is None else self._codecs[name].encode(value)
+            name: None if value is None else self.columns[name].encode(value)
             for name, value in values.items()
         }
 
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a row that was read."""
         values = dict(stored)
-        for name, codec in self._coded.items():
+        for name, decode in self._decoders.items():
             if values.get(name) is not None:
-                values[name] = codec.decode(values[name])
+                values[name] = decode(values[name])
         return values

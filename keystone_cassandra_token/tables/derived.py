@@ -127,14 +127,14 @@ class Kind:
             for index in entities.indexes
             if index.column in entities.row.columns
         ]
-        wanted = dict.fromkeys(('id', *entities.always, *indexed, *columns))
+        wanted = dict.fromkeys(('id', *entities.required, *indexed, *columns))
         return cls(
             entities.table,
             entities.row.part(wanted),
             together=entities.together,
             links=entities.indexes,
             names=names,
-            always=entities.always,
+            always=entities.required,
         )
 
     def is_born(self, truth: Truth | None) -> TypeGuard[Truth]:

@@ -45,9 +45,11 @@ class Entity:
     """One table of entities.
 
     :param table: its name.
-    :param row: its columns, ``id`` and ``incarnation`` among them.
+    :param row: its columns but for ``incarnation``; ``id`` among them.  A row
+        without one of those that are required is a remnant: what a change
+        in another region, in the moment of the deletion, has left of an
+        entity.
     :param indexes: its index tables.
-    :param maps: columns of type ``map``, to which a change adds.
     :param guarded: columns whose new value is made from the one that was
         read: a change of one is a new incarnation, so that of two at once
         the later one is made again.
@@ -56,9 +58,6 @@ class Entity:
         changed: cells that are written later would outlive their row.
     :param together: whether all are in one partition, ``bucket`` 0; for
         hundreds that are often wanted all at once.
-    :param always: columns that each entity has a value in.  A row without
-        one is a remnant: what a change in another region, in the moment of
-        the deletion, has left of an entity.
     """
 
     get_all: cql.Statement
@@ -81,12 +80,19 @@ class Entity:
         always: Collection[str] = (),
     ) -> None:
         self.table = table
+        row |= Row('incarnation')
         # A column that is written apart can outlive its row, too.
-        self.always = ('incarnation', *always)
+        self.required = (
+            'incarnation',
+            *always,
+            *(name for name in row.required if not row.columns[name].secret),
+        )
         self.row = row
         self.indexes = indexes
         self.together = together
-        self._maps = frozenset(maps)
+        self._maps = frozenset(
+            name for name, column in row.columns.items() if column.is_map
+        )
         self.guarded = frozenset(guarded)
         self._written = [name for name in row.columns if name not in apart]
         self._changing = [name for name in self._written if name != 'id']
@@ -187,7 +193,7 @@ class Entity:
 
     def is_whole(self, stored: Mapping[str, Any]) -> bool:
         """Return whether a row that was read is an entity, and no remnant."""
-        return all(stored[name] is not None for name in self.always)
+        return all(stored[name] is not None for name in self.required)
 
     def find_by(
         self, db: Store, index: Index, value: str

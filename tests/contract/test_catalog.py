@@ -513,6 +513,7 @@ def test_names_of_groups_are_compared_as_the_keyspace_was_made(ours):
 @pytest.mark.parametrize(
     ('kind', 'name'),
     [
+        ('region', 'description'),
         ('service', 'enabled'),
         ('endpoint', 'interface'),
         ('endpoint', 'service_id'),

@@ -388,7 +388,7 @@ def test_a_remnant_of_a_deleted_entity_is_none(
         reconcile.Repair(store, apply=True).run(kind)
     values = {'enabled': True, 'default_limit': 1}
     new = entity.new(
-        given | {name: values.get(name, 'new') for name in entity.always[1:]}
+        given | {name: values.get(name, 'new') for name in entity.required[1:]}
     )
     assert entity.create(store, new)
     assert entity.find(store, given['id']) == new

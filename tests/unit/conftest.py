@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keystone.conf
 import pytest
 from oslo_config import cfg
 
@@ -37,3 +38,9 @@ def make_conf() -> Callable[..., cfg.ConfigOpts]:
 def conf(make_conf: Callable[..., cfg.ConfigOpts]) -> cfg.ConfigOpts:
     """Options with their defaults."""
     return make_conf()
+
+
+@pytest.fixture
+def keystone_options() -> None:
+    """Keystone's own options, which some of its exceptions look at."""
+    keystone.conf.default.register_opts(keystone.conf.CONF)

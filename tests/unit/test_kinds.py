@@ -45,7 +45,7 @@ def test_what_is_kept_together_is_one_partition() -> None:
 def test_a_row_without_its_birth_column_is_none() -> None:
     kind = Kind.of(credential.CREDENTIALS)
     assert not kind.is_born(None)
-    there = dict.fromkeys(('id', *credential.CREDENTIALS.always), 'x')
-    for name in credential.CREDENTIALS.always:
+    there = dict.fromkeys(('id', *credential.CREDENTIALS.required), 'x')
+    for name in credential.CREDENTIALS.required:
         assert not kind.is_born(there | {name: None})
     assert kind.is_born(there)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows and codecs."""
+"""Rows and their columns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keystone_cassandra_token.db.rows import (
+    Column,
     Row,
+    any_text,
+    boolean,
     json_map,
     json_text,
     micros,
+    number,
     plain,
+    text,
     text_list,
 )
 
@@ -43,7 +48,7 @@ VALUES = st.fixed_dictionaries(
         'extra': st.none() | JSON,
     }
 )
-ROW = Row('id', 'count', at=micros, names=text_list, extra=json_text)
+ROW = Row(id=text, count=plain, at=micros, names=text_list, extra=json_text)
 
 
 @given(VALUES)
@@ -110,7 +115,7 @@ def test_loading_leaves_the_stored_row_alone() -> None:
 
 def test_text_of_a_row() -> None:
     row = Row('id', 'name', at=micros)
-    assert row.columns == ('id', 'name', 'at')
+    assert tuple(row.columns) == ('id', 'name', 'at')
     assert str(row) == 'id, name, at'
     assert row.markers == ':id, :name, :at'
 
@@ -121,10 +126,50 @@ def test_plain_is_the_same_object() -> None:
     assert plain.decode(value) is value
 
 
-def test_a_part_keeps_its_codecs() -> None:
-    whole = Row('id', 'secret', 'name', extra=json_map)
+def test_a_column_says_what_is_refused() -> None:
+    assert text == plain == Column()
+    short = text(4, required=True)
+    assert (short.length, short.required, short.secret) == (4, True, False)
+    assert text(required=True).length is None
+    assert text(64, secret=True).secret
+    # It is stored as what it was made of.
+    assert number(required=True).encode(10.0) == 10
+    assert json_map(required=True).is_map
+    assert json_map(required=True).decode is json_map.decode
+
+
+def test_a_row_knows_what_is_required_and_what_is_no_map() -> None:
+    row = Row(
+        'incarnation',
+        id=text(64),
+        name=text(4, required=True),
+        enabled=boolean(required=True),
+        extra=json_map,
+    )
+    assert row.required == ('name', 'enabled')
+    assert row.attributes == ('incarnation', 'id', 'name', 'enabled')
+    assert row.columns['name'].length == 4
+
+
+def test_two_rows_are_one() -> None:
+    row = Row(id=text(64), at=micros) | Row('seen', at=number)
+    assert tuple(row.columns) == ('id', 'at', 'seen')
+    assert row.columns['id'].length == 64
+    assert row.encode({'at': 10.0}) == {'at': 10}
+    assert row.load({'at': 10}) == {'at': 10}
+
+
+def test_any_text_is_text() -> None:
+    row = Row(legacy_id=any_text(64))
+    assert row.encode({'legacy_id': 5}) == {'legacy_id': '5'}
+    assert row.load({'legacy_id': '5'}) == {'legacy_id': '5'}
+
+
+def test_a_part_keeps_its_columns() -> None:
+    whole = Row('id', 'secret', name=text(4), extra=json_map)
     part = whole.part(['extra', 'name'])
-    assert part.columns == ('name', 'extra')
+    assert tuple(part.columns) == ('extra', 'name')
+    assert part.columns['name'].length == 4
     stored = part.dump({'name': 'x', 'extra': {'a': 1}})
     assert stored == {'name': 'x', 'extra': {'a': '1'}}
     assert part.load(stored)['extra'] == {'a': 1}

@@ -46,6 +46,7 @@ from keystone_cassandra_token.drivers.catalog.endpoints import (
 )
 from keystone_cassandra_token.drivers.catalog.project_endpoints import (
     ENDPOINTS_OF,
+    GIVEN,
     GROUPS_OF,
 )
 from keystone_cassandra_token.drivers.catalog.regions import REGIONS
@@ -67,7 +68,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def list_regions(self, hints: Hints | None) -> list[Entity]:
         found = map(regions.presented, REGIONS.all(self.db))
-        return self._listed(found, hints, regions.ATTRIBUTES)
+        return self._listed(found, hints, regions.REGION.attributes)
 
     def get_region(self, region_id: str) -> Entity:
         region = REGIONS.find(self.db, region_id)
@@ -107,7 +108,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def list_services(self, hints: Hints | None) -> list[Entity]:
         found = map(endpoints.presented_service, SERVICES.all(self.db))
-        return self._listed(found, hints, endpoints.SERVICE_ATTRIBUTES)
+        return self._listed(found, hints, endpoints.SERVICE.attributes)
 
     def get_service(self, service_id: str) -> Entity:
         service = SERVICES.find(self.db, service_id)
@@ -148,7 +149,7 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def list_endpoints(self, hints: Hints | None) -> list[Entity]:
         found = map(endpoints.presented_endpoint, ENDPOINTS.all(self.db))
-        return self._listed(found, hints, endpoints.ENDPOINT_ATTRIBUTES)
+        return self._listed(found, hints, endpoints.ENDPOINT.attributes)
 
     def update_endpoint(
         self, endpoint_id: str, endpoint_ref: Mapping[str, Any]
@@ -211,7 +212,9 @@ class Catalog(Driver, base.CatalogDriverBase):
     def add_endpoint_to_project(
         self, endpoint_id: str, project_id: str
     ) -> None:
-        pair = _pair(endpoint_id=endpoint_id, project_id=project_id)
+        pair = _pair(
+            'project_endpoint', endpoint_id=endpoint_id, project_id=project_id
+        )
         if not ENDPOINTS_OF.add(self.db, **pair):
             raise duplicate('project_endpoint')
 
@@ -281,7 +284,9 @@ class Catalog(Driver, base.CatalogDriverBase):
         self, endpoint_group_id: str, project_id: str
     ) -> None:
         pair = _pair(
-            endpoint_group_id=endpoint_group_id, project_id=project_id
+            'project_endpoint_group',
+            endpoint_group_id=endpoint_group_id,
+            project_id=project_id,
         )
         self._group(endpoint_group_id)
         if not GROUPS_OF.add(self.db, **pair):
@@ -413,8 +418,8 @@ def _url_format(
     return format_url
 
 
-def _pair(**ids: str) -> dict[str, str]:
-    lengths.check(ids, dict.fromkeys(ids, 64))
+def _pair(kind: str, **ids: str) -> dict[str, str]:
+    lengths.check(ids, GIVEN, kind)
     return ids
 
 

@@ -15,15 +15,20 @@ from keystone import exception
 from keystone.endpoint_policy.backends import base
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 
 _TARGET = ('endpoint_id', 'service_id', 'region_id')
-_LENGTHS = dict.fromkeys(('policy_id', *_TARGET), 64)
 
-ASSOCIATION = Row('id', 'incarnation', 'policy_id', *_TARGET)
+ASSOCIATION = Row(
+    id=text,  # made of what has the policy
+    policy_id=text(64, required=True),
+    endpoint_id=text(64),
+    service_id=text(64),
+    region_id=text(64),
+)
 ASSOCIATIONS = Entity(
     'policy_association',
     ASSOCIATION,
@@ -47,7 +52,7 @@ class EndpointPolicy(Driver, base.EndpointPolicyDriverBase):
     ) -> None:
         target = _target(endpoint_id, service_id, region_id)
         new = ASSOCIATIONS.new({**target, 'policy_id': policy_id})
-        lengths.check(new, _LENGTHS)
+        lengths.check(new, ASSOCIATION, 'policy_association')
         attempts = ASSOCIATIONS.attempts(endpoint_id or service_id)
         while attempts.another():
             if ASSOCIATIONS.create(self.db, new):

@@ -18,10 +18,17 @@ from typing import Any
 
 from keystone import exception
 
-from keystone_cassandra_token.compat import extras, lengths
+from keystone_cassandra_token.compat import extras
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.attempts import Attempts
-from keystone_cassandra_token.db.rows import Row, json_map, json_text, text
+from keystone_cassandra_token.db.rows import (
+    Row,
+    any_text,
+    boolean,
+    json_map,
+    json_text,
+    text,
+)
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.catalog.project_endpoints import (
     ENDPOINTS_OF,
@@ -32,51 +39,30 @@ from keystone_cassandra_token.tables.index import Indexes
 
 Stored = dict[str, Any]
 
-#: What SQL's columns need.
-_ENDPOINT_NEEDED = ('interface', 'service_id', 'url')
-
-SERVICE_ATTRIBUTES = ('id', 'type', 'enabled')
-_SERVICE_LENGTHS = {'id': 64, 'type': 255}
-SERVICE = Row(*SERVICE_ATTRIBUTES, 'incarnation', extra=json_map)
-SERVICES = Entity(
-    'service',
-    SERVICE,
-    Indexes(),
-    maps=['extra'],
-    together=True,
-    always=['enabled'],
+SERVICE = Row(
+    id=text(64),
+    type=text(255),
+    enabled=boolean(required=True),
+    extra=json_map,
 )
+SERVICES = Entity('service', SERVICE, Indexes(), together=True)
 
-ENDPOINT_ATTRIBUTES = (
-    'id',
-    'interface',
-    'region_id',
-    'service_id',
-    'url',
-    'legacy_endpoint_id',
-    'enabled',
-)
-_ENDPOINT_LENGTHS = {
-    'id': 64,
-    'legacy_endpoint_id': 64,
-    'interface': 8,
-    'region_id': 255,
-    'service_id': 64,
-}
 ENDPOINT = Row(
-    *ENDPOINT_ATTRIBUTES,
-    'incarnation',
-    legacy_endpoint_id=text,
+    id=text(64),
+    interface=text(8, required=True),
+    region_id=text(255),
+    service_id=text(64, required=True),
+    url=text(required=True),
+    legacy_endpoint_id=any_text(64),
+    enabled=boolean(required=True),
     extra=json_map,
 )
 ENDPOINTS = Entity(
     'endpoint',
     ENDPOINT,
     Indexes(),
-    maps=['extra'],
     guarded=['service_id', 'region_id'],
     together=True,
-    always=['url'],
 )
 
 #: What an endpoint refers to, and what Keystone calls that.
@@ -85,71 +71,63 @@ _REFERENCES = {
     'region_id': (REGIONS, 'region table'),
 }
 
-GROUP_ATTRIBUTES = ('id', 'name', 'description', 'filters')
-_GROUP_LENGTHS = {'id': 64, 'name': 255}
-GROUP = Row('id', 'name', 'description', 'incarnation', filters=json_text)
+GROUP = Row(
+    id=text(64),
+    name=text(255, required=True),
+    description=text,
+    filters=json_text,
+)
 GROUPS = Entity('endpoint_group', GROUP, Indexes(), together=True)
 
 
 def new_service(given: Mapping[str, Any]) -> Stored:
     """Return a service that is yet to be created.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises: as :func:`extras.to_row`.
     """
-    found = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
-    if found.get('enabled') is None:
-        found['enabled'] = True  # as the SQL model
-    return SERVICES.new(found)
+    given = _enabled({'enabled': None, **given})
+    return SERVICES.new(extras.to_row(given, SERVICE, 'service'))
 
 
 def changes_of_service(given: Mapping[str, Any]) -> Stored:
     """Return the values of the columns that a service names, but its id.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
-    :raises keystone.exception.UnexpectedError: for a None that SQL refuses.
+    :raises: as :func:`extras.to_row`.
     """
-    changes = extras.stored(given, SERVICE_ATTRIBUTES, _SERVICE_LENGTHS)
-    lengths.check_null(changes, ['enabled'], 'service')
+    changes = extras.to_row(given, SERVICE, 'service')
     changes.pop('id', None)
     return changes
 
 
 def presented_service(service: Mapping[str, Any]) -> Stored:
     """Return a service as the SQL driver shows it."""
-    return extras.presented(service, SERVICE_ATTRIBUTES)
+    return extras.to_ref(service, SERVICE)
 
 
 def stored_endpoint(given: Mapping[str, Any]) -> Stored:
     """Return the values of the columns that an endpoint names.
 
-    :raises: as :func:`changes_of_service`.
+    :raises: as :func:`extras.to_row`.
     """
-    found = extras.stored(given, ENDPOINT_ATTRIBUTES, _ENDPOINT_LENGTHS)
-    lengths.check_null(found, _ENDPOINT_NEEDED, 'endpoint')
-    if 'enabled' in found and found['enabled'] is None:
-        found['enabled'] = True  # as the SQL model
-    return found
+    return extras.to_row(_enabled(given), ENDPOINT, 'endpoint')
 
 
 def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
     """Return an endpoint as the SQL driver shows it."""
-    return extras.presented(endpoint, ENDPOINT_ATTRIBUTES)
+    return extras.to_ref(endpoint, ENDPOINT)
 
 
 def stored_group(given: Mapping[str, Any]) -> Stored:
     """Return the values of the columns that an endpoint group names.
 
-    :raises: as :func:`changes_of_service`.
+    :raises: as :func:`extras.to_row`.
     """
-    found = {name: given[name] for name in GROUP_ATTRIBUTES if name in given}
-    lengths.check(found, _GROUP_LENGTHS)
-    lengths.check_null(found, ['name'], 'endpoint_group')
-    return found
+    return extras.to_row(given, GROUP, 'endpoint_group')
 
 
 def presented_group(group: Mapping[str, Any]) -> Stored:
     """Return an endpoint group as the SQL driver shows it."""
-    return {name: group[name] for name in GROUP_ATTRIBUTES}
+    return extras.to_ref(group, GROUP)
 
 
 def create(db: Store, new: Stored) -> bool:
@@ -269,6 +247,13 @@ def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
         name in shown and shown[name] == value
         for name, value in (group['filters'] or {}).items()
     )
+
+
+def _enabled(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is enabled if it says None, as the SQL models."""
+    if given.get('enabled', True) is None:
+        return {**given, 'enabled': True}
+    return given
 
 
 def _check(db: Store, endpoint: Mapping[str, Any]) -> None:

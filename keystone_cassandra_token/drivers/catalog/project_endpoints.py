@@ -7,7 +7,12 @@ or group, holds ids.
 
 from __future__ import annotations
 
+from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.tables.association import Association
+
+GIVEN = Row(
+    project_id=text(64), endpoint_id=text(64), endpoint_group_id=text(64)
+)
 
 ENDPOINTS_OF = Association(
     'project_endpoint',

@@ -18,24 +18,19 @@ from keystone import exception
 
 from keystone_cassandra_token.compat import extras
 from keystone_cassandra_token.db import clock, cql
-from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.db.store import KEEP, Store
 from keystone_cassandra_token.tables.entity import Changes, Entity
 from keystone_cassandra_token.tables.index import Indexes
 
-ATTRIBUTES = ('id', 'description', 'parent_region_id')
-# The parent must be there anyway.
-_LENGTHS = {'id': 255, 'description': 255}
-
-REGION = Row(*ATTRIBUTES, 'incarnation', extra=json_map)
+REGION = Row(
+    id=text(255),
+    description=text(255, required=True),
+    parent_region_id=text,  # a longer one is not there
+    extra=json_map,
+)
 REGIONS = Entity(
-    'region',
-    REGION,
-    Indexes(),
-    maps=['extra'],
-    guarded=['parent_region_id'],
-    together=True,
-    always=['description'],
+    'region', REGION, Indexes(), guarded=['parent_region_id'], together=True
 )
 
 #: Regions that are deleted in one conditional batch.
@@ -45,13 +40,16 @@ Region = dict[str, Any]
 
 
 def stored(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the columns that a region names."""
-    return extras.stored(given, ATTRIBUTES, _LENGTHS)
+    """Return the values of the columns that a region names.
+
+    :raises: as :func:`extras.to_row`.
+    """
+    return extras.to_row(given, REGION, 'region')
 
 
 def presented(region: Mapping[str, Any]) -> Region:
     """Return a region as the SQL driver shows it."""
-    return extras.presented(region, ATTRIBUTES)
+    return extras.to_ref(region, REGION)
 
 
 def create(db: Store, new: Region) -> bool:
@@ -68,7 +66,7 @@ def create(db: Store, new: Region) -> bool:
         regions = _by_id(db)
         if parent_id not in regions:
             raise exception.RegionNotFound(region_id=parent_id)
-        there = db.one(REGIONS.get, REGION, id=new['id'])
+        there = db.one(REGIONS.get, REGIONS.row, id=new['id'])
         if there is not None and REGIONS.is_whole(there):
             return False
         remnant = there or {'id': new['id'], 'incarnation': None}
@@ -177,9 +175,11 @@ def _write(db: Store, *changed: tuple[Mapping[str, Any], Changes]) -> bool:
     """
     keys = []
     for old, changes in changed:
-        stored = REGION.encode({'incarnation': clock.incarnation(), **changes})
+        stored = REGIONS.row.encode(
+            {'incarnation': clock.incarnation(), **changes}
+        )
         keys.append(
-            dict.fromkeys(REGION.columns, KEEP)
+            dict.fromkeys(REGIONS.row.columns, KEEP)
             | {n: value for n, value in stored.items() if value is not None}
             | {'id': old['id'], 'seen': old['incarnation']}
         )

@@ -50,21 +50,21 @@ from keystone_cassandra_token.drivers.identity import (
 )
 from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
 from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
-from keystone_cassandra_token.drivers.identity.users import USER, USERS
+from keystone_cassandra_token.drivers.identity.users import USERS
 from keystone_cassandra_token.tables.entity import AT_ONCE
 from keystone_cassandra_token.tables.recent import Recent
 
 Entity = dict[str, Any]
 
 _USER_FILTERS = ('id', 'name', 'domain_id', 'enabled', 'default_project_id')
-_GROUP_FILTERS = groups.ATTRIBUTES
+_GROUP_FILTERS = GROUP.attributes
 
 # An administrator of the cloud lists users and groups of all domains.
-LIST_USERS = scan(f'SELECT {USER} FROM user')
-LIST_GROUPS = scan(f'SELECT {GROUP} FROM group')
+LIST_USERS = scan(f'SELECT {USERS.entity.row} FROM user')
+LIST_GROUPS = scan(f'SELECT {GROUPS.entity.row} FROM group')
 
 # A log-in has read the rest already.
-KNOWN = USER.part([*USERS.entity.always, 'federated'])
+KNOWN = USERS.entity.row.part([*USERS.entity.required, 'federated'])
 GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
 FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
 FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
@@ -265,7 +265,7 @@ class Identity(Driver, base.IdentityDriverBase):
         return users.presented(user)
 
     def reset_last_active(self) -> None:
-        for user in self.db.iterate(LIST_USERS, USER):
+        for user in USERS.entity.scanned(self.db, LIST_USERS):
             if user['last_active_on'] is None:
                 USERS.entity.change(
                     self.db,

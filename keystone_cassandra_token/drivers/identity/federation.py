@@ -31,9 +31,16 @@ from keystone.common.driver_hints import Hints
 from keystone.federation.backends import base
 from keystone.i18n import _
 
-from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat import extras, lengths, listing
 from keystone_cassandra_token.compat.conflicts import duplicate, logged
-from keystone_cassandra_token.db.rows import Row, json_text, number, text_list
+from keystone_cassandra_token.db.rows import (
+    Row,
+    boolean,
+    json_text,
+    number,
+    text,
+    text_list,
+)
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import federated_users
@@ -45,45 +52,31 @@ from keystone_cassandra_token.tables.unique import Claims, Taken
 
 Stored = dict[str, Any]
 
-_IDP_COLUMNS = ('id', 'domain_id', 'enabled', 'description')
-_IDP_ATTRIBUTES = (*_IDP_COLUMNS, 'remote_ids', 'authorization_ttl')
-_IDP_CHANGES = ('enabled', 'description', 'authorization_ttl')
-_PROTOCOL = ('mapping_id', 'remote_id_attribute')
-_SP_ATTRIBUTES = (
-    'auth_url',
-    'id',
-    'enabled',
-    'description',
-    'relay_state_prefix',
-    'sp_url',
-)
-
-#: What SQL's columns need.
-_IDP_NEEDED = ('domain_id', 'enabled')
-_PROTOCOL_NEEDED = ('mapping_id',)
-_SP_NEEDED = ('enabled', 'auth_url', 'sp_url', 'relay_state_prefix')
-
-_IDP_LENGTHS = {'id': 64, 'domain_id': 64}
-_PROTOCOL_LENGTHS = {
-    'id': 64,
-    'idp_id': 64,
-    'mapping_id': 64,
-    'remote_id_attribute': 64,
-}
-_MAPPING_LENGTHS = {'id': 64, 'schema_version': 5}
-_SP_LENGTHS = {
-    'id': 64,
-    'auth_url': 256,
-    'sp_url': 256,
-    'relay_state_prefix': 256,
-}
-
 IDP = Row(
-    *_IDP_COLUMNS,
-    'incarnation',
-    authorization_ttl=number,
+    id=text(64),
+    domain_id=text(64, required=True),
+    enabled=boolean(required=True),
+    description=text,
     remote_ids=text_list,
-    protocols=json_text,
+    authorization_ttl=number,
+)
+_IDP_CHANGES = ('enabled', 'description', 'authorization_ttl')
+REMOTE_ID = Row(remote_id=text(255))
+#: What is in ``protocols``, by id.
+_PROTOCOL = Row(
+    mapping_id=text(64, required=True), remote_id_attribute=text(64)
+)
+PROTOCOL = Row(id=text(64), idp_id=text(64)) | _PROTOCOL
+MAPPING = Row(
+    id=text(64), rules=json_text, schema_version=text(5, required=True)
+)
+SP = Row(
+    id=text(64),
+    enabled=boolean(required=True),
+    description=text,
+    auth_url=text(256, required=True),
+    sp_url=text(256, required=True),
+    relay_state_prefix=text(256, required=True),
 )
 
 
@@ -99,41 +92,28 @@ def _remote_ids(_db: Store, idp: Mapping[str, Any]) -> list[Any]:
 IDPS = Named(
     Entity(
         'identity_provider',
-        IDP,
+        IDP | Row(protocols=json_text),
         Indexes(),
         guarded=['remote_ids', 'protocols'],
         together=True,
-        always=['enabled'],
     ),
     Claims('remote_id_claim', 'remote_id'),
     _remote_ids,
 )
 IDP_KIND = Kind.of(IDPS, 'remote_ids')
-MAPPINGS = Entity(
-    'mapping',
-    Row('id', 'incarnation', 'schema_version', rules=json_text),
-    Indexes(),
-    together=True,
-)
-SPS = Entity(
-    'service_provider',
-    Row(*_SP_ATTRIBUTES, 'incarnation'),
-    Indexes(),
-    together=True,
-)
+MAPPINGS = Entity('mapping', MAPPING, Indexes(), together=True)
+SPS = Entity('service_provider', SP, Indexes(), together=True)
 
 
 class Federation(Driver, base.FederationDriverBase):
     """Identity providers, protocols, mappings, service providers."""
 
     def create_idp(self, idp_id: str, idp: Mapping[str, Any]) -> Stored:
-        given = {**idp, 'id': idp_id}
-        lengths.check(given, _IDP_LENGTHS)
+        given = {**dict.fromkeys(IDP.required), **idp, 'id': idp_id}
         stored = IDPS.entity.new(
-            {name: given.get(name) for name in (*_IDP_COLUMNS, *_IDP_CHANGES)}
+            extras.to_row(given, IDP, 'identity_provider')
             | {'remote_ids': _sorted(given), 'protocols': {}}
         )
-        lengths.check_null(stored, _IDP_NEEDED, 'identity_provider')
         with _idp_conflict(stored):
             IDPS.create(self.db, stored)
         return _presented_idp(stored) | _in_order(given)
@@ -157,7 +137,7 @@ class Federation(Driver, base.FederationDriverBase):
     def update_idp(self, idp_id: str, idp: Mapping[str, Any]) -> Stored:
         def changes(_now: Stored) -> Stored:
             found = {name: idp[name] for name in _IDP_CHANGES if name in idp}
-            lengths.check_null(found, _IDP_NEEDED, 'identity_provider')
+            lengths.check(found, IDP, 'identity_provider')
             if 'remote_ids' in idp:
                 found['remote_ids'] = _sorted(idp)
             return found
@@ -171,12 +151,11 @@ class Federation(Driver, base.FederationDriverBase):
     def create_protocol(
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
     ) -> Stored:
-        made = {**protocol, 'id': protocol_id, 'idp_id': idp_id}
+        new = {name: protocol.get(name) for name in _PROTOCOL.columns}
+        made = {**new, 'id': protocol_id, 'idp_id': idp_id}
 
         def added(protocols: Stored) -> Stored:
-            lengths.check(made, _PROTOCOL_LENGTHS)
-            new = {name: made.get(name) for name in _PROTOCOL}
-            lengths.check_null(new, _PROTOCOL_NEEDED, 'federation_protocol')
+            lengths.check(made, PROTOCOL, 'federation_protocol')
             if protocol_id in protocols:
                 raise duplicate('federation_protocol', 'ID', protocol_id)
             return {**protocols, protocol_id: new}
@@ -189,17 +168,13 @@ class Federation(Driver, base.FederationDriverBase):
     def update_protocol(
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
     ) -> Stored:
-        changes = {
-            name: protocol[name] for name in _PROTOCOL if name in protocol
-        }
-
         def changed(protocols: Stored) -> Stored:
             if protocol_id not in protocols:
                 raise _no_protocol(idp_id, protocol_id)
-            lengths.check(protocol, _PROTOCOL_LENGTHS)
-            lengths.check_null(
-                changes, _PROTOCOL_NEEDED, 'federation_protocol'
-            )
+            lengths.check(protocol, PROTOCOL, 'federation_protocol')
+            changes = {
+                n: protocol[n] for n in _PROTOCOL.columns if n in protocol
+            }
             new = {**protocols[protocol_id], **changes}
             return {**protocols, protocol_id: new}
 
@@ -247,7 +222,7 @@ class Federation(Driver, base.FederationDriverBase):
                 'schema_version': mapping.get('schema_version') or '1.0',
             }
         )
-        lengths.check(stored, _MAPPING_LENGTHS)
+        lengths.check(stored, MAPPING, 'mapping')
         if not MAPPINGS.create(self.db, stored):
             raise duplicate('mapping', 'ID', mapping_id)
         return _presented_mapping(stored)
@@ -264,7 +239,7 @@ class Federation(Driver, base.FederationDriverBase):
         if mapping.get('schema_version'):
             changes['schema_version'] = mapping['schema_version']
         changed = MAPPINGS.change(
-            self.db, mapping_id, _checked('mapping', changes, _MAPPING_LENGTHS)
+            self.db, mapping_id, _checked(changes, MAPPING, 'mapping')
         )
         if changed is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
@@ -286,10 +261,8 @@ class Federation(Driver, base.FederationDriverBase):
         return self.get_mapping(protocol['mapping_id'])
 
     def create_sp(self, sp_id: str, sp: Mapping[str, Any]) -> Stored:
-        given = {**sp, 'id': sp_id}
-        lengths.check(given, _SP_LENGTHS)
-        stored = SPS.new({name: given.get(name) for name in _SP_ATTRIBUTES})
-        lengths.check_null(stored, _SP_NEEDED, 'service_provider')
+        given = {**dict.fromkeys(SP.required), **sp, 'id': sp_id}
+        stored = SPS.new(extras.to_row(given, SP, 'service_provider'))
         if not SPS.create(self.db, stored):
             raise duplicate('service_provider', 'ID', sp_id)
         return _presented_sp(stored)
@@ -307,13 +280,11 @@ class Federation(Driver, base.FederationDriverBase):
     def update_sp(self, sp_id: str, sp: Mapping[str, Any]) -> Stored:
         changes = {
             name: sp[name]
-            for name in _SP_ATTRIBUTES
+            for name in SP.attributes
             if name in sp and name != 'id'
         }
         changed = SPS.change(
-            self.db,
-            sp_id,
-            _checked('service_provider', changes, _SP_LENGTHS, _SP_NEEDED),
+            self.db, sp_id, _checked(changes, SP, 'service_provider')
         )
         if changed is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
@@ -330,12 +301,12 @@ class Federation(Driver, base.FederationDriverBase):
         return _listed(
             map(_presented_idp, IDPS.entity.all(self.db)),
             hints,
-            (*_IDP_COLUMNS, 'authorization_ttl'),
+            [name for name in IDP.attributes if name != 'remote_ids'],
         )
 
     def list_sps(self, hints: Hints | None = None) -> list[Stored]:
         return _listed(
-            map(_presented_sp, SPS.all(self.db)), hints, _SP_ATTRIBUTES
+            map(_presented_sp, SPS.all(self.db)), hints, SP.attributes
         )
 
     def _idp(self, idp_id: str) -> Stored:
@@ -356,10 +327,7 @@ class Federation(Driver, base.FederationDriverBase):
 
 
 def _checked(
-    kind: str,
-    changes: Stored,
-    longest: Mapping[str, int],
-    needed: Collection[str] = (),
+    changes: Stored, row: Row, kind: str
 ) -> Callable[[Stored], Stored]:
     """Return changes that are checked once there is what they change.
 
@@ -367,8 +335,7 @@ def _checked(
     """
 
     def checked(_now: Stored) -> Stored:
-        lengths.check(changes, longest)
-        lengths.check_null(changes, needed, kind)
+        lengths.check(changes, row, kind)
         return changes
 
     return checked
@@ -378,7 +345,7 @@ def _sorted(idp: Mapping[str, Any]) -> list[str]:
     """Return the remote ids that a provider names."""
     remote_ids = sorted(idp.get('remote_ids') or ())
     for remote_id in remote_ids:
-        lengths.check({'remote_id': remote_id}, {'remote_id': 255})
+        lengths.check({'remote_id': remote_id}, REMOTE_ID, 'identity_provider')
     if len(set(remote_ids)) < len(remote_ids):
         raise _duplicate_remote_id(remote_ids)
     return remote_ids
@@ -423,7 +390,7 @@ def _no_protocol(
 
 def _presented_idp(idp: Mapping[str, Any]) -> Stored:
     """Return an identity provider as the SQL driver shows it."""
-    return {name: idp[name] for name in _IDP_ATTRIBUTES}
+    return extras.to_ref(idp, IDP)
 
 
 def _presented_protocol(idp: Mapping[str, Any], protocol_id: str) -> Stored:
@@ -435,15 +402,15 @@ def _presented_protocol(idp: Mapping[str, Any], protocol_id: str) -> Stored:
 
 
 def _presented_mapping(mapping: Mapping[str, Any]) -> Stored:
-    return {name: mapping[name] for name in ('id', 'rules', 'schema_version')}
+    return extras.to_ref(mapping, MAPPING)
 
 
 def _presented_sp(sp: Mapping[str, Any]) -> Stored:
-    return {name: sp[name] for name in _SP_ATTRIBUTES}
+    return extras.to_ref(sp, SP)
 
 
 def _listed(
-    found: Iterator[Stored], hints: Hints | None, attributes: tuple[str, ...]
+    found: Iterator[Stored], hints: Hints | None, attributes: Collection[str]
 ) -> list[Stored]:
     return listing.limit(
         # None of them is a name.

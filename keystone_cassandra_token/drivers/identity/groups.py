@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keystone_cassandra_token.compat import lengths, listing
-from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.compat import extras, listing
+from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
@@ -15,10 +15,13 @@ from keystone_cassandra_token.tables.index import Index, Indexes
 from keystone_cassandra_token.tables.named import Named
 from keystone_cassandra_token.tables.unique import Claims
 
-ATTRIBUTES = ('id', 'name', 'domain_id', 'description')
-_LENGTHS = {'id': 64, 'name': 64, 'domain_id': 64}
-
-GROUP = Row(*ATTRIBUTES, 'incarnation', extra=json_map)
+GROUP = Row(
+    id=text(64),
+    name=text(64, required=True),
+    domain_id=text(64, required=True),
+    description=text,
+    extra=json_map,
+)
 BY_DOMAIN = Index('group_by_domain', 'domain_id', incarnate=True)
 
 
@@ -31,9 +34,7 @@ GROUPS = Named(
         'group',
         GROUP,
         Indexes(BY_DOMAIN),
-        maps=['extra'],
         guarded=['name', 'domain_id'],
-        always=['name', 'domain_id'],
     ),
     Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
@@ -51,22 +52,13 @@ def key(db: Store, domain_id: str, name: str) -> dict[str, str]:
 
 
 def stored(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the columns that a group names."""
-    found = {name: given[name] for name in ATTRIBUTES if name in given}
-    lengths.check(found, _LENGTHS)
-    return found | {
-        'extra': {
-            name: given[name]
-            for name in given
-            # An attribute of that name is dropped, as with SQL.
-            if name not in (*ATTRIBUTES, 'extra')
-        }
-    }
+    """Return the values of the columns that a group names.
+
+    :raises: as :func:`extras.to_row`.
+    """
+    return extras.to_row(given, GROUP, 'group')
 
 
 def presented(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return a group as the SQL driver shows it."""
-    return {
-        **(group['extra'] or {}),
-        **{name: group[name] for name in ATTRIBUTES},
-    }
+    return extras.to_ref(group, GROUP)

@@ -24,18 +24,21 @@ from keystone.identity.mapping_backends import base
 
 from keystone_cassandra_token.compat import lengths
 from keystone_cassandra_token.db.cql import Statement, read, scan, write
-from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
-_LENGTHS = {'public_id': 64, 'domain_id': 64, 'local_id': 255}
-
 #: What a backend calls an entity.
 _LOCAL = ('domain_id', 'local_id', 'entity_type')
 
-MAPPING = Row('public_id', *_LOCAL)
-BY_LOCAL = Row(*_LOCAL, 'public_id')
+MAPPING = Row(
+    public_id=text(64),
+    domain_id=text(64, required=True),
+    local_id=text(255, required=True),
+    entity_type=text(required=True),
+)
+BY_LOCAL = MAPPING.part([*_LOCAL, 'public_id'])
 BY_DOMAIN = Row('domain_id', 'shard', 'entity_type', 'public_id', 'local_id')
 
 _WITH_TIME = f'SELECT {MAPPING}, WRITETIME(local_id) AS written_at'
@@ -167,7 +170,7 @@ class IDMappings(Driver, base.MappingDriverBase):
         elif self._get(public_id):
             return None  # as with SQL: it is another entity's
         mapping = local | {'public_id': public_id}
-        lengths.check(mapping, _LENGTHS)
+        lengths.check(mapping, MAPPING, 'id_mapping')
         self.db.batch(*_inserts(mapping))
         return public_id
 

@@ -41,7 +41,6 @@ from keystone_cassandra_token.drivers.identity.users import (
     FEDERATED,
     FEDERATED_NAMES,
     NONLOCAL_NAMES,
-    USER,
     USERS,
 )
 from keystone_cassandra_token.tables.entity import AT_ONCE
@@ -50,7 +49,7 @@ from keystone_cassandra_token.tables.unique import Claims, Taken
 User = dict[str, Any]
 
 # Keystone lists federated users for an administrator.
-LIST = scan(f'SELECT {USER} FROM user')
+LIST = scan(f'SELECT {USERS.entity.row} FROM user')
 
 
 class ShadowUsers(Driver, base.ShadowUsersDriverBase):

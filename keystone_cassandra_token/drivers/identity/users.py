@@ -21,15 +21,22 @@ from keystone.identity.backends import base
 from keystone.identity.backends import resource_options as options
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.compat import lengths, listing, resource_options
+from keystone_cassandra_token.compat import (
+    extras,
+    lengths,
+    listing,
+    resource_options,
+)
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.rows import (
     Row,
+    boolean,
     iso_date,
     json_map,
     json_text,
     micros,
+    text,
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.identity import memberships
@@ -43,43 +50,35 @@ Stored = dict[str, Any]
 
 _OPTIONS = options.USER_OPTIONS_REGISTRY
 
-#: What Keystone's SQL model keeps outside of ``extra``.
-ATTRIBUTES = (
-    'id',
-    'name',
-    'domain_id',
-    'password',
-    'enabled',
-    'default_project_id',
-    'password_expires_at',
+#: What Keystone names of a user, but for its name and its password.
+_REF = Row(
+    id=text(64),
+    domain_id=text(64, required=True),
+    enabled=boolean,
+    default_project_id=text(64),
+    options=json_map,
+    extra=json_map,
 )
-_NOT_EXTRA = (*ATTRIBUTES, 'options', 'extra')
-_LENGTHS = {'id': 64, 'domain_id': 64, 'default_project_id': 64, 'name': 255}
-_FEDERATED_LENGTHS = {
-    'idp_id': 64,
-    'protocol_id': 64,
-    'unique_id': 255,
-    'display_name': 255,
-}
-#: What an identity provider calls a user.
-FEDERATED = ('idp_id', 'protocol_id', 'unique_id')
+_NAME = Row(name=text(255))
+#: What an identity provider says of a user, in ``federated``.
+IDENTITY = Row(
+    idp_id=text(64, required=True),
+    protocol_id=text(64, required=True),
+    unique_id=text(255, required=True),
+    display_name=text(255),
+)
+#: What it calls a user.
+FEDERATED = IDENTITY.required
 
-USER = Row(
-    'id',
-    'incarnation',
-    'domain_id',
-    'enabled',
-    'default_project_id',
-    'local_name',
-    'nonlocal_name',
+USER = _REF | Row(
     'lock_epoch',
     'failures',
+    local_name=_NAME.columns['name'],
+    nonlocal_name=_NAME.columns['name'],
     created_at=micros,
     last_active_on=iso_date,
     passwords=json_text,
-    options=json_map,
     federated=json_text,
-    extra=json_map,
 )
 BY_DOMAIN = Index('user_by_domain', 'domain_id', incarnate=True)
 BY_DEFAULT_PROJECT = Index(
@@ -126,10 +125,8 @@ USERS = Named(
         'user',
         USER,
         Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
-        maps=['options', 'extra'],
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
         apart=['failures'],
-        always=['domain_id'],
     ),
     Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
     local_key,
@@ -231,25 +228,18 @@ def delete(db: Store, user_id: str) -> None:
 def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a user names, but for passwords.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises: as :func:`extras.to_row`.
     :raises TypeError, ValueError: for a value that an option refuses.
     """
-    lengths.check(given, _LENGTHS)
-    found = {
-        name: given[name]
-        for name in ('id', 'domain_id', 'default_project_id')
-        if name in given
-    }
+    lengths.check(given, _NAME, 'user')
+    apart = ('name', 'password', 'password_expires_at')
+    rest = {name: given[name] for name in given if name not in apart}
+    found = extras.to_row(rest, _REF, 'user')
     if 'name' in given:
         found['local_name'] = given['name']
     if 'enabled' in given:
         found |= enabling(given['enabled'])
-    return found | {
-        'options': resource_options.values(_OPTIONS, given),
-        'extra': {
-            name: given[name] for name in given if name not in _NOT_EXTRA
-        },
-    }
+    return found | {'options': resource_options.values(_OPTIONS, given)}
 
 
 def renamed(
@@ -267,10 +257,10 @@ def renamed(
 def federated(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a federated identity as it is stored.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises: as :func:`lengths.check`.
     """
-    lengths.check(given, _FEDERATED_LENGTHS)
-    return {name: given.get(name) for name in (*FEDERATED, 'display_name')}
+    lengths.check(given, IDENTITY, 'federated_user')
+    return {name: given.get(name) for name in IDENTITY.attributes}
 
 
 def filterable(user: Mapping[str, Any]) -> Stored:
