@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
+import keystone.conf
 import pytest
 import yaml
+from oslo_config import cfg, iniparser
 
 from keystone_cassandra_token import conf
+from keystone_cassandra_token.cmd import main
+from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.schema import files
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / 'doc' / 'source'
@@ -58,8 +67,43 @@ FOREIGN = re.compile(
 )
 
 
+#: The manual, and what stands at the top of the repository.
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*SOURCE.rglob('*.rst'), *ROOT.glob('*.rst'))
+)
+
+#: Sections of others: oslo.middleware, keystonemiddleware, uWSGI.
+OTHERS = {'healthcheck', 'keystone_authtoken', 'uwsgi'}
+#: Of oslo.db, which is registered where there is SQL.
+SQL_CONNECTION = ('database', 'connection')
+
+
 def page(name: str) -> str:
     return (SOURCE / name).read_text('utf-8')
+
+
+def text_of(name: str) -> str:
+    """Return the text of a page, with commands on one line each."""
+    text = (ROOT / name).read_text('utf-8')
+    return re.sub(r'\\\n\s+', '', text)
+
+
+def literals(name: str) -> list[str]:
+    """Return what a page has in double backticks, on one line each."""
+    found = re.findall(r'``(.+?)``', text_of(name), re.DOTALL)
+    return [' '.join(each.split()) for each in found]
+
+
+def current_tables() -> dict[str, str]:
+    """Return the CQL of each table."""
+    current = (PACKAGE / 'schema' / 'current.cql').read_text('utf-8')
+    return {
+        each[1]: each[0]
+        for each in re.finditer(
+            r'CREATE TABLE \{keyspace\}\."(\w+)" .*?;\n', current, re.DOTALL
+        )
+    }
 
 
 def tracked() -> list[Path]:
@@ -178,6 +222,203 @@ def test_release_notes_have_known_sections():
         assert re.fullmatch(r'[a-z0-9-]+-[0-9a-f]{16}', note.stem), note.name
         content = yaml.safe_load(note.read_text('utf-8'))
         assert content.keys() <= NOTE_SECTIONS, note.name
+
+
+@pytest.fixture(scope='module')
+def known_options() -> cfg.ConfigOpts:
+    """Return all options of Keystone and of this package."""
+    keystone.conf.configure()
+    conf.register_opts(keystone.conf.CONF)
+    return keystone.conf.CONF
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_options_exist(name, known_options):
+    for literal in literals(name):
+        for section, option, wild in re.findall(
+            r'\[(\w+)\] (\w+)(\*?)', literal
+        ):
+            if section in OTHERS or (section, option) == SQL_CONNECTION:
+                continue
+            there = known_options[section]
+            found = [each for each in there if each.startswith(option)]
+            assert found if wild else option in found, literal
+        for option in re.findall(r'^(\w+_consistency)( =|$)', literal):
+            assert option[0] in known_options.cassandra, literal
+
+
+class Assignments(iniparser.BaseParser):
+    """Collects what a piece of a configuration file sets."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, str]] = []
+        self.section = ''
+        self.parse(text.splitlines())
+
+    def new_section(self, section):
+        self.section = section
+
+    def assignment(self, key, value):
+        self.found.append((self.section, key, ' '.join(value)))
+
+    def comment(self, comment):
+        pass
+
+
+def test_examples_of_configuration_are_right(known_options):
+    blocks = [
+        block
+        for name in PAGES
+        for block in re.findall(
+            r'^\.\. code-block:: ini\n\n((?:    .*\n|\n)+)',
+            text_of(name),
+            re.MULTILINE,
+        )
+    ]
+    assert len(blocks) > 3
+    for block in blocks:
+        for section, key, value in Assignments(textwrap.dedent(block)).found:
+            # oslo.config takes a comment behind a value for a part of it.
+            assert '#' not in value, block
+            if section not in OTHERS:
+                assert key in known_options[section], block
+
+
+def subcommands(parser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
+
+
+def commands(name: str) -> Iterator[list[str]]:
+    """Yield the arguments of each command of ours that a page names."""
+    lines = re.findall(
+        r'keystone-cassandra ([^`\n]*)', '\n'.join(literals(name))
+    )
+    lines += re.findall(
+        r'^ +(?:\$ )?(?:kc|keystone-cassandra) (.*)$',
+        text_of(name),
+        re.MULTILINE,
+    )
+    for line in lines:
+        words = shlex.split(line.rstrip("'."))
+        while words[:1] == ['--config-file']:
+            del words[:2]
+        if words:
+            yield words
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_commands_exist(name):
+    top = argparse.ArgumentParser()
+    main._add_commands(top.add_subparsers())
+    for words in commands(name):
+        parser, rest = top, words
+        while rest and (known := subcommands(parser)):
+            assert rest[0] in known, words
+            parser, rest = known[rest[0]], rest[1:]
+        options = {
+            option
+            for action in parser._actions
+            for option in action.option_strings
+        }
+        for word in rest:
+            if word.startswith('--'):
+                assert word.partition('=')[0] in options, words
+
+
+def test_the_commands_are_found():
+    # Else the test above looks for the wrong thing.
+    named = {words[0] for name in PAGES for words in commands(name)}
+    assert named == {'keyspace', 'schema', 'doctor', 'reconcile'}
+
+
+def test_tools_exist():
+    for name in PAGES:
+        for tool in re.findall(r'(?<!/)\btools/(\w+)', text_of(name)):
+            assert (ROOT / 'tools' / tool).exists(), f'{name}: tools/{tool}'
+
+
+@pytest.mark.parametrize(
+    ('section', 'option'), conf.namespaces().values(), ids=conf.namespaces()
+)
+def test_each_driver_is_on_its_pages(section, option):
+    table = rf'^   \* - ``\[{section}\] {option}``$'
+    assert re.search(table, page('configuration/index.rst'), re.MULTILINE)
+    readme = (ROOT / 'README.rst').read_text('utf-8')
+    assert f'    [{section}]\n    {option} = cassandra\n' in readme
+    cells = re.findall(r'^   \* - (.*)$', page('admin/consistency.rst'), re.M)
+    assert sum(f'``[{section}]``' in cell for cell in cells) == 1
+
+
+def test_data_model_page_states_keys():
+    stated = dict(
+        re.findall(
+            r'^``(\w+)``\n    \| ``(PRIMARY KEY \(.*\))``$',
+            page('admin/data-model.rst'),
+            re.MULTILINE,
+        )
+    )
+    tables = current_tables()
+    assert stated.keys() == tables.keys()
+    for name, cql in tables.items():
+        assert f'    {stated[name]}\n' in cql, name
+
+
+def test_repair_plan_names_each_table_once():
+    plan = page('admin/operations.rst').split('.. _repair:')[1]
+    rows = re.findall(
+        r'^   \* - ((?:``.*\n +)+)- (10 days|3 hours)$', plan, re.MULTILINE
+    )
+    planned = [
+        (table, grace)
+        for named, grace in rows
+        for table in re.findall(r'``(\w+)``', named)
+    ]
+    tables = current_tables()
+    assert sorted(table for table, _ in planned) == sorted(tables)
+    for table, grace in planned:
+        short = 'gc_grace_seconds = 10800' in tables[table]
+        assert grace == ('3 hours' if short else '10 days'), table
+
+
+#: What the page *Extending* lists the files of.
+EXTENDED = {
+    'namespace': [section for section, _ in conf.namespaces().values()],
+    'table': [
+        name for name in current_tables() if not name.startswith('schema_')
+    ],
+    'class': [operation.value for operation in Operation],
+}
+
+
+def bullets(text: str) -> list[str]:
+    return re.findall(r'^\* ``([^`]+)``:', text, re.MULTILINE)
+
+
+@pytest.mark.parametrize('what', EXTENDED)
+def test_extending_page_lists_all_files_that_name_each(what):
+    text = page('contributor/extending.rst')
+    listed = text.split(f'Each {what} is named in:\n')[1].split('\nAlso:')[0]
+    names = set(EXTENDED[what])
+    naming = []
+    for path in tracked():
+        try:
+            words = set(re.findall(r'\w+', path.read_text('utf-8')))
+        except UnicodeDecodeError:
+            continue  # a picture
+        if names <= words:
+            naming.append(path.relative_to(ROOT).as_posix())
+    assert sorted(bullets(listed)) == sorted(naming)
+
+
+def test_extending_page_names_files_that_exist():
+    named = bullets(page('contributor/extending.rst'))
+    assert len(named) > 20
+    for pattern in named:
+        assert any(ROOT.glob(pattern)), pattern
 
 
 def test_no_place_is_named():
