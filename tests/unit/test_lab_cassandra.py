@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
 from lab import (
     LabError,
@@ -24,6 +24,7 @@ from lab.cassandra import (
     parse_contact_points,
     spread,
 )
+from lab.waiting import until
 
 
 @pytest.fixture
@@ -259,21 +260,19 @@ def test_a_group_dies_with_its_owner(tmp_path):
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
     )
     with owner, owner.stdout:
-        child = processes.identity(int(owner.stdout.readline()))
+        child = psutil.Process(int(owner.stdout.readline()))
         try:
-            assert child
-            assert processes.alive(child)
+            assert child.is_running()
             # It cannot be seen while it is being set up.
-            while child not in processes.marked(str(directory)):
-                assert processes.alive(child)
-                time.sleep(0.02)
+            while child.pid not in processes.marked(str(directory)):
+                assert child.is_running()
+            # A folder whose name begins alike is another one.
+            assert not processes.marked(str(directory)[:-1])
+            assert child.pid in processes.marked(str(tmp_path))
         finally:
             owner.send_signal(signal.SIGKILL)
-    assert processes.wait_gone(child, 60)
-    deadline = time.monotonic() + 60
-    while directory.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not directory.exists()
+    child.wait(60)
+    until(lambda: not directory.exists(), 'the folder to go')
 
 
 def test_a_released_group_stays(tmp_path):
@@ -283,8 +282,7 @@ def test_a_released_group_stays(tmp_path):
         group.release()
         assert child.poll() is None
         assert tmp_path.exists()
-        while not processes.marked(str(tmp_path)):
-            time.sleep(0.02)
+        until(lambda: processes.marked(str(tmp_path)), 'the child to be seen')
         processes.kill_marked(str(tmp_path))
         assert processes.marked(str(tmp_path)) == []
     finally:

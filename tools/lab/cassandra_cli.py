@@ -95,9 +95,9 @@ def status(options: argparse.Namespace) -> int:
             if process is None:
                 text = 'stopped'
             elif node.answers():
-                text = f'up, process {process.pid}'
+                text = f'up, process {process}'
             else:
-                text = f'process {process.pid} does not answer'
+                text = f'process {process} does not answer'
             running &= text.startswith('up')
             print(
                 f'  node {node.number}  {node.address}:{node.port}'
