@@ -103,7 +103,7 @@ class Revoke(Driver, base.RevokeDriverBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ttl = revocation_ttl.RevocationTTL(self.db)
+        self.ttl = revocation_ttl.RevocationTTL(self.db)
 
     def list_events(
         self,
@@ -132,7 +132,7 @@ class Revoke(Driver, base.RevokeDriverBase):
         # From its time on an event is needed as long as the youngest token
         # that it stops can be fetched.
         until = max(event.issued_before, event.revoked_at, clock.utcnow())
-        seen, current = self._ttl.ask()
+        seen, current = self.ttl.ask()
         self._write(stored, logged, until, seen)
         if (longer := current()) > seen:
             self._write(stored, logged, until, longer)
@@ -160,19 +160,14 @@ class Revoke(Driver, base.RevokeDriverBase):
     def _ensure_ttl(self) -> None:
         # Where another provider issues the tokens (Fernet), this is the
         # first that this package hears of their lifetime.
-        self._ttl.ensure(revocation_ttl.needed(self.conf))
+        self.ttl.ensure(revocation_ttl.needed(self.conf))
 
     def _list_for_token(
         self, token: Mapping[str, Any]
     ) -> list[revoke_model.RevokeEvent]:
         self._ensure_ttl()
-        values = _values(token)
-        subjects = [
-            f'{kind}:{value}'
-            for attribute, kind in _SUBJECTS.items()
-            for value in sorted(values[attribute])
-        ]
-        found = self.db.rows(CHECK, REVOCATION, subjects=[*subjects, _OTHER])
+        values = values_of(token)
+        found = self.db.rows(CHECK, REVOCATION, subjects=subjects(values))
         issued_at = token['issued_at']
         return [
             _event(row)
@@ -188,7 +183,7 @@ class Revoke(Driver, base.RevokeDriverBase):
         self, last_fetch: datetime.datetime | None
     ) -> list[revoke_model.RevokeEvent]:
         now = clock.to_micros(clock.utcnow())
-        since = now - self._ttl.current() * 10**6 - _BUCKET
+        since = now - self.ttl.current() * 10**6 - _BUCKET
         if last_fetch is not None:
             since = max(since, clock.to_micros(last_fetch))
         buckets = range(since // _BUCKET, now // _BUCKET + 2)
@@ -248,7 +243,7 @@ def _event(row: Mapping[str, Any]) -> revoke_model.RevokeEvent:
     )
 
 
-def _values(token: Mapping[str, Any]) -> dict[str, set[Any]]:
+def values_of(token: Mapping[str, Any]) -> dict[str, set[Any]]:
     """Return what a token has for each attribute of an event."""
 
     def strings(*names: str) -> set[Any]:
@@ -264,6 +259,21 @@ def _values(token: Mapping[str, Any]) -> dict[str, set[Any]]:
     if token.get('expires_at') is not None:
         values['expires_at'] = {_whole_seconds(token['expires_at'])}
     return values
+
+
+def subjects(values: Mapping[str, set[Any]]) -> list[str]:
+    """Return the keys of the partitions that a check reads.
+
+    :param values: from :func:`values_of`.
+    """
+    return [
+        *(
+            f'{kind}:{value}'
+            for attribute, kind in _SUBJECTS.items()
+            for value in sorted(values[attribute])
+        ),
+        _OTHER,
+    ]
 
 
 def _whole_seconds(time: datetime.datetime | str) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import json
 import os
 import subprocess
@@ -17,10 +16,12 @@ import sys
 import time
 from typing import Any
 
+import psutil
+
 from lab import LabError
 
 #: Operations of each kind after the first use.
-_OPERATIONS = 200
+OPERATIONS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,8 @@ def _work(config_file: str, provider: str) -> Worker:
 def _use(tokens: Any, revocations: Any) -> None:
     from lab.benchmark import events
 
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    for _ in range(_OPERATIONS):
+    now = events.now()
+    for _ in range(OPERATIONS):
         token_id, _ = tokens.generate_id_and_issued_at(events.new_token(3600))
         tokens.validate_token(token_id)
         if revocations is not None:
@@ -116,20 +117,9 @@ def _stock(config_file: str) -> str:
     return path
 
 
-def resident(process: int | str = 'self') -> int:
+def resident(process: int | None = None) -> int:
     """Return the resident bytes of a process, of this one by default."""
-    with open(f'/proc/{process}/statm') as file:
-        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-
-
-def share(process: int | str) -> int:
-    """Return the bytes of a process, of what it shares only its share."""
-    with open(f'/proc/{process}/smaps_rollup') as file:
-        for line in file:
-            name, _, value = line.partition(':')
-            if name == 'Pss':
-                return int(value.split()[0]) * 1024
-    raise LabError(f'the kernel does not tell the memory of {process}')
+    return int(psutil.Process(process).memory_info().rss)
 
 
 if __name__ == '__main__':
