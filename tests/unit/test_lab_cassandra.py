@@ -100,33 +100,37 @@ class TestYaml:
 
 
 class TestAddresses:
-    def test_two_clusters_get_two_blocks(self, state):
-        with ports.block('same', 1, (9042,)) as (first, _):
-            ports.claim(first, str(state))
-        with ports.block('same', 1, (9042,)) as (second, _):
-            assert second != first
+    @pytest.fixture(autouse=True)
+    def folder(self, state):
+        self.claims = state / 'blocks'
+        state.mkdir(mode=0o700)
+        self.directory = str(state)
 
-    def test_a_name_keeps_its_block(self, state):
-        with ports.block('mine', 3, (9042,)) as (first, _):
-            assert first.startswith('127.')
-        with ports.block('mine', 3, (9042,)) as (again, _):
-            assert again == first
+    def take(self, name='mine', nodes=1, wanted=(9042,), **options):
+        return ports.take(self.directory, name, nodes, wanted, **options)
 
-    def test_a_dead_claim_is_given_away(self, state):
-        with ports.block('mine', 1, (9042,)) as (first, _):
-            ports.claim(first, str(state / 'gone'))
-        with ports.block('mine', 1, (9042,)) as (again, _):
-            assert again == first
+    def test_two_clusters_get_two_blocks(self):
+        assert self.take() != self.take()
 
-    def test_released_by_its_holder_only(self, state):
-        with ports.block('mine', 1, (9042,)) as (first, _):
-            ports.claim(first, str(state))
+    def test_a_name_keeps_its_block(self):
+        first, _ = self.take(nodes=3)
+        assert first.startswith('127.')
+        ports.release(first, self.directory)
+        assert self.take(nodes=3) == (first, 0)
+
+    def test_a_dead_claim_is_given_away(self):
+        gone = os.path.join(self.directory, 'gone')
+        first, _ = ports.take(gone, 'mine', 1, (9042,))
+        assert self.take()[0] == first
+
+    def test_released_by_its_holder_only(self):
+        first, _ = self.take()
         ports.release(first, '/another')
-        assert (state / 'addresses' / first).exists()
-        ports.release(first, str(state))
-        assert not (state / 'addresses' / first).exists()
+        assert (self.claims / first).exists()
+        ports.release(first, self.directory)
+        assert not (self.claims / first).exists()
 
-    def test_a_port_taken_everywhere_is_moved(self, state):
+    def test_a_port_taken_everywhere_is_moved(self):
         with socket.socket() as taken:
             # Below the ports that the system gives to clients.
             for port in range(20_000, 30_000):
@@ -134,14 +138,12 @@ class TestAddresses:
                     taken.bind(('0.0.0.0', port))
                     break
             taken.listen()
-            with ports.block(None, 1, (port,)) as (_, shift):
-                assert shift > 0
-            with (
-                pytest.raises(LabError, match=f'port {port} is taken'),
-                ports.block(None, 1, (), fixed=(port,)),
-            ):
-                pytest.fail('a taken port was handed out')
+            assert self.take(wanted=(port,))[1] > 0
+            with pytest.raises(LabError, match=f'port {port} is taken'):
+                self.take(wanted=(), fixed=(port,))
 
+
+class TestStateDirectory:
     def test_a_folder_that_others_can_write_is_refused(self, state):
         state.mkdir()
         state.chmod(0o777)

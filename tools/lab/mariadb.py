@@ -52,8 +52,7 @@ class MariaDB:
         self._process: subprocess.Popen[Any] | None = None
         self._group = Group(self.directory, remove=True)
         # An address of its own: no other program takes the port meanwhile.
-        with ports.block(None, 1, (_PORT,)) as (self._prefix, shift):
-            ports.claim(self._prefix, self.directory)
+        self._prefix, shift = ports.take(self.directory, None, 1, (_PORT,))
         self._address = f'{self._prefix}.1'
         self._port = _PORT + shift
 

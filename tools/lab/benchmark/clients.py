@@ -21,9 +21,8 @@ from typing import Any
 from lab import LabError
 from lab.benchmark.measure import Sample
 
-_processes = multiprocessing.get_context('forkserver')
 #: Names modules that clients are forked with.
-preload = _processes.set_forkserver_preload
+preload = multiprocessing.set_forkserver_preload
 
 #: Clients that work together begin together, this many seconds after the
 #: order was given.
@@ -38,10 +37,14 @@ class Pool:
 
     :param make: called once in each new process with its number; what it
         returns is the first argument of every function that is run there.
+    :param method: ``spawn`` for processes that have loaded nothing.
     """
 
-    def __init__(self, make: Callable[[int], Any]) -> None:
+    def __init__(
+        self, make: Callable[[int], Any], method: str = 'forkserver'
+    ) -> None:
         self._make = make
+        self._context = multiprocessing.get_context(method)
         self._clients: list[ProcessPoolExecutor] = []
 
     def shrink(self, count: int) -> None:
@@ -64,7 +67,7 @@ class Pool:
         while len(self._clients) < len(shares):
             self._clients.append(
                 ProcessPoolExecutor(
-                    1, _processes, _begin, (self._make, len(self._clients))
+                    1, self._context, _begin, (self._make, len(self._clients))
                 )
             )
         under_way = [

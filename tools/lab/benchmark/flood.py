@@ -54,7 +54,7 @@ class Flood:
         self._node = under_way.node.nodes[0]
         self._tokens = under_way.plan.flood
         place = under_way.place(
-            'flood', under_way.node, allow_expired=0, lifetime=LIFETIME
+            'flood', under_way.node, window=0, lifetime=LIFETIME
         )
         self._pool = under_way.pool(place)
         self._pool.call(scale)

@@ -26,7 +26,7 @@ from lab.benchmark.calls import OPERATIONS, VALIDATION, Callers, Person, Site
 from lab.benchmark.clients import Pool
 from lab.benchmark.report import Table
 from lab.benchmark.run import Run, say
-from lab.benchmark.systems import BOTH, Call, Place
+from lab.benchmark.systems import BOTH, DAY, Call, Place
 from lab.benchmark.verdict import MIDDLE, Verdict, round_trips, times
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People, soon
@@ -52,8 +52,6 @@ INTERFACES = ('public', 'internal', 'admin')
 _WORKERS = 2
 #: For both; the smallest value.
 _HASH_ROUNDS = 4
-#: Tokens, and connections that wait for their turn, last longer than a run.
-_DAY = 24 * 3600
 
 _Sites = Mapping[str, Site]
 _Keystones = Mapping[str, Keystone]
@@ -129,7 +127,7 @@ def _keystone(under_way: Run, system: str, place: Place) -> Keystone:
     """Make a Keystone, not yet started."""
     settings: Settings = {
         'identity': {'password_hash_rounds': _HASH_ROUNDS},
-        'token': {'expiration': _DAY},
+        'token': {'expiration': DAY},
     }
     if system == 'cassandra':
         node = points_at(under_way.node, place.name)
@@ -138,11 +136,11 @@ def _keystone(under_way: Run, system: str, place: Place) -> Keystone:
         database = {'database': {'connection': place.database}}
         settings = merge(settings, database)
     return Keystone(
-        Path(place.directory, system),
+        Path(under_way.folder, f'keystone-{system}'),
         settings,
         threads=1,
         sql=system == 'sql',
-        keepalive=_DAY,
+        keepalive=DAY,
     )
 
 
@@ -228,7 +226,7 @@ def _fill_groups(client: Client, admin: str, people: People) -> None:
 
 def _person(client: Client, people: People, name: str, trustor: str) -> Person:
     token = people.log_in(name)
-    until = soon(_DAY)
+    until = soon(DAY)
     return Person(
         name,
         people.passwords[name],

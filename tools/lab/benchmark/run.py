@@ -7,27 +7,34 @@ import argparse
 import contextlib
 import functools
 import importlib.metadata
-import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
-from lab import LabError, ports
+from lab import ports
 from lab.benchmark import verdict
 from lab.benchmark.clients import Pool, preload, stop_all
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.report import Found, rows
-from lab.benchmark.systems import Place, Systems, calls, prepare, run
+from lab.benchmark.systems import (
+    DAY,
+    Place,
+    Systems,
+    calls,
+    prepare,
+    run,
+)
 from lab.benchmark.table import BENCHMARKS
 from lab.cassandra import Cluster
 from lab.mariadb import MariaDB
+from lab.server import CASSANDRA_DRIVERS, Keystone, merge, points_at
 from lab.waiting import until
 
 #: Systems whose server is compiled while it runs: they get this many more
@@ -106,42 +113,44 @@ class Run:
         return server
 
     def place(
-        self, name: str, node: Cluster, sql: bool = False, **more: Any
+        self,
+        name: str,
+        node: Cluster,
+        sql: bool = False,
+        window: int = 2 * DAY,
+        **more: Any,
     ) -> Place:
         """Make a keyspace, and a database if wanted, of this name.
 
-        :raises LabError: if the schema tool fails.
+        :param window: ``[token] allow_expired_window``, seconds.
         """
-        place = Place(
-            self.plan,
-            self.folder,
-            name,
-            tuple(node.contact_points),
-            node.port,
-            self.sql.create(name) if sql else '',
-            **more,
+        database = self.sql.create(name) if sql else ''
+        # Of a Keystone that is never started.
+        server = Keystone(
+            Path(self.folder, name),
+            merge(
+                CASSANDRA_DRIVERS,
+                points_at(node, name),
+                {'DEFAULT': {'use_stderr': False}},
+                {'token': {'expiration': DAY, 'allow_expired_window': window}},
+                {'database': {'connection': database}} if sql else {},
+            ),
         )
-        place.write()
-        tool = os.path.join(
-            os.path.dirname(sys.executable), 'keystone-cassandra'
-        )
+        server.stop()
         for words in (
             ('keyspace', 'create', '--replication', 'dc1=1'),
             ('schema', 'apply'),
         ):
-            done = subprocess.run(
-                [tool, '--config-file', place.file, *words],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise LabError(
-                    f'keystone-cassandra {" ".join(words)} failed:\n'
-                    + done.stdout
-                )
-        return place
+            server.run('keystone-cassandra', *words)
+        return Place(
+            self.plan,
+            name,
+            str(server.configuration),
+            tuple(node.contact_points),
+            node.port,
+            database,
+            **more,
+        )
 
     def pool(self, place: Place) -> Pool:
         """Return clients of a place."""

@@ -8,16 +8,13 @@ import dataclasses
 import datetime
 import functools
 import importlib
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import cassandra.cluster
 import cassandra.policies
 import cassandra.query
 import keystone.conf
-from cryptography.fernet import Fernet
 
 from lab.benchmark.clients import wait_until
 from lab.benchmark.measure import Sample, Series, loop
@@ -28,7 +25,7 @@ BOTH = ('cassandra', 'sql')
 #: Runs before a loop that are not measured, at most and in seconds.
 _WARM_UP = (20, 0.5)
 #: For how long tokens that are used again live: longer than any run.
-_DAY = 24 * 3600
+DAY = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,54 +46,23 @@ class Place:
     """Where a client finds its servers, and what it runs with.
 
     :ivar plan: the benchmark's name and options.
-    :ivar directory: for the configuration file and the Fernet keys.
-    :ivar name: of the keyspace, and of the file.
+    :ivar name: of the keyspace.
+    :ivar file: the configuration.
     :ivar contact_points: addresses of Cassandra's nodes.
     :ivar port: of Cassandra's native protocol.
     :ivar database: SQLAlchemy URL; empty if no SQL is measured.
-    :ivar allow_expired: ``[token] allow_expired_window``, seconds.
     :ivar lifetime: of the tokens that are issued, seconds.
     :ivar reference: naive UTC; the time of the youngest revocation.
     """
 
     plan: argparse.Namespace
-    directory: str
     name: str
+    file: str
     contact_points: tuple[str, ...]
     port: int
     database: str = ''
-    allow_expired: int = 48 * 3600
-    lifetime: int = _DAY
+    lifetime: int = DAY
     reference: datetime.datetime = datetime.datetime.min
-
-    @property
-    def file(self) -> str:
-        """Path of the configuration file."""
-        return os.path.join(self.directory, f'{self.name}.conf')
-
-    def write(self) -> None:
-        """Write the configuration file and the keys."""
-        keys = Path(self.directory, 'keys')
-        if not keys.exists():
-            keys.mkdir(mode=0o700)
-            for name in ('0', '1'):
-                key = keys / name
-                key.touch(0o600)
-                key.write_bytes(Fernet.generate_key())
-        file = Path(self.file)
-        # It has the database's password.
-        file.touch(0o600)
-        file.write_text(
-            '[DEFAULT]\nuse_stderr = false\n'
-            f'[database]\nconnection = {self.database or "sqlite://"}\n'
-            f'cassandra_node_ips = {",".join(self.contact_points)}\n'
-            f'[cassandra]\nport = {self.port}\nkeyspace = {self.name}\n'
-            f'[token]\nallow_expired_window = {self.allow_expired}\n'
-            f'expiration = {_DAY}\nprovider = cassandra\n'
-            '[revoke]\ndriver = cassandra\n[trust]\ndriver = cassandra\n'
-            f'[fernet_tokens]\nkey_repository = {keys}\n'
-            f'[fernet_receipts]\nkey_repository = {keys}\n'
-        )
 
 
 class Systems:

@@ -1,41 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the session costs a Keystone worker: memory, and the first use.
-
-Run as a program it is such a worker: it loads the real application as a
-server does, uses the drivers, and prints what it saw as JSON.
-"""
+"""What the session costs a Keystone worker: memory, and the first use."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import os
-import subprocess
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
-from lab import LabError
+from lab.benchmark.clients import Pool
 
 #: Operations of each kind after the first use.
 OPERATIONS = 200
 
 
-@dataclasses.dataclass(frozen=True)
-class Worker:
+class Worker(NamedTuple):
     """What a worker saw of itself.
 
     :ivar loaded: resident bytes once the application is loaded.
-    :ivar connected: after the first use of a driver.
     :ivar used: after some hundred operations.
-    :ivar first_use: seconds of that first use: connect, prepare, read.
+    :ivar first_use: seconds of the first one: connect, prepare, read.
     """
 
     loaded: int
-    connected: int
     used: int
     first_use: float
 
@@ -43,31 +33,18 @@ class Worker:
 def start(config_file: str, provider: str) -> Worker:
     """Start a worker process and return what it saw.
 
+    It loads the real application as a server does, and nothing before.
+
     :param provider: ``cassandra`` for our drivers, ``fernet`` for a worker
         without them.
-    :raises LabError: if it fails.
     """
-    done = subprocess.run(
-        [
-            *(sys.executable, '-W', 'ignore', '-m', __name__),
-            *(config_file, provider),
-        ],
-        env=os.environ
-        | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        told = (done.stdout + done.stderr).splitlines()[-15:]
-        raise LabError(
-            f'a worker ended with {done.returncode}:\n' + '\n'.join(told)
-        )
-    return Worker(**json.loads(done.stdout.splitlines()[-1]))
+    pool = Pool(int, 'spawn')
+    worker: Worker = pool.call(_work, config_file, provider)
+    pool.shrink(0)
+    return worker
 
 
-def _work(config_file: str, provider: str) -> Worker:
+def _work(_: int, config_file: str, provider: str) -> Worker:
     # Keystone parses the command line of its process.
     sys.argv = ['keystone']
     from keystone.server.flask import core
@@ -77,7 +54,7 @@ def _work(config_file: str, provider: str) -> Worker:
         files.append(_stock(config_file))
     application = core.initialize_application('public', config_files=files)
     assert application is not None
-    loaded = resident()
+    loaded = _resident()
 
     from keystone import exception
     from keystone.common import provider_api
@@ -89,9 +66,8 @@ def _work(config_file: str, provider: str) -> Worker:
         # Well formed, and nobody's: the first read of a worker.
         tokens.validate_token('kc1_' + 43 * 'A')
     first_use = time.perf_counter() - began
-    connected = resident()
     _use(tokens, api.revoke_api.driver if provider == 'cassandra' else None)
-    return Worker(loaded, connected, resident(), first_use)
+    return Worker(loaded, _resident(), first_use)
 
 
 def _use(tokens: Any, revocations: Any) -> None:
@@ -108,19 +84,13 @@ def _use(tokens: Any, revocations: Any) -> None:
 
 def _stock(config_file: str) -> str:
     """Write the options of a worker with Keystone's own drivers."""
-    path = f'{config_file}.stock'
-    with open(path, 'w') as file:
-        file.write(
-            '[token]\nprovider = fernet\n'
-            '[revoke]\ndriver = sql\n[trust]\ndriver = sql\n'
-        )
-    return path
+    path = Path(f'{config_file}.stock')
+    path.write_text(
+        '[token]\nprovider = fernet\n'
+        '[revoke]\ndriver = sql\n[trust]\ndriver = sql\n'
+    )
+    return str(path)
 
 
-def resident(process: int | None = None) -> int:
-    """Return the resident bytes of a process, of this one by default."""
-    return int(psutil.Process(process).memory_info().rss)
-
-
-if __name__ == '__main__':
-    print(json.dumps(dataclasses.asdict(_work(*sys.argv[1:]))))
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
