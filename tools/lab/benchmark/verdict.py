@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.statements import Trips
 
@@ -41,8 +41,7 @@ class Verdict:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """Which figure of which row, with one client.
 
     :ivar size: None means each that was measured.
@@ -57,22 +56,15 @@ class Figure:
 
     def find(self, rows: Rows, size: int) -> float | None:
         """Return the figure, or None."""
-        wanted = (
-            self.system,
-            self.operation,
-            size if self.size is None else self.size,
-            self.token_age,
-            1,
-        )
         names = ('system', 'operation', 'size', 'token_age_s', 'clients')
+        wanted = (*self[:2], self.size or size, self.token_age, 1)
         for row in rows:
             if tuple(row[name] for name in names) == wanted:
                 return float(row[self.key])
         return None
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """That a figure is at most ``limit`` times another one.
 
     :ivar text: ``{size}`` stands for the size.
@@ -88,25 +80,20 @@ def _check(size: int | None, key: str = 'p50_ms') -> Figure:
     return Figure('cassandra', 'check', size, MIDDLE, key)
 
 
-def _against(
-    limit: float,
-    *operations: str,
-    system: str = 'sql',
-    other: str = '',
-    by: str = 'the SQL driver',
-) -> tuple[Target, ...]:
-    """Return targets against the same operation of SQL, or another one."""
-    return tuple(
+def _sql(limit: float, *operations: str) -> list[Target]:
+    return [
         Target(
-            f'{name} against {by}, p50',
+            f'{name} against the SQL driver, p50',
             Figure('cassandra', name),
-            Figure(system, other or name),
+            Figure('sql', name),
             limit,
         )
         for name in operations
-    )
+    ]
 
 
+_MANY = 'check with 1000000 live revocations'
+_BARE_TOKEN = Figure('bare', 'read token row')
 _GRANTS = (
     'check_grant',
     'grants of a user on a project',
@@ -117,12 +104,11 @@ _GRANTS = (
 )
 
 #: By benchmark.
-TARGETS: dict[str, tuple[Target, ...]] = {
-    'revocation': (
+TARGETS: dict[str, list[Target]] = {
+    'revocation': [
         *(
             Target(
-                f'check with 1000000 live revocations, {key[:3]} against its'
-                ' own with 10',
+                f'{_MANY}, {key[:3]} against its own with 10',
                 _check(1_000_000, key),
                 _check(10, key),
                 limit,
@@ -139,7 +125,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target(
             'check with {size} against a bare read of a token row, p50',
             _check(None),
-            Figure('bare', 'read token row'),
+            _BARE_TOKEN,
             3,
         ),
         *(
@@ -151,40 +137,36 @@ TARGETS: dict[str, tuple[Target, ...]] = {
             )
             for name in ('revoke', 'revoke' + BATCH)
         ),
-    ),
-    'token': (
+    ],
+    'token': [
         Target(
             'validate_token against a bare read of the same row, p50',
             Figure('cassandra', 'validate'),
-            Figure('bare', 'read token row'),
+            _BARE_TOKEN,
             1.5,
         ),
-    ),
-    'identity': (
-        *_against(
-            0.8,
-            'get_user',
-            'get_user_by_name',
-            'authenticate',
-            'list_groups_for_user',
-            'application credential log-in',
+    ],
+    'identity': [
+        *_sql(0.8, 'get_user', 'get_user_by_name', 'authenticate'),
+        *_sql(0.8, 'list_groups_for_user', 'application credential log-in'),
+        *_sql(1.2, 'get_credential'),
+        *_sql(3, 'create_user'),
+        *_sql(1, 'add_user_to_group'),
+    ],
+    'assignment': [
+        *_sql(1.2, *_GRANTS),
+        *(
+            Target(
+                f'{name} against a bare read, p50',
+                Figure('cassandra', name),
+                Figure('bare', 'read project row'),
+                1.6,
+            )
+            for name in _GRANTS
         ),
-        *_against(1.2, 'get_credential'),
-        *_against(3, 'create_user'),
-        *_against(1, 'add_user_to_group'),
-    ),
-    'assignment': (
-        *_against(1.2, *_GRANTS),
-        *_against(
-            1.6,
-            *_GRANTS,
-            system='bare',
-            other='read project row',
-            by='a bare read',
-        ),
-        *_against(1, '500 grants of a project', 'subtree of 1 000'),
-    ),
-    'keystone': tuple(
+        *_sql(1, '500 grants of a project', 'subtree of 1 000'),
+    ],
+    'keystone': [
         Target(
             f'{name} with {size} live revocations against SQL, p50',
             Figure('cassandra', name, size, age),
@@ -196,7 +178,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
             ('password log-in', 0, 10, 1),
             ('token validation', MIDDLE, 100_000, 1 / 8),
         )
-    ),
+    ],
 }
 
 
