@@ -6,9 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lab.benchmark import verdict
+from lab.benchmark import systems, table, verdict
 from lab.benchmark.verdict import Verdict
 from lab.statements import Trips
+
+
+@pytest.mark.parametrize('name', table.BENCHMARKS)
+def test_each_target_is_about_what_is_measured(name: str) -> None:
+    calls = systems.calls(name)
+    assert verdict.TARGETS[name]
+    for target in verdict.TARGETS[name]:
+        for figure in (target.ours, target.theirs):
+            operation = figure.operation.removesuffix(verdict.BATCH)
+            assert figure.system in calls[operation].systems
 
 
 def row(

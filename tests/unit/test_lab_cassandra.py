@@ -26,6 +26,8 @@ from lab.cassandra import (
 )
 from lab.waiting import until
 
+TOOLS = os.path.dirname(os.path.dirname(ports.__file__))
+
 
 @pytest.fixture
 def state(tmp_path, monkeypatch):
@@ -241,6 +243,20 @@ class TestJava:
         monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
         with pytest.raises(LabError, match='apt-get install maven'):
             cassandra_install.find_jars()
+
+
+@pytest.mark.parametrize('module', ['cassandra_cli', 'benchmark.table'])
+def test_help_and_mistakes_need_no_package(module):
+    for arguments, code in (['--help'], 0), (['no such command'], 2):
+        done = subprocess.run(
+            # Without site-packages.
+            [sys.executable, '-S', '-m', f'lab.{module}', *arguments],
+            env={**os.environ, 'PYTHONPATH': TOOLS},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert 'usage: tools/' in done.stdout + done.stderr
 
 
 OWNER = """
