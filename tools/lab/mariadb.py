@@ -147,8 +147,8 @@ class MariaDB:
             raise LabError(f'{program} is missing; MariaDB brings it along')
         # As root the server refuses to run unless told so in clear.
         root = ['--user=root'] if os.geteuid() == 0 else []
-        data = f'--datadir={self._file("data")}'
-        return [path, '--no-defaults', *root, data, *options]
+        # From its folder on: the scripts take no path with a blank.
+        return [path, '--no-defaults', *root, '--datadir=./data', *options]
 
     def _make_data(self) -> None:
         done = subprocess.run(
@@ -161,6 +161,7 @@ class MariaDB:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            cwd=self.directory,
         )
         if done.returncode:
             raise LabError(f'mariadb-install-db failed:\n{_tail(done.stdout)}')
@@ -178,7 +179,8 @@ class MariaDB:
             self._process = self._group.spawn(
                 self._command(
                     'mariadbd',
-                    f'--socket={self._file("socket")}',
+                    # In its data: a long path is no name of a socket.
+                    '--socket=socket',
                     f'--pid-file={self._file("pid")}',
                     f'--bind-address={self._address}',
                     f'--port={self._port}',
@@ -188,6 +190,7 @@ class MariaDB:
                 ),
                 stdout=log,
                 stderr=log,
+                cwd=self.directory,
             )
         until(self._answers, 'MariaDB to take a log-in')
         os.unlink(start)
