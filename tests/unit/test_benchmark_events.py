@@ -92,10 +92,10 @@ def test_tokens_are_live_and_one_that_is_told_is_revoked(
 
 
 def test_a_token_of_a_trust_has_nine_subjects() -> None:
-    systems = pytest.importorskip('lab.benchmark.systems')
-    full = systems.subjects(events.token_values(1800, NOW, trust=True))
+    subjects = pytest.importorskip('lab.benchmark.revocation').subjects
+    full = subjects(events.token_values(1800, NOW, trust=True))
     assert len(full) == len(set(full)) == 9
-    plain = systems.subjects(events.token_values(1800, NOW))
+    plain = subjects(events.token_values(1800, NOW))
     assert set(plain) & set(full) == {
         f'user:{events.USER}',
         f'project:{events.PROJECT}',

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from pathlib import Path
 
 import pytest
 from lab import statements
 from lab.benchmark import calls, identity, keystone
+from lab.benchmark.clients import Pool
 from lab.statements import Sent, Trips
 
 SITE = calls.Site(
@@ -117,5 +119,8 @@ def test_the_table_has_both_systems_side_by_side() -> None:
 
 
 def test_clients_have_numbers_of_their_own() -> None:
-    make = keystone._numbered({'cassandra': SITE})
-    assert [make().number for _ in range(3)] == [0, 1, 2]
+    pool = Pool(int)
+    try:
+        assert pool.share(operator.pos, [()] * 3) == [0, 1, 2]
+    finally:
+        pool.shrink(0)

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docutils.core import publish_doctree
 from lab.benchmark import plot, report
 from lab.benchmark.measure import Measurements, Sample, Series
 from lab.benchmark.verdict import Verdict
+from rich.console import Console
 
 VERDICTS = [
     Verdict('good', '1 x', '0.5 x', True),
@@ -37,6 +40,18 @@ def measured() -> Measurements:
                 [Sample((0.001 * scale, 0.002 * scale), 0.001, 0.0, 0.5)],
             )
     return found
+
+
+def found_by(
+    measured: Measurements, tables: list[report.Table] | None = None
+) -> report.Found:
+    return report.Found(measured, CONTEXT, VERDICTS, tables or [])
+
+
+def shown(found: report.Found, **options: Any) -> list[str]:
+    console = Console(file=io.StringIO(), **options)
+    report.show(console, found)
+    return console.file.getvalue().splitlines()
 
 
 def test_rows_have_the_agreed_keys_and_units(measured: Measurements) -> None:
@@ -73,7 +88,7 @@ def test_context_stands_beside_the_rows(
 ) -> None:
     path = report.context_path(str(tmp_path / 'rows.json'))
     assert path == str(tmp_path / 'rows.context.json')
-    report.write_context(path, measured, CONTEXT, VERDICTS)
+    report.write_context(path, found_by(measured))
     found = json.loads(Path(path).read_text())
     assert found['context'] == CONTEXT
     assert found['client_cpu'][0]['client_cpu_ms'] == 0.5
@@ -90,7 +105,7 @@ def test_a_file_is_replaced_only_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_text_names_all_that_was_measured(measured: Measurements) -> None:
-    lines = report.text(measured, CONTEXT, VERDICTS).splitlines()
+    lines = shown(found_by(measured))
     assert lines[0].split()[:3] == ['system', 'operation', 'size']
     assert lines[2].split() == (
         [
@@ -111,8 +126,27 @@ def test_text_names_all_that_was_measured(measured: Measurements) -> None:
     assert '  MISSED        bad: 2 x (limit 1 x)' in lines
 
 
+def test_a_narrow_terminal_cuts_no_figure(
+    measured: Measurements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = shown(found_by(measured))
+    for columns in (80, 30):
+        monkeypatch.setenv('COLUMNS', str(columns))
+        # Where nobody looks on, the width of a terminal means nothing.
+        assert shown(found_by(measured)) == wide
+        narrow = shown(
+            found_by(measured), force_terminal=True, color_system=None
+        )
+        assert len(narrow[0]) <= 80 < len(wide[0])
+        figures = [line.split()[2:] for line in wide if '1800' in line]
+        assert figures == [
+            line.split()[2:] for line in narrow if '1800' in line
+        ]
+        assert len(figures) == 4
+
+
 def test_page_is_valid_and_complete(measured: Measurements) -> None:
-    page = report.page(measured, CONTEXT, VERDICTS)
+    page = report.page(found_by(measured))
     tree = publish_doctree(
         page, settings_overrides={'halt_level': 2, 'report_level': 2}
     )
@@ -137,19 +171,19 @@ def test_plot_draws_what_was_measured(
 def test_another_table_is_in_all_that_is_written(
     measured: Measurements, tmp_path: Path
 ) -> None:
-    found = report.Found(measured, CONTEXT, VERDICTS, TABLES)
-    lines = report.text(*found).splitlines()
+    found = found_by(measured, TABLES)
+    lines = shown(found)
     first = lines.index('Round trips:')
     assert lines[first + 4].split() == ['sql', 'check', '17']
     tree = publish_doctree(
-        report.page(*found),
+        report.page(found),
         settings_overrides={'halt_level': 2, 'report_level': 2},
     )
     tables = list(tree.findall(lambda node: node.tagname == 'table'))
     assert len(tables) == 3
     assert '17' in tables[1].astext()
     path = tmp_path / 'rows.context.json'
-    report.write_context(str(path), *found)
+    report.write_context(str(path), found)
     assert json.loads(path.read_text())['tables']['Round trips'][1] == {
         'system': 'sql',
         'operation': 'check',
@@ -180,4 +214,4 @@ def test_a_drawing_tells_sizes_apart_where_there_are_several() -> None:
     ],
 )
 def test_numbers_are_short(value: float, shown: str) -> None:
-    assert report._short(value) == shown
+    assert report.short(value) == shown

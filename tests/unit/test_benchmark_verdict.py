@@ -6,9 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lab.benchmark import verdict
+from lab.benchmark import systems, table, verdict
 from lab.benchmark.verdict import Verdict
 from lab.statements import Trips
+
+
+@pytest.mark.parametrize('name', table.BENCHMARKS)
+def test_each_target_is_about_what_is_measured(name: str) -> None:
+    calls = systems.calls(name)
+    assert verdict.TARGETS[name]
+    for target in verdict.TARGETS[name]:
+        for figure in (target.ours, target.theirs):
+            operation = figure.operation.removesuffix(verdict.BATCH)
+            assert figure.system in calls[operation].systems
 
 
 def row(
@@ -70,18 +80,20 @@ def revocation_rows(**changed: float) -> list[dict[str, Any]]:
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:
-    return [v.target for v in verdict.revocation(rows) if v.met is False]
+    return [
+        v.target for v in verdict.judge('revocation', rows) if v.met is False
+    ]
 
 
 def judged(rows: list[dict[str, Any]]) -> int:
-    return sum(v.met is not None for v in verdict.revocation(rows))
+    return sum(v.met is not None for v in verdict.judge('revocation', rows))
 
 
 def test_a_limit_that_is_just_reached_is_met() -> None:
     rows = revocation_rows()
     assert missed(rows) == []
     assert judged(rows) == 7
-    assert not verdict.missed(verdict.revocation(rows))
+    assert not verdict.missed(verdict.judge('revocation', rows))
 
 
 @pytest.mark.parametrize(
@@ -102,12 +114,12 @@ def test_each_target_can_be_missed(
     found = missed(rows)
     assert len(found) == 1
     assert target in found[0]
-    assert verdict.missed(verdict.revocation(rows))
+    assert verdict.missed(verdict.judge('revocation', rows))
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     rows = [row('cassandra', 'check', 10, 1.0)]
-    found = list(verdict.revocation(rows))
+    found = list(verdict.judge('revocation', rows))
     assert found
     assert {v.met for v in found} == {None}
     assert {v.word for v in found} == {'not measured'}
@@ -123,8 +135,10 @@ def test_validation_is_held_against_a_bare_read(
         row('bare', 'read token row', 500, 1.0, age=0),
         row('fernet', 'validate', 500, 0.1, age=0),
     ]
-    assert verdict.validation(rows, 500).met is met
-    assert verdict.validation(rows, 501).met is None
+    assert [found.met for found in verdict.judge('token', rows)] == [met]
+    # The row of another number of tokens is another figure.
+    rows[1]['size'] = 501
+    assert {found.met for found in verdict.judge('token', rows)} == {None}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +170,8 @@ def test_targets_of_users_are_ratios_to_sql() -> None:
         for system, p50 in (('cassandra', ours), ('sql', theirs))
     ]
     words = {
-        found.target.split()[0]: found.word for found in verdict.identity(rows)
+        found.target.split()[0]: found.word
+        for found in verdict.judge('identity', rows)
     }
     assert words['get_user'] == 'met'
     assert words['create_user'] == 'MISSED'
@@ -180,9 +195,9 @@ def keystone_rows(**changed: float) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize('changed', ['few', 'login', 'many'])
 def test_a_whole_keystone_is_held_against_sql(changed: str) -> None:
-    met = list(verdict.keystone(keystone_rows()))
+    met = list(verdict.judge('keystone', keystone_rows()))
     assert [found.met for found in met] == [True] * 3
-    found = list(verdict.keystone(keystone_rows(**{changed: 1.01})))
+    found = list(verdict.judge('keystone', keystone_rows(**{changed: 1.01})))
     assert [each.met for each in found].count(False) == 1
 
 
@@ -190,7 +205,7 @@ def test_fewer_revocations_than_the_target_names_judge_nothing() -> None:
     rows = [
         each | {'size': min(each['size'], 500)} for each in keystone_rows()
     ]
-    words = [found.word for found in verdict.keystone(rows)]
+    words = [found.word for found in verdict.judge('keystone', rows)]
     assert words == ['met', 'met', 'not measured']
 
 

@@ -21,7 +21,6 @@ from oslo_config import cfg, iniparser
 from keystone_cassandra_token import conf
 from keystone_cassandra_token.cmd import main
 from keystone_cassandra_token.db.consistency import Operation
-from keystone_cassandra_token.schema import files
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / 'doc' / 'source'

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
 from lab import (
     LabError,
@@ -24,6 +24,9 @@ from lab.cassandra import (
     parse_contact_points,
     spread,
 )
+from lab.waiting import until
+
+TOOLS = os.path.dirname(os.path.dirname(ports.__file__))
 
 
 @pytest.fixture
@@ -99,33 +102,37 @@ class TestYaml:
 
 
 class TestAddresses:
-    def test_two_clusters_get_two_blocks(self, state):
-        with ports.block('same', 1, (9042,)) as (first, _):
-            ports.claim(first, str(state))
-        with ports.block('same', 1, (9042,)) as (second, _):
-            assert second != first
+    @pytest.fixture(autouse=True)
+    def folder(self, state):
+        self.claims = state / 'blocks'
+        state.mkdir(mode=0o700)
+        self.directory = str(state)
 
-    def test_a_name_keeps_its_block(self, state):
-        with ports.block('mine', 3, (9042,)) as (first, _):
-            assert first.startswith('127.')
-        with ports.block('mine', 3, (9042,)) as (again, _):
-            assert again == first
+    def take(self, name='mine', nodes=1, wanted=(9042,), **options):
+        return ports.take(self.directory, name, nodes, wanted, **options)
 
-    def test_a_dead_claim_is_given_away(self, state):
-        with ports.block('mine', 1, (9042,)) as (first, _):
-            ports.claim(first, str(state / 'gone'))
-        with ports.block('mine', 1, (9042,)) as (again, _):
-            assert again == first
+    def test_two_clusters_get_two_blocks(self):
+        assert self.take() != self.take()
 
-    def test_released_by_its_holder_only(self, state):
-        with ports.block('mine', 1, (9042,)) as (first, _):
-            ports.claim(first, str(state))
+    def test_a_name_keeps_its_block(self):
+        first, _ = self.take(nodes=3)
+        assert first.startswith('127.')
+        ports.release(first, self.directory)
+        assert self.take(nodes=3) == (first, 0)
+
+    def test_a_dead_claim_is_given_away(self):
+        gone = os.path.join(self.directory, 'gone')
+        first, _ = ports.take(gone, 'mine', 1, (9042,))
+        assert self.take()[0] == first
+
+    def test_released_by_its_holder_only(self):
+        first, _ = self.take()
         ports.release(first, '/another')
-        assert (state / 'addresses' / first).exists()
-        ports.release(first, str(state))
-        assert not (state / 'addresses' / first).exists()
+        assert (self.claims / first).exists()
+        ports.release(first, self.directory)
+        assert not (self.claims / first).exists()
 
-    def test_a_port_taken_everywhere_is_moved(self, state):
+    def test_a_port_taken_everywhere_is_moved(self):
         with socket.socket() as taken:
             # Below the ports that the system gives to clients.
             for port in range(20_000, 30_000):
@@ -133,14 +140,12 @@ class TestAddresses:
                     taken.bind(('0.0.0.0', port))
                     break
             taken.listen()
-            with ports.block(None, 1, (port,)) as (_, shift):
-                assert shift > 0
-            with (
-                pytest.raises(LabError, match=f'port {port} is taken'),
-                ports.block(None, 1, (), fixed=(port,)),
-            ):
-                pytest.fail('a taken port was handed out')
+            assert self.take(wanted=(port,))[1] > 0
+            with pytest.raises(LabError, match=f'port {port} is taken'):
+                self.take(wanted=(), fixed=(port,))
 
+
+class TestStateDirectory:
     def test_a_folder_that_others_can_write_is_refused(self, state):
         state.mkdir()
         state.chmod(0o777)
@@ -240,6 +245,20 @@ class TestJava:
             cassandra_install.find_jars()
 
 
+@pytest.mark.parametrize('module', ['cassandra_cli', 'benchmark.table'])
+def test_help_and_mistakes_need_no_package(module):
+    for arguments, code in (['--help'], 0), (['no such command'], 2):
+        done = subprocess.run(
+            # Without site-packages.
+            [sys.executable, '-S', '-m', f'lab.{module}', *arguments],
+            env={**os.environ, 'PYTHONPATH': TOOLS},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert 'usage: tools/' in done.stdout + done.stderr
+
+
 OWNER = """
 import os, sys, time
 from lab.processes import Group
@@ -259,21 +278,19 @@ def test_a_group_dies_with_its_owner(tmp_path):
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
     )
     with owner, owner.stdout:
-        child = processes.identity(int(owner.stdout.readline()))
+        child = psutil.Process(int(owner.stdout.readline()))
         try:
-            assert child
-            assert processes.alive(child)
+            assert child.is_running()
             # It cannot be seen while it is being set up.
-            while child not in processes.marked(str(directory)):
-                assert processes.alive(child)
-                time.sleep(0.02)
+            while child.pid not in processes.marked(str(directory)):
+                assert child.is_running()
+            # A folder whose name begins alike is another one.
+            assert not processes.marked(str(directory)[:-1])
+            assert child.pid in processes.marked(str(tmp_path))
         finally:
             owner.send_signal(signal.SIGKILL)
-    assert processes.wait_gone(child, 60)
-    deadline = time.monotonic() + 60
-    while directory.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not directory.exists()
+    child.wait(60)
+    until(lambda: not directory.exists(), 'the folder to go')
 
 
 def test_a_released_group_stays(tmp_path):
@@ -283,8 +300,7 @@ def test_a_released_group_stays(tmp_path):
         group.release()
         assert child.poll() is None
         assert tmp_path.exists()
-        while not processes.marked(str(tmp_path)):
-            time.sleep(0.02)
+        until(lambda: processes.marked(str(tmp_path)), 'the child to be seen')
         processes.kill_marked(str(tmp_path))
         assert processes.marked(str(tmp_path)) == []
     finally:

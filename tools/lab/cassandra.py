@@ -264,16 +264,14 @@ class Cluster:
 
     def _choose_addresses(self, name: str | None, port: int | None) -> None:
         used = (STORAGE_PORT, STORAGE_PORT + 1, JMX_PORT)
-        nodes = len(self.shape.datacenters)
-        with ports.block(
+        self.shape.prefix, self.shape.shift = ports.take(
+            self.directory,
             name,
-            nodes,
+            len(self.shape.datacenters),
             used if port else (CQL_PORT, *used),
             fixed=(port,) if port else (),
-        ) as (prefix, shift):
-            ports.claim(prefix, self.directory)
-        self.shape.prefix = prefix
-        self.shape.shift = shift
+        )
+        shift = self.shape.shift
         self.port = self.shape.port = port or CQL_PORT + shift
 
     def _save(self) -> None:

@@ -95,9 +95,9 @@ def status(options: argparse.Namespace) -> int:
             if process is None:
                 text = 'stopped'
             elif node.answers():
-                text = f'up, process {process.pid}'
+                text = f'up, process {process}'
             else:
-                text = f'process {process.pid} does not answer'
+                text = f'process {process} does not answer'
             running &= text.startswith('up')
             print(
                 f'  node {node.number}  {node.address}:{node.port}'
@@ -259,37 +259,21 @@ def _parser() -> argparse.ArgumentParser:
 
     it = command(up, 'start a cluster; its contact points come last')
     it.add_argument('--name', default=DEFAULT, help=text, **name)
-    it.add_argument(
-        '--nodes',
-        type=_number(1, 50),
-        metavar='N',
-        help='nodes in all (default: one for each datacenter)',
-    )
-    it.add_argument(
-        '--datacenters',
-        type=_number(1, 50),
-        metavar='D',
-        help='spread the nodes over dc1 to dcD (default: 1)',
-    )
+    for option, low, high, metavar, about in (
+        ('nodes', 1, 50, 'N', 'in all (default: one for each datacenter)'),
+        ('datacenters', 1, 50, 'D', 'that nodes are spread over (default: 1)'),
+        ('heap-mb', 256, 65536, 'MB', 'heap of each node (default: 900)'),
+        ('port', 1, 65535, 'PORT', 'for CQL (default: 9042 if it is free)'),
+    ):
+        it.add_argument(
+            f'--{option}', type=_number(low, high), metavar=metavar, help=about
+        )
     it.add_argument(
         '--commitlog-sync',
         choices=('periodic', 'batch'),
         help='sync the commit log every 10 s (default), or before each'
         ' answer to a write',
     )
-    it.add_argument(
-        '--heap-mb',
-        type=_number(256, 65536),
-        metavar='MB',
-        help='heap of each node (default: 900)',
-    )
-    it.add_argument(
-        '--port',
-        type=_number(1, 65535),
-        metavar='PORT',
-        help='for CQL (default: 9042, or another if that is taken)',
-    )
-
     it = command(down, 'stop a cluster and remove its data')
     it.add_argument('--name', default=DEFAULT, help=text, **name)
     it.add_argument(

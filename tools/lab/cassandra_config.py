@@ -15,61 +15,38 @@ JMX_PORT = 7199
 
 SEED_PROVIDER = 'org.apache.cassandra.locator.SimpleSeedProvider'
 
-# As Cassandra ships them: jvm17-server.options, jvm11-server.options.
-EXPORTS = {
-    17: (
-        'java.base/java.lang.ref',
-        'java.base/jdk.internal.misc',
-        'java.base/jdk.internal.ref',
-        'java.base/sun.nio.ch',
-        'java.management.rmi/com.sun.jmx.remote.internal.rmi',
-        'java.rmi/sun.rmi.registry',
-        'java.rmi/sun.rmi.server',
-        'java.rmi/sun.rmi.transport.tcp',
-        'java.sql/java.sql',
-        'jdk.unsupported/sun.misc',
-    ),
-    11: (
-        'java.base/jdk.internal.misc',
-        'java.base/jdk.internal.ref',
-        'java.base/jdk.internal.util',
-        'java.base/sun.nio.ch',
-        'java.management.rmi/com.sun.jmx.remote.internal.rmi',
-        'java.rmi/sun.rmi.registry',
-        'java.rmi/sun.rmi.server',
-        'java.sql/java.sql',
-    ),
-}
-OPENS = {
-    17: (
-        'java.base/java.io',
-        'java.base/java.lang',
-        'java.base/java.lang.module',
-        'java.base/java.lang.reflect',
-        'java.base/java.nio',
-        'java.base/java.util',
-        'java.base/java.util.concurrent',
-        'java.base/java.util.concurrent.atomic',
-        'java.base/jdk.internal.loader',
-        'java.base/jdk.internal.math',
-        'java.base/jdk.internal.module',
-        'java.base/jdk.internal.ref',
-        'java.base/jdk.internal.reflect',
-        'java.base/jdk.internal.util.jar',
-        'java.base/sun.nio.ch',
-        'jdk.management/com.sun.management.internal',
-    ),
-    11: (
-        'java.base/java.lang.module',
-        'java.base/jdk.internal.loader',
-        'java.base/jdk.internal.math',
-        'java.base/jdk.internal.module',
-        'java.base/jdk.internal.ref',
-        'java.base/jdk.internal.reflect',
-        'java.base/jdk.internal.util.jar',
-        'jdk.management/com.sun.management.internal',
-    ),
-}
+# What Cassandra ships in jvm11-server.options and jvm17-server.options:
+# packages of Java that it looks into.  What is opened is exported, too, and
+# of one that is not there Java only warns.
+OPENED = (
+    'java.base/java.io',
+    'java.base/java.lang',
+    'java.base/java.lang.module',
+    'java.base/java.lang.ref',
+    'java.base/java.lang.reflect',
+    'java.base/java.nio',
+    'java.base/java.util',
+    'java.base/java.util.concurrent',
+    'java.base/java.util.concurrent.atomic',
+    'java.base/jdk.internal.loader',
+    'java.base/jdk.internal.math',
+    'java.base/jdk.internal.misc',
+    'java.base/jdk.internal.module',
+    'java.base/jdk.internal.ref',
+    'java.base/jdk.internal.reflect',
+    'java.base/jdk.internal.util',
+    'java.base/jdk.internal.util.jar',
+    'java.base/sun.nio.ch',
+    'java.management.rmi/com.sun.jmx.remote.internal.rmi',
+    'java.rmi/sun.rmi.registry',
+    'java.rmi/sun.rmi.server',
+    'java.rmi/sun.rmi.transport.tcp',
+    'jdk.management/com.sun.management.internal',
+    'jdk.unsupported/sun.misc',
+)
+MODULE_OPTIONS = tuple(
+    f'--add-opens={package}=ALL-UNNAMED' for package in OPENED
+)
 
 LOGBACK = """\
 <configuration>
@@ -180,15 +157,6 @@ def class_path(jars: str, conf: str) -> str:
     return os.pathsep.join((conf, os.path.join(jars, '*')))
 
 
-def module_options(java: Java) -> list[str]:
-    """The doors in Java's module system that Cassandra needs open."""
-    options = []
-    for kind, table in (('exports', EXPORTS), ('opens', OPENS)):
-        for name in table[java.version]:
-            options += [f'--add-{kind}', f'{name}=ALL-UNNAMED']
-    return options
-
-
 def node_command(
     *,
     java: Java,
@@ -215,7 +183,7 @@ def node_command(
         '-XX:+ExitOnOutOfMemoryError',
         '-XX:+PerfDisableSharedMem',
         f'-XX:ErrorFile={directory}/java-error.log',
-        *module_options(java),
+        *MODULE_OPTIONS,
         f'-javaagent:{os.path.join(jars, jamm[0])}',
         f'-Djava.io.tmpdir={directory}/tmp',
         f'-Djna.tmpdir={directory}/tmp',
@@ -265,7 +233,7 @@ def nodetool_command(
         java.path,
         '-Xmx64M',
         '-XX:TieredStopAtLevel=1',
-        *module_options(java),
+        *MODULE_OPTIONS,
         f'-Duser.home={directory}',
         f'-Djava.io.tmpdir={directory}/tmp',
         f'-Dlogback.configurationFile={_uri(conf, "logback-tool.xml")}',

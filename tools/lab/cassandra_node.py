@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """One Cassandra node: start, stop, kill, pause, nodetool."""
 
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from lab import LabError, cassandra_config, ports, processes
+from lab import LabError, cassandra_config, ports, processes, waiting
 from lab.cassandra_config import JMX_PORT, STORAGE_PORT
 from lab.cassandra_install import find_jars, find_java
-from lab.processes import Group, Identity
+from lab.processes import Group
 
 # An OPTIONS frame of the native protocol, version 4; any node answers it,
 # before authentication, with a SUPPORTED frame.
@@ -63,14 +64,11 @@ class Node:
         return f'<Node {self.number} {self.address} {self.datacenter}>'
 
     @property
-    def process(self) -> Identity | None:
-        """The node's process, if it runs."""
-        try:
-            with open(os.path.join(self.directory, 'pid')) as file:
-                process = Identity(*map(int, file.read().split()))
-        except (FileNotFoundError, TypeError):
-            return None
-        return process if processes.alive(process) else None
+    def process(self) -> int | None:
+        """The number of the node's process, if it runs."""
+        if self._child:
+            return self._child.pid if self._child.poll() is None else None
+        return next(iter(processes.marked(self.directory)), None)
 
     @property
     def running(self) -> bool:
@@ -100,26 +98,18 @@ class Node:
         marks = [(peer, _size(peer.log)) for peer in peers]
         begin = _size(self.log)
         self._launch()
-        deadline = time.monotonic() + timeout
-        self._await_log(self, begin, 'Startup complete', deadline)
+        wait = functools.partial(self._until, timeout)
+        wait(_logged, self, begin, 'Startup complete')
         if new and self._passwords and self.number == 1:
             # Nobody can log in before.
-            self._await_log(
-                self, begin, 'Created default superuser role', deadline
-            )
-        while not self.answers():
-            self._check(deadline)
-            time.sleep(0.05)
+            wait(_logged, self, begin, 'Created default superuser role')
+        wait(Node.answers, self)
         for peer, mark in marks:
-            seen = f'{self.address}:{storage} is now UP'
-            self._await_log(peer, mark, seen, deadline)
+            wait(_logged, peer, mark, f'{self.address}:{storage} is now UP')
             # Up is not yet a member that is given data, and a keyspace that
             # is made before would leave its datacenter out.
-            while new and f'UN  {self.address} ' not in peer.nodetool(
-                'status'
-            ):
-                self._check(deadline)
-                time.sleep(0.2)
+            if new:
+                wait(_is_member, peer, self.address)
 
     def _launch(self) -> None:
         if self.group is None:
@@ -139,33 +129,27 @@ class Node:
         )
         with open(self.log, 'ab') as log:
             self._child = self.group.spawn(
-                command, stdout=log, stderr=log, cwd=self.directory
-            )
-        process = processes.identity(self._child.pid)
-        with open(os.path.join(self.directory, 'pid'), 'w') as file:
-            # It may have ended already; then any start time will do.
-            print(
-                self._child.pid, process.started if process else 0, file=file
+                command,
+                mark=self.directory,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
             )
 
     def stop(self, timeout: float = 60) -> None:
         """Stop the node in order; kill it if that takes too long."""
-        process = self.process
-        if process is None:
-            self._reap()
-            return
-        processes.send(process, signal.SIGTERM)
-        processes.send(process, signal.SIGCONT)  # if it was paused
-        if not processes.wait_gone(process, timeout):
-            self.kill()
-        self._reap()
+        processes.send(self.directory, signal.SIGTERM)
+        processes.send(self.directory, signal.SIGCONT)  # if it was paused
+        processes.wait_gone(self.directory, timeout)
+        self.kill()
 
     def kill(self) -> None:
         """End the node at once, as a crash does."""
-        if process := self.process:
-            processes.send(process, signal.SIGKILL)
-            processes.wait_gone(process, 30)
-        self._reap()
+        processes.kill_marked(self.directory)
+        if self._child:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
 
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing answers."""
@@ -225,42 +209,43 @@ class Node:
         return '\n'.join(line.rstrip()[:300] for line in tail)
 
     def _signal(self, number: int) -> None:
-        process = self.process
-        if process is None or not processes.send(process, number):
+        if not processes.send(self.directory, number):
             raise LabError(f'{self!r} does not run')
 
-    def _reap(self) -> None:
-        if self._child and self._child.poll() is None and not self.running:
-            self._child.wait()
-
-    def _await_log(
-        self, node: 'Node', begin: int, text: str, deadline: float
+    def _until(
+        self, timeout: float, condition: Callable[..., bool], *arguments: Any
     ) -> None:
-        """Wait until a node's log has the text after a position."""
-        wanted = text.encode()
-        while True:
-            with open(node.log, 'rb') as log:
-                log.seek(begin)
-                if wanted in log.read():
-                    return
-            self._check(deadline)
-            time.sleep(0.05)
+        """Wait for what a start brings, as long as the node lives."""
 
-    def _check(self, deadline: float) -> None:
-        if self._child and self._child.poll() is not None:
-            what = f'ended with exit code {self._child.returncode}'
-        elif time.monotonic() > deadline:
-            what = 'did not become ready in time'
-        else:
-            return
-        tail = self.log_tail()
-        # The folder of a cluster that did not start is removed.
-        kept = os.path.join(ports.state_directory(), 'failed-start.log')
-        shutil.copyfile(self.log, kept)
-        raise LabError(
-            f'the Cassandra node on {self.address} {what}.'
-            f' Its whole log is in {kept}; the end of it:\n{tail}'
-        )
+        def come() -> bool:
+            if self._child and self._child.poll() is not None:
+                raise LabError(f'exit code {self._child.returncode}')
+            return condition(*arguments)
+
+        what = f'{condition.__name__} {arguments}'
+        try:
+            waiting.until(come, what, timeout)
+        except LabError as error:
+            # The folder of a cluster that did not start is removed.
+            kept = os.path.join(ports.state_directory(), 'failed-start.log')
+            shutil.copyfile(self.log, kept)
+            raise LabError(
+                f'the Cassandra node on {self.address} did not start:'
+                f' {error}. Its whole log is in {kept}; the end of it:\n'
+                f'{self.log_tail()}'
+            ) from error
+
+
+def _logged(node: Node, begin: int, text: str) -> bool:
+    """Whether a node's log has the text after a position."""
+    with open(node.log, 'rb') as log:
+        log.seek(begin)
+        return text.encode() in log.read()
+
+
+def _is_member(peer: Node, address: str) -> bool:
+    """Whether a node is one that is given data, as another one sees it."""
+    return f'UN  {address} ' in peer.nodetool('status')
 
 
 def _size(path: str) -> int:

@@ -9,64 +9,69 @@ the machine are not touched.  It ends with its owner, also if that is killed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pwd
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pymysql
 
-from lab import LabError
-from lab.ports import free_port, state_directory
+from lab import LabError, ports
 from lab.processes import Group
+from lab.waiting import until
 
-#: Programs without a system service: nothing starts by installing them.
-PACKAGES = ('mariadb-server-core', 'mariadb-client-core')
-_COMMAND = ('apt-get', 'install', '--no-install-recommends', *PACKAGES)
 _USER = 'bench'
-_ADDRESS = '127.0.0.1'
+_PORT = 3306
 _PATH = os.pathsep.join((os.environ.get('PATH', ''), '/usr/sbin', '/sbin'))
 
-#: Settings that decide when a commit is on disk.
-DURABILITY = ('innodb_flush_log_at_trx_commit', 'sync_binlog', 'log_bin')
+#: What decides when a commit is on disk, and what is kept in memory.
+_SETTINGS = (
+    'version',
+    'innodb_flush_log_at_trx_commit',
+    'sync_binlog',
+    'log_bin',
+    'innodb_buffer_pool_size',
+)
 
 
 class MariaDB:
-    """A server with databases of its own; a context manager.
+    """A server with databases of its own, while its context lasts.
 
     :ivar directory: data, socket and log; removed at the end.
     """
 
     def __init__(self) -> None:
-        self._server, self._install = _programs()
         self.directory = tempfile.mkdtemp(
-            prefix='mariadb-', dir=state_directory()
+            prefix='mariadb-', dir=ports.state_directory()
         )
         self._password = secrets.token_urlsafe(16)
-        self._port = 0
         self._process: subprocess.Popen[Any] | None = None
         self._group = Group(self.directory, remove=True)
+        # An address of its own: no other program takes the port meanwhile.
+        self._prefix, shift = ports.take(self.directory, None, 1, (_PORT,))
+        self._address = f'{self._prefix}.1'
+        self._port = _PORT + shift
 
-    @classmethod
-    def start(cls) -> MariaDB:
+    def __enter__(self) -> MariaDB:
         """Make a data folder and serve it.
 
         :raises LabError: if the programs are missing or the server does not
             come up; the text tells why.
         """
-        server = cls()
         try:
-            server._make_data()
-            server._serve()
+            self._make_data()
+            self._serve()
         except BaseException:
-            server.stop()
+            self.stop()
             raise
-        return server
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> None:
         """Stop the server and remove its folder; may be called again."""
@@ -74,196 +79,145 @@ class MariaDB:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(30)
-            self._process = None
         self._group.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> MariaDB:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        ports.release(self._prefix, self.directory)
 
     def create(self, database: str) -> str:
         """Make an empty database and return its SQLAlchemy URL."""
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute(f'CREATE DATABASE {database}')
+        self.ask(f'CREATE DATABASE {database}')
         return (
-            f'mysql+pymysql://{_USER}:{self._password}@{_ADDRESS}:'
+            f'mysql+pymysql://{_USER}:{self._password}@{self._address}:'
             f'{self._port}/{database}?charset=utf8'
         )
 
-    def load(self, path: str, table: str, columns: tuple[str, ...]) -> int:
-        r"""Read rows from a file of tabs and lines; ``\N`` is NULL.
-
-        The server reads it, so it must lie in :attr:`directory`.
+    def load(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """Write rows into a table, as fast as the server can.
 
         :param table: ``database.table``.
-        :returns: the number of rows.
+        :raises LabError: if it did not take them all.
         """
-        with self.connect() as connection, connection.cursor() as cursor:
-            count = cursor.execute(
-                f'LOAD DATA INFILE %s INTO TABLE {table}'
-                f' CHARACTER SET utf8 ({", ".join(columns)})',
-                (path,),
-            )
+        path = self._file('rows')
+        count = 0
+        with open(path, 'w', encoding='utf-8') as file:
+            for row in rows:
+                count += 1
+                print(*map(_value, row), sep='\t', file=file)
+        taken = self.ask(
+            f'LOAD DATA INFILE %s INTO TABLE {table}'
+            f' CHARACTER SET utf8 ({", ".join(columns)})',
+            path,
+        )
+        os.unlink(path)
+        if taken != count:
+            raise LabError(f'MariaDB took {taken} of {count} rows of {table}')
+        # Else the optimiser knows nothing of the new rows for a while.
+        self.ask(f'ANALYZE TABLE {table}')
+
+    def settings(self) -> dict[str, Any]:
+        """Return the version and what decides on durability and memory."""
+        with self._connect() as connection, connection.cursor() as cursor:
+            cursor.execute('SELECT @@' + ', @@'.join(_SETTINGS))
+            return dict(zip(_SETTINGS, cursor.fetchone(), strict=True))
+
+    def ask(self, statement: str, *values: str) -> int:
+        """Run a statement and return how many rows it is about."""
+        with self._connect() as connection, connection.cursor() as cursor:
+            count = cursor.execute(statement, values)
             connection.commit()
-            # Else the optimiser knows nothing of the new rows for a while.
-            cursor.execute(f'ANALYZE TABLE {table}')
         return int(count)
 
-    def settings(self) -> dict[str, str]:
-        """Return the version and what decides on durability."""
-        names = ', '.join(f'@@{name}' for name in ('version', *DURABILITY))
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute(f'SELECT {names}, @@innodb_buffer_pool_size')
-            values = cursor.fetchone()
-        found = dict(
-            zip(
-                ('version', *DURABILITY, 'innodb_buffer_pool_size'),
-                map(str, values),
-                strict=True,
-            )
-        )
-        return found
-
-    def connect(self) -> pymysql.Connection[Any]:
-        """Return a new connection, outside of any database."""
+    def _connect(self) -> pymysql.Connection[Any]:
         return pymysql.connect(
-            host=_ADDRESS,
+            host=self._address,
             port=self._port,
             user=_USER,
             password=self._password,
             connect_timeout=10,
         )
 
+    def _file(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def _command(self, program: str, *options: str) -> list[str]:
+        path = shutil.which(program, path=_PATH)
+        if path is None:
+            raise LabError(f'{program} is missing; MariaDB brings it along')
+        # As root the server refuses to run unless told so in clear.
+        root = ['--user=root'] if os.geteuid() == 0 else []
+        # From its folder on: the scripts take no path with a blank.
+        return [path, '--no-defaults', *root, '--datadir=./data', *options]
+
     def _make_data(self) -> None:
-        command = [
-            self._install,
-            '--no-defaults',
-            f'--datadir={self._data}',
-            f'--user={_account()}',
-            '--auth-root-authentication-method=socket',
-            '--skip-test-db',
-        ]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise LabError(
-                'mariadb-install-db failed:\n'
-                + _tail(done.stdout + done.stderr)
-            )
-        # The password stands in no command line, only here.
-        with open(
-            os.open(self._init_file, os.O_WRONLY | os.O_CREAT, 0o600), 'w'
-        ) as file:
-            file.write(
-                f"CREATE USER '{_USER}'@'{_ADDRESS}'"
-                f" IDENTIFIED BY '{self._password}';\n"
-                f"GRANT ALL ON *.* TO '{_USER}'@'{_ADDRESS}';\n"
-            )
-
-    @property
-    def _data(self) -> str:
-        return os.path.join(self.directory, 'data')
-
-    @property
-    def _init_file(self) -> str:
-        return os.path.join(self.directory, 'init.sql')
-
-    @property
-    def _log(self) -> str:
-        return os.path.join(self.directory, 'mariadb.log')
-
-    def _serve(self) -> None:
-        self._port = free_port(_ADDRESS)
-        command = [
-            self._server,
-            '--no-defaults',
-            f'--user={_account()}',
-            f'--datadir={self._data}',
-            f'--socket={self.directory}/socket',
-            f'--pid-file={self.directory}/pid',
-            f'--bind-address={_ADDRESS}',
-            f'--port={self._port}',
-            f'--init-file={self._init_file}',
-            f'--secure-file-priv={self.directory}',
-            '--skip-name-resolve',
-        ]
-        with open(self._log, 'wb') as log:
-            self._process = self._group.spawn(
-                command, stdout=log, stderr=subprocess.STDOUT
-            )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.connect().close()
-            except pymysql.Error as error:
-                if self._process.poll() is not None or (
-                    time.monotonic() > deadline
-                ):
-                    with open(self._log, errors='replace') as file:
-                        text = _tail(file.read())
-                    raise LabError(
-                        f'MariaDB did not start ({error}):\n{text}'
-                    ) from error
-                time.sleep(0.1)
-            else:
-                os.unlink(self._init_file)
-                return
-
-
-def _programs() -> tuple[str, str]:
-    """Return the paths of the server and of the maker of data folders."""
-    if _find() is None:
-        if os.geteuid() != 0 or not shutil.which('apt-get'):
-            raise LabError(
-                'MariaDB is missing, which this comparison needs. Install it'
-                f' with: sudo {" ".join(_COMMAND)}'
-            )
-        _install_packages()
-    found = _find()
-    if found is None:
-        raise LabError(
-            f'mariadbd or mariadb-install-db is still missing after:'
-            f' {" ".join(_COMMAND)}'
-        )
-    return found
-
-
-def _find() -> tuple[str, str] | None:
-    server = shutil.which('mariadbd', path=_PATH)
-    install = shutil.which('mariadb-install-db', path=_PATH)
-    return (server, install) if server and install else None
-
-
-def _install_packages() -> None:
-    print(
-        f'MariaDB is missing; installing it: {" ".join(_COMMAND)}',
-        file=sys.stderr,
-        flush=True,
-    )
-    environment = os.environ | {'DEBIAN_FRONTEND': 'noninteractive'}
-    command = [*_COMMAND[:2], '--yes', *_COMMAND[2:]]
-    for attempt in (['apt-get', 'update'], command):
-        done = subprocess.run(
-            attempt,
+            self._command(
+                'mariadb-install-db',
+                '--auth-root-authentication-method=socket',
+                '--skip-test-db',
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
             check=False,
+            cwd=self.directory,
         )
-        if done.returncode and attempt is command:
-            raise LabError(
-                f'{" ".join(command)} failed:\n{_tail(done.stdout)}'
+        if done.returncode:
+            raise LabError(f'mariadb-install-db failed:\n{_tail(done.stdout)}')
+
+    def _serve(self) -> None:
+        # The password stands in no command line, only here.
+        start = self._file('init.sql')
+        with open(os.open(start, os.O_WRONLY | os.O_CREAT, 0o600), 'w') as sql:
+            sql.write(
+                f"CREATE USER '{_USER}'@'%'"
+                f" IDENTIFIED BY '{self._password}';\n"
+                f"GRANT ALL ON *.* TO '{_USER}'@'%';\n"
             )
+        with open(self._file('log'), 'wb') as log:
+            self._process = self._group.spawn(
+                self._command(
+                    'mariadbd',
+                    # In its data: a long path is no name of a socket.
+                    '--socket=socket',
+                    f'--pid-file={self._file("pid")}',
+                    f'--bind-address={self._address}',
+                    f'--port={self._port}',
+                    f'--init-file={start}',
+                    f'--secure-file-priv={self.directory}',
+                    '--skip-name-resolve',
+                ),
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+            )
+        until(self._answers, 'MariaDB to take a log-in')
+        os.unlink(start)
+
+    def _answers(self) -> bool:
+        try:
+            self._connect().close()
+        except pymysql.Error as error:
+            if self._process is not None and self._process.poll() is not None:
+                with open(self._file('log'), errors='replace') as file:
+                    told = _tail(file.read())
+                raise LabError(
+                    f'MariaDB did not start ({error}):\n{told}'
+                ) from error
+            return False
+        return True
 
 
-def _account() -> str:
-    # As root the server refuses to run unless told so in clear.
-    return pwd.getpwuid(os.geteuid()).pw_name
+def _value(value: Any) -> str:
+    r"""Return a value as ``LOAD DATA`` reads it; ``\N`` is NULL."""
+    if value is None:
+        return r'\N'
+    if isinstance(value, bool | dict):
+        return (
+            json.dumps(value) if isinstance(value, dict) else str(int(value))
+        )
+    return str(value)
 
 
 def _tail(text: str, lines: int = 15) -> str:

@@ -6,6 +6,7 @@ Linux answers on the whole of 127.0.0.0/8.  Each cluster gets a block
 several clusters can use the usual port numbers at the same time.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -13,7 +14,6 @@ import os
 import random
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from lab import LabError
 
@@ -44,7 +44,7 @@ def state_directory() -> str:
     return path
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
     """Hold an exclusive lock on a file, made if it is not there."""
     with open(path, 'a') as file:
@@ -88,29 +88,28 @@ def candidates(name: str | None) -> Iterator[str]:
         yield f'127.{seed.randint(1, 254)}.{seed.randint(0, 255)}'
 
 
-@contextmanager
-def block(
+def take(
+    directory: str,
     name: str | None,
     nodes: int,
     ports: Sequence[int],
     fixed: Sequence[int] = (),
-) -> Iterator[tuple[str, int]]:
-    """Choose a block and what to add to all ports, and yield (block, shift).
+) -> tuple[str, int]:
+    """Choose a block, and what to add to all ports, and return both.
 
-    The choice stays locked against other clusters of this user until the
-    context ends: until then the caller writes down what it has taken, by
-    ``claim``.  The shift is 0 unless something listens on one of the ports
-    on *every* address.  Fixed ports are never shifted.
+    The block is that of the cluster kept in this directory, until
+    ``release`` or until the directory is gone.  The shift is 0 unless
+    something listens on one of the ports on *every* address.  Fixed ports
+    are never shifted.
 
     :raises LabError: no block is free.
     """
-    root = state_directory()
-    claims = os.path.join(root, 'addresses')
+    claims = os.path.join(state_directory(), 'blocks')
     os.makedirs(claims, exist_ok=True)
-    with locked(os.path.join(root, 'addresses.lock')):
-        taken = set(_living_claims(claims))
+    with locked(f'{claims}.lock'):
         for prefix in candidates(name):
-            if prefix in taken:
+            claim = os.path.join(claims, prefix)
+            if os.path.exists(claim):  # a link to a folder that is there
                 continue
             for shift in (0, 10_000, 20_000, 30_000):
                 if all(
@@ -118,8 +117,9 @@ def block(
                     for node in range(1, nodes + 1)
                     for port in (*fixed, *(port + shift for port in ports))
                 ):
-                    yield prefix, shift
-                    return
+                    release(prefix)  # its owner was killed
+                    os.symlink(directory, claim)
+                    return prefix, shift
     busy = [port for port in fixed if not is_free(f'{prefix}.1', port)]
     if busy:
         raise LabError(
@@ -133,31 +133,9 @@ def block(
     )
 
 
-def claim(prefix: str, directory: str) -> None:
-    """Note that the cluster kept in this directory has the block."""
-    path = os.path.join(state_directory(), 'addresses', prefix)
-    with open(path, 'w') as file:
-        file.write(directory)
-
-
-def release(prefix: str, directory: str) -> None:
-    """Give the block back if the cluster of this directory has it."""
-    path = os.path.join(state_directory(), 'addresses', prefix)
-    try:
-        with open(path) as file:
-            if file.read() != directory:
-                return
-    except FileNotFoundError:
-        return
-    os.unlink(path)
-
-
-def _living_claims(claims: str) -> Iterator[str]:
-    for prefix in os.listdir(claims):
-        path = os.path.join(claims, prefix)
-        with open(path) as file:
-            directory = file.read()
-        if os.path.isdir(directory):
-            yield prefix
-        else:
-            os.unlink(path)  # its owner was killed
+def release(prefix: str, directory: str | None = None) -> None:
+    """Give a block back, if it is that of this directory (default: any)."""
+    claim = os.path.join(state_directory(), 'blocks', prefix)
+    with contextlib.suppress(FileNotFoundError):
+        if directory in (None, os.readlink(claim)):
+            os.unlink(claim)

@@ -8,10 +8,12 @@ then kills every process of the group.  The parent-death signal of Linux is
 not used: it fires when the *thread* that forked ends, and it cannot be
 called back for a cluster that is meant to stay.
 
-A process belongs to a group when its environment names the group's
-directory; pid files are not needed for cleaning up.  The environment cannot
-be read for a moment while a new child is being set up: the watcher looks
-several times, and the owner knows its children.
+A process belongs to a folder, and to those above it, when its environment
+names it: no pid file, and no number that meanwhile is another process's.
+With Python's own library alone: what was left running is stopped where
+nothing else is installed.  The environment cannot be read for a moment while
+a new child is being set up: the watcher looks several times, and the owner
+knows its children.
 """
 
 import contextlib
@@ -23,91 +25,63 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 MARK = 'KEYSTONE_CASSANDRA_LAB'
 
 
-class Identity(NamedTuple):
-    """A process, told apart from later ones with the same number."""
-
-    pid: int
-    started: int  # clock ticks since boot
-
-
-def identity(pid: int) -> Identity | None:
-    """The living process with this number; None where there is none.
-
-    A zombie counts as dead.
-    """
-    try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            # The program's name, in parentheses, may hold any character.
-            fields = file.read().rpartition(b')')[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    if fields[0] in (b'Z', b'X'):
-        return None
-    return Identity(pid, int(fields[19]))
-
-
-def alive(process: Identity) -> bool:
-    return identity(process.pid) == process
-
-
-def send(process: Identity, number: int) -> bool:
-    """Send a signal; False if the process is gone."""
-    if not alive(process):
-        return False
-    try:
-        os.kill(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_gone(process: Identity, seconds: float) -> bool:
-    """Wait until the process has ended; False if it has not in time."""
-    deadline = time.monotonic() + seconds
-    while alive(process):
-        # Reaps the process if it is a child of ours.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(process.pid, os.WNOHANG)
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def marked(directory: str) -> list[Identity]:
-    """The living processes whose environment names this group."""
-    mark = f'{MARK}={directory}'.encode()
+def marked(directory: str) -> list[int]:
+    """The living processes that belong to a folder or one below it."""
+    mark = f'\0{MARK}={directory}'.encode()
     found = []
-    for entry in os.listdir('/proc'):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f'/proc/{entry}/environ', 'rb') as file:
-                environment = file.read().split(b'\0')
-        except OSError:
-            continue  # ended meanwhile, or another user's
-        process = identity(int(entry))
-        if mark in environment and process:
-            found.append(process)
+    for entry in filter(str.isdigit, os.listdir('/proc')):
+        # Ended meanwhile, or another user's; that of a zombie is empty.
+        with (
+            contextlib.suppress(OSError),
+            open(f'/proc/{entry}/environ', 'rb') as file,
+        ):
+            _, found_mark, rest = (b'\0' + file.read()).partition(mark)
+            if found_mark and rest[:1] in (b'\0', b'/'):
+                found.append(int(entry))
     return found
 
 
+def send(directory: str, number: int) -> list[int]:
+    """Send a signal to all processes of a folder; returns them."""
+    found = marked(directory)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return found
+
+
+def wait_gone(directory: str, seconds: float) -> bool:
+    """Wait until no process of a folder lives; False if one still does."""
+    deadline = time.monotonic() + seconds
+    while found := marked(directory):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        _wait(found[0], left)
+    return True
+
+
 def kill_marked(directory: str) -> None:
-    """Kill every process of a group and wait until they are gone."""
+    """Kill every process of a folder and wait until they are gone."""
     # A round more: a member may have started another one meanwhile.
     for _ in range(3):
-        processes = marked(directory)
-        for process in processes:
-            send(process, signal.SIGKILL)
-        for process in processes:
-            wait_gone(process, 10)
-        if not processes:
-            break
+        if send(directory, signal.SIGKILL):
+            wait_gone(directory, 10)
+
+
+def _wait(pid: int, seconds: float | None) -> None:
+    """Wait until a process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            select.select([descriptor], [], [], seconds)
+        finally:
+            os.close(descriptor)
 
 
 class Group:
@@ -147,11 +121,16 @@ class Group:
         self,
         command: Sequence[str],
         environment: Mapping[str, str] | None = None,
+        mark: str | None = None,
         **options: Any,
     ) -> 'subprocess.Popen[Any]':
-        """Start a member; options are those of ``subprocess.Popen``."""
+        """Start a member.
+
+        :param mark: a folder below the group's that it belongs to.
+        :param options: those of ``subprocess.Popen``.
+        """
         variables = dict(_unmarked() if environment is None else environment)
-        variables[MARK] = self.directory
+        variables[MARK] = mark or self.directory
         options.setdefault('stdin', subprocess.DEVNULL)
         child = subprocess.Popen(
             command, env=variables, start_new_session=True, **options
@@ -183,23 +162,18 @@ def _unmarked() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != MARK}
 
 
-def _watch(owner_pid: int, directory: str, remove: bool) -> None:
+def _watch(owner: int, directory: str, remove: bool) -> None:
     """Wait for the owner's end, then kill the group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    owner = identity(owner_pid)
-    # A dead parent's children are given to another process: the owner may
-    # have gone before its number was looked up, and been replaced.
-    if os.getppid() == owner_pid and owner is not None:
+    # A dead parent's children are given to another process, so this tells
+    # whether the owner still lives: also after each wait, so that an event
+    # that got lost does not keep it all.
+    if os.getppid() == owner:
         with contextlib.suppress(BrokenPipeError):
             print('watching', flush=True)
-        with contextlib.suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(owner_pid)
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            while alive(owner):
-                # Not for ever: an event that got lost must not keep it all.
-                poll.poll(1_000)
+    while os.getppid() == owner:
+        _wait(owner, 1)
     kill_marked(directory)
     for pause in (0.3, 1, 2):
         time.sleep(pause)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a server sends to its databases, request by request.
 
-Counted where it leaves the process: each request of a store and each further
-page, and each command of PyMySQL, COMMIT, ROLLBACK and the test of a
-connection that comes from the pool among them.
+Counted are each request of a Cassandra session, and what SQLAlchemy tells of:
+statements, COMMIT, ROLLBACK and the test of a connection that comes from its
+pool.
 
 What matters for time is what waits for what.  A request to Cassandra is
 *behind* those whose answers its thread had by then, so requests that are
-under way at once are one wait.  A command to MariaDB is behind all before it.
+under way at once are one wait.  What goes to MariaDB is behind all before it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Record:
     def watch(self) -> None:
         """Take note of all that this process sends from now on."""
         _watch_cassandra(self.request)
-        _watch_mysql(self.request)
+        _watch_sql(self.request)
 
     def begin(self) -> None:
         """Begin with a request of this thread."""
@@ -158,18 +158,32 @@ def _watch_cassandra(request: _Request) -> None:
     Store.interceptors = (*Store.interceptors, noted)
 
 
-def _watch_mysql(request: _Request) -> None:
-    from pymysql import connections
-    from pymysql.constants import COMMAND
+def _watch_sql(request: _Request) -> None:
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
 
-    # Everything that is sent after the log-in goes through here.
-    execute = connections.Connection._execute_command
-
-    def executed(self: Any, command: int, sql: str | bytes) -> None:
-        text = sql if isinstance(sql, str) else sql.decode(errors='replace')
-        if command == COMMAND.COM_PING:
-            text = _PING
+    def sent(text: str) -> None:
         request.answer(request.send(text))
-        execute(self, command, sql)
 
-    connections.Connection._execute_command = executed
+    @event.listens_for(Engine, 'before_cursor_execute')
+    def executed(connection: Any, cursor: Any, text: str, *_: Any) -> None:
+        sent(text)
+
+    for name in _ENDS:
+        event.listen(Engine, name.lower(), lambda _, name=name: sent(name))
+
+    @event.listens_for(Pool, 'connect')
+    def connected(_: Any, record: Any) -> None:
+        record.info['lab_new'] = True
+
+    @event.listens_for(Pool, 'checkout')
+    def taken(_: Any, record: Any, __: Any) -> None:
+        # Keystone has each connection tested that is not new.
+        if not record.info.pop('lab_new', False):
+            sent(_PING)
+
+    @event.listens_for(Pool, 'reset')
+    def given_back(_: Any, __: Any, state: Any) -> None:
+        if not state.transaction_was_reset:
+            sent('ROLLBACK')

@@ -7,8 +7,6 @@ measured goes through the drivers.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import itertools
 import random
 import uuid
@@ -26,12 +24,15 @@ from keystone_cassandra_token.drivers.assignment import grants
 from keystone_cassandra_token.drivers.resource import driver as resource
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables.index import shard_of
-from lab.benchmark import fill, stage, systems
-from lab.benchmark.clients import Pool
-from lab.benchmark.measure import Measurements, Series
-from lab.benchmark.stage import Turn, say, take_turns
-from lab.benchmark.systems import Order, Systems
+from lab.benchmark import fill
+from lab.benchmark.measure import Series
+from lab.benchmark.run import Run, say
+from lab.benchmark.systems import Call, Systems
 
+PROJECTS = 10_000  # at least TREE + ASKED + 2
+DOMAINS = 20
+USERS = 10_000  # and as many groups
+ROLES = 500
 #: Users that are asked for, each with one project on which it has a role and
 #: its groups one each.
 ASKED = 1000
@@ -51,125 +52,90 @@ MODELS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    :ivar projects: at least ``TREE`` + ``ASKED`` + 2.
-    :ivar clients: numbers of client processes, 1 among them.
-    :ivar rounds: how often each series has its turn.
-    :ivar count: operations in each turn, at most.
-    """
-
-    projects: int = 10_000
-    domains: int = 20
-    users: int = 10_000
-    roles: int = 500
-    grants: int = 200_000
-    clients: tuple[int, ...] = (1,)
-    rounds: int = 6
-    count: int = 200
-
-
-def run(plan: Plan) -> tuple[Measurements, dict[str, str]]:
-    """Start the servers, fill them, measure; return figures and context."""
-    measured = Measurements()
-    with stage.both('grants') as (server, cluster, place):
-        pool = Pool(lambda: Systems(place))
-        for function in (fill_sql, fill_cassandra):
-            say(f'{function.__name__}: {plan.grants} grants')
-            pool.call(function, plan)
-        stage.flush(cluster)
-        stage.settle(cluster)
-        context = stage.context(pool)
-        found = server.settings()
-        context['MariaDB'] = (
-            f'{found["version"]}, innodb_flush_log_at_trx_commit'
-            f' {found["innodb_flush_log_at_trx_commit"]}'
-        )
-        context['Grants'] = (
-            f'{plan.grants} of {plan.roles} roles to {plan.users} users and'
-            f' as many groups, on {plan.projects} projects in {plan.domains}'
-            f' domains; {ASKED} users are asked for, with'
-            f' {GROUPS_OF_A_USER} groups each'
-        )
-        for clients in sorted(plan.clients):
-            say(f'measuring with {clients} clients')
-            turns = [
-                Turn(
-                    Series(system, name, plan.grants, 0, clients),
-                    pool,
-                    Order(f'assignment: {name}', (system, plan), plan.count),
-                )
-                for name, (_, measures) in OPERATIONS.items()
-                for system in measures
-            ]
-            take_turns(measured, turns, plan.rounds)
-    return measured, context
+def run(under_way: Run) -> None:
+    """Fill the servers and measure."""
+    count = under_way.plan.grants
+    place = under_way.place('grants', under_way.node, sql=True)
+    pool = under_way.pool(place)
+    pool.call(fill.create_tables, *MODELS)
+    say(f'filling MariaDB: {count} grants')
+    fill.load(under_way.sql, place.name, _sql_rows(count))
+    say(f'filling Cassandra: {count} grants')
+    pool.call(_fill_cassandra, count)
+    under_way.settle(under_way.node)
+    under_way.tell(
+        pool,
+        Grants=f'{count} of {ROLES} roles to {USERS} users and'
+        f' as many groups, on {PROJECTS} projects in {DOMAINS}'
+        f' domains; {ASKED} users are asked for, with'
+        f' {GROUPS_OF_A_USER} groups each',
+    )
+    under_way.with_each_number_of_clients(pool, count)
 
 
-def an_id(kind: str, number: int) -> str:
+# -- filling
+
+
+def _id(kind: str, number: int) -> str:
     """Return the id of a user, a project...; ids are in no order."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f'{kind} {number}').hex
 
 
-def all_projects(plan: Plan) -> Iterator[dict[str, Any]]:
+def _projects() -> Iterator[dict[str, Any]]:
     """Yield the domains and the projects, each after its parent.
 
     Project 0 is the root of a tree in the first domain; the others are on
     the first level of their domains.
     """
-    for number in range(plan.domains):
-        yield {
-            'id': an_id('domain', number),
-            'name': f'domain-{number}',
-            'domain_id': NULL_DOMAIN_ID,
-            'parent_id': None,
-            'is_domain': True,
-            'enabled': True,
-            'extra': {},
-        }
-    for number in range(plan.projects):
-        domain_id = an_id('domain', 0)
+    for number in range(DOMAINS):
+        yield _project('domain', number, NULL_DOMAIN_ID, None)
+    first = _id('domain', 0)
+    for number in range(PROJECTS):
         if number == 0:
-            parent_id = domain_id
-        elif number <= _FIRST:
-            parent_id = an_id('project', 0)
-        elif number <= _FIRST + _SECOND:
-            parent_id = an_id('project', 1 + number % _FIRST)
+            yield _project('project', number, first, first)
         elif number <= TREE:
-            parent_id = an_id('project', _FIRST + 1 + number % _SECOND)
+            if number <= _FIRST:
+                parent = 0
+            elif number <= _FIRST + _SECOND:
+                parent = 1 + number % _FIRST
+            else:
+                parent = _FIRST + 1 + number % _SECOND
+            yield _project('project', number, first, _id('project', parent))
         else:
-            domain_id = an_id('domain', number % plan.domains)
-            parent_id = domain_id
-        yield {
-            'id': an_id('project', number),
-            'name': f'project-{number}',
-            'domain_id': domain_id,
-            'parent_id': parent_id,
-            'is_domain': False,
-            'enabled': True,
-            'extra': {},
-        }
+            domain_id = _id('domain', number % DOMAINS)
+            yield _project('project', number, domain_id, domain_id)
 
 
-def asked_project(number: int) -> str:
+def _project(
+    kind: str, number: int, domain_id: str, parent_id: str | None
+) -> dict[str, Any]:
+    return {
+        'id': _id(kind, number),
+        'name': f'{kind}-{number}',
+        'domain_id': domain_id,
+        'parent_id': parent_id,
+        'is_domain': kind == 'domain',
+        'enabled': True,
+        'extra': {},
+    }
+
+
+def _on(number: int) -> str:
     """Return the id of the project on which a user is asked for."""
-    return an_id('project', TREE + 1 + number)
+    return _id('project', TREE + 1 + number)
 
 
-def the_one(plan: Plan) -> str:
-    """Return the id of the project all of whose grants are listed."""
-    return an_id('project', plan.projects - 1)
+#: The project all of whose grants are listed.
+_THE_ONE = _id('project', PROJECTS - 1)
 
 
-def groups_of(number: int, plan: Plan) -> list[str]:
+def _groups_of(number: int) -> list[str]:
     """Return the ids of the groups of a user who is asked for."""
-    chosen = random.Random(number).sample(range(plan.users), GROUPS_OF_A_USER)
-    return [an_id('group', each) for each in chosen]
+    chosen = random.Random(number).sample(range(USERS), GROUPS_OF_A_USER)
+    return [_id('group', each) for each in chosen]
 
 
-def all_grants(plan: Plan) -> Iterator[dict[str, Any]]:
+def _grants(count: int) -> Iterator[dict[str, Any]]:
     """Yield the grants, each once."""
     chance = random.Random(0)
     seen = set()
@@ -179,26 +145,25 @@ def all_grants(plan: Plan) -> Iterator[dict[str, Any]]:
             'type': f'{kind}Project',
             'actor_id': actor_id,
             'target_id': project_id,
-            'role_id': an_id('role', chance.randrange(plan.roles)),
+            'role_id': _id('role', chance.randrange(ROLES)),
             'inherited': False,
         }
 
     def wanted() -> Iterator[dict[str, Any]]:
         for number in range(ASKED):
-            project_id = asked_project(number)
-            yield grant('User', an_id('user', number), project_id) | {
-                'role_id': an_id('role', 0)
+            yield grant('User', _id('user', number), _on(number)) | {
+                'role_id': _id('role', 0)
             }
-            for group_id in groups_of(number, plan):
-                yield grant('Group', group_id, project_id)
+            for group_id in _groups_of(number):
+                yield grant('Group', group_id, _on(number))
         for number in range(OF_ONE):
-            yield grant('User', an_id('user', number), the_one(plan))
+            yield grant('User', _id('user', number), _THE_ONE)
         while True:
             kind = chance.choice(['User', 'User', 'Group'])
             yield grant(
                 kind,
-                an_id(kind.lower(), chance.randrange(plan.users)),
-                an_id('project', chance.randrange(plan.projects - 1)),
+                _id(kind.lower(), chance.randrange(USERS)),
+                _id('project', chance.randrange(PROJECTS - 1)),
             )
 
     for each in wanted():
@@ -206,54 +171,59 @@ def all_grants(plan: Plan) -> Iterator[dict[str, Any]]:
         if key not in seen:
             seen.add(key)
             yield each
-        if len(seen) == plan.grants:
+        if len(seen) == count:
             return
 
 
-def fill_sql(found: Systems, plan: Plan) -> None:
-    """Fill MariaDB; what a client does."""
-    database = fill.Database(found, *MODELS)
-    root = {
+def _sql_rows(count: int) -> Iterator[fill.Rows]:
+    root = _project('domain', 0, NULL_DOMAIN_ID, None) | {
         'id': NULL_DOMAIN_ID,
         'name': NULL_DOMAIN_ID,
-        'domain_id': NULL_DOMAIN_ID,
-        'is_domain': True,
         'enabled': False,
-        'extra': {},
     }
-    database.insert(sql_model.Project, [root])
-    database.insert(sql_model.Project, all_projects(plan))
-    database.insert(sql_assignment.RoleAssignment, all_grants(plan))
-    database.close()
-
-
-def fill_cassandra(found: Systems, plan: Plan) -> None:
-    """Fill Cassandra, with plain writes; what a client does."""
-    db = resource.Resource().db
-    fill.write_named(
-        found,
-        db,
-        projects.PROJECTS,
-        map(projects.PROJECTS.entity.new, all_projects(plan)),
+    yield (
+        sql_model.Project,
+        ' '.join(root),
+        (list(each.values()) for each in itertools.chain([root], _projects())),
     )
-    for some in fill.portions(all_grants(plan), 20_000):
-        made = [each | {'incarnation': clock.incarnation()} for each in some]
-        fill.write(found, grants.GRANTS.insert, made)
-        listed = [
-            each
-            | {
-                'settled': True,
-                'written_at': clock.micros_of(each['incarnation'])
-                + grants.Step.SETTLED,
-            }
-            for each in made
-        ]
-        fill.write(found, grants.INSERT_BY_ACTOR, listed)
-        fill.write(
-            found,
+    yield (
+        sql_assignment.RoleAssignment,
+        'type actor_id target_id role_id inherited',
+        (list(each.values()) for each in _grants(count)),
+    )
+
+
+def _fill_cassandra(systems: Systems, count: int) -> None:
+    """Fill Cassandra, with plain writes; what a client does."""
+    fill.write_named(
+        systems,
+        resource.Resource().db,
+        projects.PROJECTS,
+        map(projects.PROJECTS.entity.new, _projects()),
+    )
+    for some in fill.portions(_grants(count), 20_000):
+        made = []
+        for each in some:
+            incarnation = clock.incarnation()
+            settled_at = clock.micros_of(incarnation) + grants.Step.SETTLED
+            made.append(
+                each
+                | {
+                    'incarnation': incarnation,
+                    'settled': True,
+                    'written_at': settled_at,
+                    'shard': shard_of(each['actor_id']),
+                }
+            )
+        for statement in (
+            grants.GRANTS.insert,
+            grants.INSERT_BY_ACTOR,
             grants.INSERT_BY_ROLE,
-            (each | {'shard': shard_of(each['actor_id'])} for each in listed),
-        )
+        ):
+            fill.write(systems, statement, made)
+
+
+# -- the operations
 
 
 _DRIVERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -266,112 +236,70 @@ def _asked() -> Iterator[int]:
     return itertools.cycle(random.Random(1).sample(range(ASKED), ASKED))
 
 
-def _on(which: int, call: Callable[[Any, Plan, int], object]) -> Any:
-    """An operation of a driver, for numbers below ``ASKED``."""
+def _resource(call: Callable[[Any, int], object], driver: int = 0) -> Call:
+    """Return an operation of a driver, for numbers below ``ASKED``."""
 
-    def make(found: Systems, system: str, plan: Plan) -> Callable[[], object]:
-        driver = _DRIVERS[system][which]()
+    def make(systems: Systems, series: Series) -> Callable[[], object]:
+        opened = _DRIVERS[series.system][driver]()
         numbers = _asked()
-        return lambda: call(driver, plan, next(numbers))
+        return lambda: call(opened, next(numbers))
 
-    return make
-
-
-_on_projects = functools.partial(_on, 0)
-_on_grants = functools.partial(_on, 1)
+    return Call(make)
 
 
-def bare(found: Systems, system: str, plan: Plan) -> Callable[[], object]:
+def _assignment(**wanted: Callable[[int], Any]) -> Call:
+    """Return a list of grants, by what it is asked for."""
+
+    def call(driver: Any, number: int) -> object:
+        return driver.list_role_assignments(
+            **{name: value(number) for name, value in wanted.items()}
+        )
+
+    return _resource(call, 1)
+
+
+def _bare(systems: Systems, series: Series) -> Callable[[], object]:
     """A bare read of the rows that ``get_project`` reads."""
-    statement = found.bare.prepare(
-        projects.PROJECTS.entity.get.text(found.place.name)
-    )
-    numbers = _asked()
-    return lambda: found.bare.execute(
-        statement, (asked_project(next(numbers)),)
-    ).one()
+    keys = ((_on(number),) for number in _asked())
+    return systems.read(projects.PROJECTS.entity.get, keys)
 
 
-_BOTH = ('cassandra', 'sql')
-#: Operation -> what makes it, and the systems that have it.
-OPERATIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    'read project row': (bare, ('bare',)),
-    'get_project': (
-        _on_projects(lambda d, p, n: d.get_project(asked_project(n))),
-        _BOTH,
+CALLS = {
+    'read project row': Call(_bare, ('bare',)),
+    'get_project': _resource(lambda driver, n: driver.get_project(_on(n))),
+    'get_project_by_name': _resource(
+        lambda driver, n: driver.get_project_by_name(
+            f'project-{TREE + 1 + n}', _id('domain', (TREE + 1 + n) % DOMAINS)
+        )
     ),
-    'get_project_by_name': (
-        _on_projects(
-            lambda d, p, n: d.get_project_by_name(
-                f'project-{TREE + 1 + n}',
-                an_id('domain', (TREE + 1 + n) % p.domains),
-            )
-        ),
-        _BOTH,
+    'domain by name': _resource(
+        lambda driver, n: driver.get_project_by_name(
+            f'domain-{n % DOMAINS}', None
+        )
     ),
-    'domain by name': (
-        _on_projects(
-            lambda d, p, n: d.get_project_by_name(
-                f'domain-{n % p.domains}', None
-            )
-        ),
-        _BOTH,
+    'subtree of 1 000': _resource(
+        lambda driver, n: driver.list_projects_in_subtree(_id('project', 0))
     ),
-    'subtree of 1 000': (
-        _on_projects(
-            lambda d, p, n: d.list_projects_in_subtree(an_id('project', 0))
+    'check_grant': _resource(
+        lambda driver, n: driver.check_grant_role_id(
+            _id('role', 0), user_id=_id('user', n), project_id=_on(n)
         ),
-        _BOTH,
+        1,
     ),
-    'check_grant': (
-        _on_grants(
-            lambda d, p, n: d.check_grant_role_id(
-                an_id('role', 0),
-                user_id=an_id('user', n),
-                project_id=asked_project(n),
-            )
-        ),
-        _BOTH,
+    'grants of a user on a project': _assignment(
+        user_id=lambda n: _id('user', n), project_ids=lambda n: [_on(n)]
     ),
-    'grants of a user on a project': (
-        _on_grants(
-            lambda d, p, n: d.list_role_assignments(
-                user_id=an_id('user', n), project_ids=[asked_project(n)]
-            )
-        ),
-        _BOTH,
+    'grants of 20 groups on a project': _assignment(
+        group_ids=_groups_of, project_ids=lambda n: [_on(n)]
     ),
-    'grants of 20 groups on a project': (
-        _on_grants(
-            lambda d, p, n: d.list_role_assignments(
-                group_ids=groups_of(n, p), project_ids=[asked_project(n)]
-            )
+    'all grants of a user': _assignment(user_id=lambda n: _id('user', n)),
+    '500 grants of a project': _assignment(project_ids=lambda n: [_THE_ONE]),
+    'create_grant': _resource(
+        lambda driver, n: driver.create_grant(
+            uuid.uuid4().hex,
+            user_id=uuid.uuid4().hex,
+            project_id=uuid.uuid4().hex,
         ),
-        _BOTH,
-    ),
-    'all grants of a user': (
-        _on_grants(
-            lambda d, p, n: d.list_role_assignments(user_id=an_id('user', n))
-        ),
-        _BOTH,
-    ),
-    '500 grants of a project': (
-        _on_grants(
-            lambda d, p, n: d.list_role_assignments(project_ids=[the_one(p)])
-        ),
-        _BOTH,
-    ),
-    'create_grant': (
-        _on_grants(
-            lambda d, p, n: d.create_grant(
-                uuid.uuid4().hex,
-                user_id=uuid.uuid4().hex,
-                project_id=uuid.uuid4().hex,
-            )
-        ),
-        _BOTH,
+        1,
     ),
 }
-systems.OPERATIONS.update(
-    {f'assignment: {name}': make for name, (make, _) in OPERATIONS.items()}
-)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -15,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lab import LabError
-from lab.benchmark import identity, systems
+from lab.benchmark import identity
+from lab.benchmark.measure import Series
+from lab.waiting import until
 
 #: Seconds; with many revocations SQL needs some for each request.
 _PATIENCE = 300
-#: Connections that are tried until one belongs to the wanted worker.
-_TRIES = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,33 +78,30 @@ class Caller:
     def __init__(self, site: Site, number: int) -> None:
         wanted = site.workers[number % len(site.workers)]
         others = []
+
+        def connected() -> bool:
+            # Without a proxy, whatever the environment names.
+            self._connection = http.client.HTTPConnection(
+                '127.0.0.1', site.port, timeout=_PATIENCE
+            )
+            answer = self.send(Request('GET', '/v3'))
+            if answer.headers['X-Worker'] == wanted:
+                return True
+            # Open for now: the other worker is no better a choice then.
+            others.append(self._connection)
+            return False
+
         try:
-            for _ in range(_TRIES):
-                self._connection = http.client.HTTPConnection(
-                    '127.0.0.1', site.port, timeout=_PATIENCE
-                )
-                answer = self._answer(Request('GET', '/v3'))
-                if answer.headers['X-Worker'] == wanted:
-                    return
-                # Open for now: the other worker is no better a choice then.
-                others.append(self._connection)
+            until(connected, f'a connection to worker {wanted}')
         finally:
             for each in others:
                 each.close()
-        raise LabError(f'worker {wanted} accepts no connection')
 
-    def send(self, request: Request) -> None:
+    def send(self, request: Request) -> http.client.HTTPResponse:
         """Send a request and read the answer.
 
         :raises LabError: if it is not the expected one.
         """
-        self._answer(request)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def _answer(self, request: Request) -> http.client.HTTPResponse:
         body = None
         headers = dict(request.headers)
         if request.body is not None:
@@ -119,24 +117,28 @@ class Caller:
             )
         return answer
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
 
 class Callers:
     """The Keystones, as one client sees them; opened at first use.
 
+    :param plan: the benchmark's name and options.
     :param sites: by system.
     :param number: of the client.
     """
 
-    def __init__(self, sites: Mapping[str, Site], number: int) -> None:
+    def __init__(
+        self, plan: argparse.Namespace, sites: Mapping[str, Site], number: int
+    ) -> None:
+        self.plan = plan
         self.sites = sites
         self.number = number
-        self._callers: dict[str, Caller] = {}
-
-    def caller(self, system: str) -> Caller:
-        """Return this client's connection to a system."""
-        if system not in self._callers:
-            self._callers[system] = Caller(self.sites[system], self.number)
-        return self._callers[system]
+        self.caller = functools.cache(
+            lambda system: Caller(sites[system], number)
+        )
 
 
 def _login(
@@ -236,41 +238,21 @@ def requests(site: Site, operation: str) -> Iterator[Request]:
         yield OPERATIONS[operation](site, person)
 
 
-def _operation(
-    callers: Callers, system: str, operation: str
-) -> Callable[[], object]:
-    caller = callers.caller(system)
-    coming = requests(callers.sites[system], operation)
+def operation(callers: Callers, series: Series) -> Callable[[], object]:
+    """Return what sends the requests of a series, one after the other."""
+    site = callers.sites[series.system]
+    caller = callers.caller(series.system)
     # Not all clients begin with the same person.
-    for _ in range(callers.number % len(callers.sites[system].people)):
-        next(coming)
+    first = callers.number % len(site.people)
+    coming = itertools.islice(requests(site, series.operation), first, None)
     return lambda: caller.send(next(coming))
 
 
-@contextlib.contextmanager
-def _closing(site: Site, number: int) -> Iterator[Caller]:
-    caller = Caller(site, number)
-    try:
-        yield caller
-    finally:
-        caller.close()
-
-
-def send_some(
-    number: int | None, site: Site, operation: str, count: int
-) -> None:
+def send_some(number: int, site: Site, operation: str, count: int) -> None:
     """Send some requests, on a connection of their own to a worker.
 
-    :param number: of the worker; the first one without.
+    :param number: of the worker.
     """
-    with _closing(site, number or 0) as caller:
+    with contextlib.closing(Caller(site, number)) as caller:
         for request in itertools.islice(requests(site, operation), count):
             caller.send(request)
-
-
-systems.OPERATIONS.update(
-    {
-        f'keystone: {name}': functools.partial(_operation, operation=name)
-        for name in OPERATIONS
-    }
-)

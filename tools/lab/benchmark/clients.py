@@ -1,133 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Client processes: forked, each with its own configuration and sessions.
+"""Client processes, each with its own configuration and sessions.
 
-The parent loads Keystone and the drivers, connects to nothing, and forks;
-a client opens what it needs at first use.  It dies with its parent.
+They are forked from a process that has loaded what it takes (:data:`preload`)
+and connected to nothing; a client opens what it needs at first use.  It dies
+with the benchmark.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import multiprocessing.connection
+import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import Any
 
 from lab import LabError
 from lab.benchmark.measure import Sample
 
-_fork = multiprocessing.get_context('fork')
-_open: set[Client] = set()
-
-_PR_SET_PDEATHSIG = 1
+#: Names modules that clients are forked with.
+preload = multiprocessing.set_forkserver_preload
 
 #: Clients that work together begin together, this many seconds after the
 #: order was given.
 _HEAD_START = 0.05
 
-
-class Client:
-    """A process that runs functions of ours, one at a time.
-
-    :param make: called once in the new process; what it returns is the
-        first argument of every function that is run there.
-    """
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._pipe, child_end = _fork.Pipe()
-        owner = os.getpid()
-        self._process = _fork.Process(
-            target=self._serve, args=(child_end, make, owner), daemon=True
-        )
-        self._process.start()
-        child_end.close()
-        _open.add(self)
-
-    def send(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Begin ``function(made, *arguments)`` in the process."""
-        self._pipe.send((function, arguments))
-
-    def receive(self) -> Any:
-        """Wait for the result of what was begun last.
-
-        :raises LabError: if it failed; the text has the trace.
-        """
-        try:
-            good, result = self._pipe.recv()
-        except EOFError:
-            raise LabError('a client process died') from None
-        if not good:
-            raise LabError(f'a client process failed:\n{result}')
-        return result
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return ``function(made, *arguments)``, run in the process."""
-        self.send(function, *arguments)
-        return self.receive()
-
-    def stop(self) -> None:
-        """End the process; may be called again."""
-        if self in _open:
-            _open.discard(self)
-            self._pipe.close()
-            self._process.join(5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
-
-    def _serve(
-        self,
-        pipe: multiprocessing.connection.Connection,
-        make: Callable[[], Any],
-        owner: int,
-    ) -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != owner:
-            return  # it died before it could be watched
-        # The owner hears Ctrl-C and then ends its clients.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Ends that were inherited would keep other clients' pipes open.
-        self._pipe.close()
-        for other in _open:
-            other._pipe.close()
-        made = make()
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                function, arguments = pipe.recv()
-                try:
-                    answer = (True, function(made, *arguments))
-                except Exception:
-                    answer = (False, traceback.format_exc())
-                pipe.send(answer)
-        os._exit(0)
+#: What a client has open.
+_opened: Any = None
 
 
 class Pool:
-    """Clients with one configuration; those that are needed are started."""
+    """Clients with one configuration; those that are needed are started.
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    :param make: called once in each new process with its number; what it
+        returns is the first argument of every function that is run there.
+    :param method: ``spawn`` for processes that have loaded nothing.
+    """
+
+    def __init__(
+        self, make: Callable[[int], Any], method: str = 'forkserver'
+    ) -> None:
         self._make = make
-        self._clients: list[Client] = []
-
-    def take(self, count: int) -> list[Client]:
-        """Return this many clients."""
-        while len(self._clients) < count:
-            self._clients.append(Client(self._make))
-        return self._clients[:count]
+        self._context = multiprocessing.get_context(method)
+        self._clients: list[ProcessPoolExecutor] = []
 
     def shrink(self, count: int) -> None:
         """Stop all but this many."""
         while len(self._clients) > count:
-            self._clients.pop().stop()
+            self._clients.pop().shutdown()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function in the first client."""
-        return self.take(1)[0].call(function, *arguments)
+        """Return ``function(made, *arguments)``, run in the first client."""
+        return self.share(function, [arguments])[0]
 
     def share(
         self, function: Callable[..., Any], shares: Sequence[Sequence[Any]]
@@ -135,11 +62,22 @@ class Pool:
         """Run a function in as many clients as there are shares, at once.
 
         :param shares: the arguments of each.
+        :raises LabError: if one failed; the text has the trace.
         """
-        clients = self.take(len(shares))
-        for client, arguments in zip(clients, shares, strict=True):
-            client.send(function, *arguments)
-        return [client.receive() for client in clients]
+        while len(self._clients) < len(shares):
+            self._clients.append(
+                ProcessPoolExecutor(
+                    1, self._context, _begin, (self._make, len(self._clients))
+                )
+            )
+        under_way = [
+            client.submit(_run, function, arguments)
+            for client, arguments in zip(self._clients, shares, strict=False)
+        ]
+        try:
+            return [future.result() for future in under_way]
+        except BrokenExecutor as error:
+            raise LabError('a client process died') from error
 
     def measure(
         self, function: Callable[..., Sample], clients: int, *arguments: Any
@@ -153,16 +91,36 @@ class Pool:
         return self.share(function, [(begin, *arguments)] * clients)
 
 
+def _begin(make: Callable[[int], Any], number: int) -> None:
+    global _opened
+    # The owner hears Ctrl-C and then ends its clients.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    _opened = make(number)
+
+
+def _end_with_owner() -> None:
+    owner = multiprocessing.parent_process()
+    assert owner is not None
+    owner.join()
+    os._exit(1)
+
+
+def _run(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    try:
+        return function(_opened, *arguments)
+    except Exception:
+        # Not all exceptions can be sent from one process to another.
+        told = traceback.format_exc()
+        raise LabError(f'a client process failed:\n{told}') from None
+
+
 def wait_until(moment: float) -> None:
     """Sleep until the monotonic clock shows this."""
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
-@contextlib.contextmanager
-def all_stopped() -> Iterator[None]:
-    """Stop every client at the end of the context."""
-    try:
-        yield
-    finally:
-        for client in list(_open):
-            client.stop()
+def stop_all() -> None:
+    """Kill every client, whatever it does."""
+    for process in multiprocessing.active_children():
+        process.kill()

@@ -50,6 +50,12 @@ _SHAPES = (
 )
 
 
+def now() -> datetime.datetime:
+    """Return the time as Keystone has it in events: naive UTC, seconds."""
+    moment = datetime.datetime.now(datetime.UTC)
+    return moment.replace(tzinfo=None, microsecond=0)
+
+
 def events(
     size: int, reference: datetime.datetime, first: int = 0, step: int = 1
 ) -> Iterator[revoke_model.RevokeEvent]:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cassandra.concurrent
+import cassandra.query
 import sqlalchemy
 from keystone.common import sql
 
@@ -17,8 +18,16 @@ from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.named import Named
 from lab.benchmark.systems import Systems
+from lab.mariadb import MariaDB
 
-_LOADERS = 100  # requests under way
+_ROWS_A_REQUEST = 50
+_REQUESTS_UNDER_WAY = 24
+_REQUESTS_AT_ONCE = 400
+#: A node that is flooded refuses some; the same write again does no harm.
+_ATTEMPTS = 30
+
+#: A table of Keystone's SQL drivers: its model, the columns, the rows.
+Rows = tuple[Any, str, Iterable[Sequence[Any]]]
 
 
 def portions(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -28,51 +37,67 @@ def portions(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
-class Database:
-    """The tables of Keystone's SQL drivers.
+def create_tables(systems: Systems, *models: Any) -> None:
+    """Make the tables of Keystone's SQL drivers; what a client does."""
+    engine = sqlalchemy.create_engine(systems.place.database)
+    tables = [model.__table__ for model in models]
+    sql.ModelBase.metadata.create_all(engine, tables=tables)
+    engine.dispose()
 
-    :param models: whose tables to make.
-    """
 
-    def __init__(self, found: Systems, *models: Any) -> None:
-        self._engine = sqlalchemy.create_engine(found.place.database)
-        sql.ModelBase.metadata.create_all(
-            self._engine, tables=[model.__table__ for model in models]
-        )
-
-    def insert(self, model: Any, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Insert rows of a model."""
-        statement = sqlalchemy.insert(model.__table__)
-        with self._engine.begin() as connection:
-            for some in portions(rows, 5000):
-                connection.execute(statement, some)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._engine.dispose()
+def load(server: MariaDB, database: str, tables: Iterable[Rows]) -> None:
+    """Fill tables of Keystone's SQL drivers."""
+    for model, columns, rows in tables:
+        table = f'`{database}`.`{model.__tablename__}`'
+        server.load(table, columns.split(), rows)
 
 
 def write(
-    found: Systems, statement: Statement, rows: Iterable[Mapping[str, Any]]
+    systems: Systems, statement: Statement, rows: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write rows to Cassandra, plainly also where the drivers do it by LWT."""
+    """Write rows to Cassandra, plainly also where the drivers do it by LWT.
+
+    Many rows go in one request: a million round trips would take half an
+    hour.
+    """
     plain = Statement(
         statement.cql.replace(' IF NOT EXISTS', ''), Operation.WRITE
     )
-    prepared = found.bare.prepare(plain.text(found.place.name))
-    done = cassandra.concurrent.execute_concurrent_with_args(
-        found.bare,
-        prepared,
-        ({k: v for k, v in row.items() if v is not None} for row in rows),
-        concurrency=_LOADERS,
-        results_generator=True,
-    )
-    for _ in done:
-        pass
+    prepared = systems.bare.prepare(plain.text(systems.place.name))
+
+    def request(some: list[Mapping[str, Any]]) -> Any:
+        batch = cassandra.query.BatchStatement(
+            batch_type=cassandra.query.BatchType.UNLOGGED
+        )
+        for row in some:
+            values = {k: v for k, v in row.items() if v is not None}
+            batch.add(prepared, values)
+        return batch, ()
+
+    batches = map(request, portions(rows, _ROWS_A_REQUEST))
+    for requests in portions(batches, _REQUESTS_AT_ONCE):
+        _send(systems, requests)
+
+
+def _send(systems: Systems, requests: list[Any]) -> None:
+    for last in (False,) * (_ATTEMPTS - 1) + (True,):
+        answers = cassandra.concurrent.execute_concurrent(
+            systems.bare,
+            requests,
+            concurrency=_REQUESTS_UNDER_WAY,
+            raise_on_first_error=last,
+        )
+        requests = [
+            request
+            for request, (done, _) in zip(requests, answers, strict=True)
+            if not done
+        ]
+        if not requests:
+            return
 
 
 def write_named(
-    found: Systems,
+    systems: Systems,
     db: Store,
     named: Named,
     entities: Iterable[dict[str, Any]],
@@ -82,7 +107,7 @@ def write_named(
     for some in portions(entities, 10_000):
         rows = [entity.row.dump(each) for each in some]
         write(
-            found,
+            systems,
             entity.insert,
             ({k: row[k] for k in entity.insert.binds} for row in rows),
         )
@@ -91,10 +116,10 @@ def write_named(
             for statement, key in entity.indexes.inserts(each):
                 by_statement.setdefault(statement, []).append(key)
         for statement, keys in by_statement.items():
-            write(found, statement, keys)
+            write(systems, statement, keys)
         now = clock.to_micros(clock.utcnow())
         write(
-            found,
+            systems,
             named.claims.insert,
             (
                 {**key, 'owner': each['id'], 'claimed_at': now}

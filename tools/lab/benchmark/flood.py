@@ -10,19 +10,19 @@ the disk.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import os
 import time
+from typing import NamedTuple
 
 from keystone_cassandra_token.drivers.token import provider as token
 from lab.benchmark.clients import Pool
-from lab.benchmark.stage import flush, make_keyspace, say
-from lab.benchmark.systems import Order, Place, Systems, prepare, run
+from lab.benchmark.measure import Series
+from lab.benchmark.run import Run, say
+from lab.benchmark.systems import Systems, prepare, run
 from lab.benchmark.verdict import Verdict
-from lab.cassandra import Cluster
+from lab.waiting import WaitedInVain, until
 
-TOKENS = 200_000
 SCALE = 120
 LIFETIME = 3600 // SCALE
 GRACE = 10_800 // SCALE
@@ -36,8 +36,7 @@ _PATIENCE = 400
 _CLIENTS = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Disk:
+class Disk(NamedTuple):
     """SSTables of a table, and the bytes of all their files."""
 
     sstables: int
@@ -48,84 +47,76 @@ class Disk:
 
 
 class Flood:
-    """The flood, in a keyspace of its own."""
+    """The flood, in a keyspace of its own; made, its tokens are issued."""
 
-    def __init__(self, folder: str, cluster: Cluster, tokens: int) -> None:
-        self._cluster = cluster
-        self._tokens = tokens
-        self._place = Place(
-            folder,
-            'flood',
-            tuple(cluster.contact_points),
-            cluster.port,
-            allow_expired=0,
+    def __init__(self, under_way: Run) -> None:
+        self._found = under_way.found
+        self._node = under_way.node.nodes[0]
+        self._tokens = under_way.plan.flood
+        place = under_way.place(
+            'flood', under_way.node, window=0, lifetime=LIFETIME
         )
-        make_keyspace(self._place)
-        self._pool = Pool(lambda: Systems(self._place))
+        self._pool = under_way.pool(place)
         self._pool.call(scale)
-        self._end = 0.0
-        self._before = Disk(0, 0)
-        self._rate = 0.0
-
-    def pour(self) -> None:
-        """Issue the tokens through the driver, by several processes."""
         say(f'issuing {self._tokens} tokens of {LIFETIME} s')
-        order = Order(
-            'issue',
-            ('cassandra', LIFETIME),
-            -(-self._tokens // _CLIENTS),
-            float('inf'),
-        )
-        self._pool.share(prepare, [(order,)] * _CLIENTS)
-        began = time.monotonic()
-        self._pool.measure(run, _CLIENTS, order)
+        self._rate = issue(self._pool, self._tokens, _CLIENTS)
         self._end = time.monotonic()
-        self._rate = self._tokens / (self._end - began)
-        flush(self._cluster)
+        self._node.nodetool('flush')
         self._before = self.disk()
         say(f'on the disk: {self._before}')
         self._pool.shrink(1)
 
-    def ebb(self) -> tuple[Verdict, dict[str, str]]:
+    def ebb(self) -> None:
         """Wait until the SSTables are gone, or should have been."""
         say('waiting for the SSTables of the expired tokens to drop')
-        deadline = self._end + LIFETIME + GRACE + _PATIENCE
-        while self.disk().sstables and time.monotonic() < deadline:
-            time.sleep(1)
+        end = self._end + LIFETIME + GRACE + _PATIENCE
+        try:
+            until(
+                lambda: not self.disk().sstables,
+                'the SSTables to drop',
+                end - time.monotonic(),
+            )
+        except WaitedInVain as error:
+            say(str(error))
         after = self.disk()
         seconds = time.monotonic() - self._end
         compactions = self._pool.call(compactions_of_tokens)
-        verdict = Verdict(
-            f'SSTables of {self._tokens} short tokens drop by themselves',
-            'none left',
-            f'before: {self._before}; {seconds:.0f} s after the last token:'
-            f' {after}',
-            after.sstables == 0,
+        self._found.verdicts.append(
+            Verdict(
+                f'SSTables of {self._tokens} short tokens drop by themselves',
+                'none left',
+                f'before: {self._before}; {seconds:.0f} s after the last'
+                f' token: {after}',
+                after.sstables == 0,
+            )
         )
-        return verdict, {
-            'Flood': f'{self._tokens} tokens of {LIFETIME} s through'
+        self._found.context['Flood'] = (
+            f'{self._tokens} tokens of {LIFETIME} s through'
             f" {_CLIENTS} processes at {self._rate:.0f}/s; Cassandra's"
             f' times divided by {SCALE}: window 1 min, gc_grace_seconds'
             f' {GRACE}, expired_sstable_check_frequency_seconds {CHECK};'
             f' no token flush, no compaction asked for'
-            f' ({compactions} minor ones within windows)',
-        }
+            f' ({compactions} minor ones within windows)'
+        )
 
     def disk(self) -> Disk:
         """Return what the node has of the token table on its disk."""
-        folders = os.path.join(
-            self._cluster.nodes[0].directory,
-            '**',
-            self._place.name,
-            'token-*',
+        pattern = os.path.join(
+            glob.escape(self._node.directory), '**', 'flood', 'token-*', '*'
         )
-        size = sstables = 0
-        for folder in glob.glob(folders, recursive=True):
-            for entry in os.scandir(folder):
-                if entry.is_file():
-                    size += _size(entry.path)
-                    sstables += entry.name.endswith('-Data.db')
-        return Disk(sstables, size)
+        files = glob.glob(pattern, recursive=True)
+        sstables = sum(name.endswith('-Data.db') for name in files)
+        return Disk(sstables, sum(map(_size, files)))
+
+
+def issue(pool: Pool, tokens: int, clients: int) -> float:
+    """Issue many tokens through the driver; return how many in a second."""
+    series = Series('cassandra', 'issue', tokens, 0, clients)
+    pool.share(prepare, [(series,)] * clients)
+    share = -(-tokens // clients)
+    began = time.monotonic()
+    pool.measure(run, clients, series, share, float('inf'))
+    return tokens / (time.monotonic() - began)
 
 
 def scale(systems: Systems) -> None:

@@ -9,11 +9,11 @@ third of a second by design and the same in both, is left out.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import itertools
 import random
+import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keystone.application_credential.backends import sql as sql_app_cred
@@ -33,12 +33,12 @@ from keystone_cassandra_token.drivers.identity import (
     users,
 )
 from keystone_cassandra_token.tables.index import SHARDS, shard_of
-from lab.benchmark import fill, stage, systems
+from lab import LabError
+from lab.benchmark import fill
 from lab.benchmark.clients import Pool
-from lab.benchmark.measure import Measurements, Series
-from lab.benchmark.stage import Turn, say, take_turns
-from lab.benchmark.systems import Order, Systems
-from lab.cassandra import Cluster
+from lab.benchmark.measure import Series
+from lab.benchmark.run import Run, say
+from lab.benchmark.systems import BOTH, Call, Place, Systems
 
 DOMAIN = uuid.uuid5(uuid.NAMESPACE_OID, 'domain').hex
 HASH = '$2b$12$' + 53 * 'x'
@@ -70,83 +70,52 @@ MODELS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    :ivar users: of one domain.
-    :ivar groups: of the same domain.
-    :ivar clients: numbers of client processes, 1 among them.
-    :ivar rounds: how often each series has its turn.
-    :ivar count: operations in each turn, at most.
-    """
-
-    users: int = 100_000
-    groups: int = 10_000
-    clients: tuple[int, ...] = (1,)
-    rounds: int = 6
-    count: int = 200
-
-
-def run(plan: Plan) -> tuple[Measurements, dict[str, str]]:
-    """Start the servers, fill them, measure; return figures and context."""
-    measured = Measurements()
-    with stage.both('people') as (server, cluster, place):
-        pool = Pool(lambda: Systems(place))
-        for function in (fill_sql, fill_cassandra):
-            say(f'{function.__name__}: {plan.users} users')
-            pool.call(function, plan.users, plan.groups)
-        for system in ('sql', 'cassandra'):
-            pool.call(add_credentials, system)
-        stage.flush(cluster)
-        stage.settle(cluster)
-        context = stage.context(pool)
-        found = server.settings()
-        context['MariaDB'] = (
-            f'{found["version"]}, innodb_flush_log_at_trx_commit'
-            f' {found["innodb_flush_log_at_trx_commit"]}'
-        )
-        context['People'] = (
-            f'{plan.users} users and {plan.groups} groups in one domain;'
-            f' {ASKED} users are in {GROUPS_OF_A_USER} groups each and have'
-            ' a credential and an application credential'
-        )
-        context['Partitions'] = sizes(cluster, place.name, plan)
-        for clients in sorted(plan.clients):
-            say(f'measuring with {clients} clients')
-            turns = [
-                Turn(
-                    Series(system, name, plan.users, 0, clients),
-                    pool,
-                    Order(
-                        f'identity: {name}',
-                        (system, plan.users, plan.groups),
-                        plan.count,
-                    ),
-                )
-                for name, (_, measures) in OPERATIONS.items()
-                for system in measures
-            ]
-            take_turns(measured, turns, plan.rounds)
-    return measured, context
-
-
-def sizes(cluster: Cluster, keyspace: str, plan: Plan) -> str:
-    """Return how large partitions are, and with a million users would be."""
-    rows = collections.Counter(
-        shard_of(user_id(number)) for number in range(plan.users)
+def run(under_way: Run) -> None:
+    """Fill the servers and measure."""
+    plan = under_way.plan
+    place = under_way.place('people', under_way.node, sql=True)
+    pool = under_way.pool(place)
+    pool.call(fill.create_tables, *MODELS)
+    fill_both(under_way, pool, place, plan.users, plan.groups)
+    for system in BOTH:
+        pool.call(_add_credentials, system)
+    under_way.settle(under_way.node)
+    under_way.tell(
+        pool,
+        People=f'{plan.users} users and {plan.groups} groups in one domain;'
+        f' {ASKED} users are in {GROUPS_OF_A_USER} groups each and have'
+        ' a credential and an application credential',
+        Partitions=_partitions(under_way, place),
     )
+    under_way.with_each_number_of_clients(pool, plan.users)
+
+
+def _partitions(under_way: Run, place: Place) -> str:
+    """Return how large partitions are, and with a million users would be."""
+
+    def largest(table: str) -> int:
+        node = under_way.node.nodes[0]
+        told = node.nodetool('tablestats', f'{place.name}.{table}')
+        found = re.search(r'Compacted partition maximum bytes: (\d+)', told)
+        if found is None:
+            raise LabError(f'nodetool does not tell the size of {table}')
+        return int(found[1])
+
+    count = under_way.plan.users
+    rows = collections.Counter(shard_of(user_id(n)) for n in range(count))
     most = max(rows.values())
-    measured = stage.largest_partition(cluster, f'{keyspace}.user_by_domain')
-    row = stage.largest_partition(cluster, f'{keyspace}.user')
+    measured = largest('user_by_domain')
     each = measured / most
     million = each * 1_000_000 / SHARDS
     return (
-        f'{most} of {plan.users} users are in the largest of {SHARDS} shards'
+        f'{most} of {count} users are in the largest of {SHARDS} shards'
         f' of user_by_domain, {measured} bytes, {each:.1f} for each; of'
         f' 1000000 users a shard would be {million / 1e6:.1f} MB. The largest'
-        f' row of user is {row} bytes'
+        f' row of user is {largest("user")} bytes'
     )
+
+
+# -- filling
 
 
 def user_id(number: int) -> str:
@@ -159,138 +128,107 @@ def group_id(number: int) -> str:
     return uuid.uuid5(uuid.NAMESPACE_OID, f'group {number}').hex
 
 
-def groups_of(number: int, of: int) -> list[str]:
-    """Return the ids of the groups of a user who is asked for."""
-    chosen = random.Random(number).sample(range(of), GROUPS_OF_A_USER)
-    return [group_id(each) for each in chosen]
+def _memberships(count: int, group_count: int) -> Iterator[tuple[str, str]]:
+    """Yield user and group of those who are asked for."""
+    for number in range(min(ASKED, count)):
+        chance = random.Random(number)
+        for each in chance.sample(range(group_count), GROUPS_OF_A_USER):
+            yield user_id(number), group_id(each)
 
 
-def fill_sql(found: Systems, count: int, group_count: int) -> None:
-    """Fill MariaDB; what a client does."""
-    database = fill.Database(found, *MODELS)
+def fill_both(
+    under_way: Run, pool: Pool, place: Place, count: int, group_count: int
+) -> None:
+    """Fill both systems with users and groups; SQL has its tables."""
+    say(f'filling MariaDB: {count} users')
+    fill.load(under_way.sql, place.name, _sql_rows(count, group_count))
+    say(f'filling Cassandra: {count} users')
+    pool.call(_fill_cassandra, count, group_count)
+
+
+def _sql_rows(count: int, group_count: int) -> Iterator[fill.Rows]:
     now = clock.utcnow()
     micros = clock.to_micros(now)
     numbers = range(count)
-    database.insert(
+    yield (
         sql_model.User,
-        (
-            {
-                'id': user_id(n),
-                'domain_id': DOMAIN,
-                'enabled': True,
-                'created_at': now,
-                'extra': {},
-            }
-            for n in numbers
-        ),
+        'id domain_id enabled created_at extra',
+        ((user_id(n), DOMAIN, True, now, {}) for n in numbers),
     )
-    database.insert(
+    yield (
         sql_model.LocalUser,
-        (
-            {
-                'id': _LOCAL + n,
-                'user_id': user_id(n),
-                'domain_id': DOMAIN,
-                'name': f'user-{n}',
-            }
-            for n in numbers
-        ),
+        'id user_id domain_id name',
+        ((_LOCAL + n, user_id(n), DOMAIN, f'user-{n}') for n in numbers),
     )
-    database.insert(
+    yield (
         sql_model.Password,
-        (
-            {
-                'local_user_id': _LOCAL + n,
-                'password_hash': HASH,
-                'created_at': now,
-                'created_at_int': clock.from_micros(micros),
-                'self_service': False,
-            }
-            for n in numbers
-        ),
+        'local_user_id password_hash created_at created_at_int self_service',
+        ((_LOCAL + n, HASH, now, micros, False) for n in numbers),
     )
-    database.insert(
+    yield (
         sql_model.Group,
-        (
-            {
-                'id': group_id(n),
-                'domain_id': DOMAIN,
-                'name': f'group-{n}',
-                'extra': {},
-            }
-            for n in range(group_count)
-        ),
+        'id domain_id name extra',
+        ((group_id(n), DOMAIN, f'group-{n}', {}) for n in range(group_count)),
     )
-    database.insert(
+    yield (
         sql_model.UserGroupMembership,
-        (
-            {'user_id': user_id(n), 'group_id': each}
-            for n in numbers[:ASKED]
-            for each in groups_of(n, group_count)
-        ),
+        'user_id group_id',
+        _memberships(count, group_count),
     )
-    database.close()
 
 
-def fill_cassandra(found: Systems, count: int, group_count: int) -> None:
+def _fill_cassandra(systems: Systems, count: int, group_count: int) -> None:
     """Fill Cassandra, with plain writes; what a client does."""
-    db = _driver(found, 'cassandra', 'identity').db
-    stored = [
-        {
-            'hash': HASH,
-            'created_at': clock.to_micros(clock.utcnow()),
-            'expires_at': None,
-            'self_service': False,
-        }
-    ]
+    db = identity.Identity().db
+    now = clock.utcnow()
+    password = {
+        'hash': HASH,
+        'created_at': clock.to_micros(now),
+        'expires_at': None,
+        'self_service': False,
+    }
     people = (
-        users.USERS.entity.new(
-            {
-                'id': user_id(number),
-                'domain_id': DOMAIN,
-                'enabled': True,
-                'local_name': f'user-{number}',
-                'created_at': clock.utcnow(),
-                'lock_epoch': 0,
-                'passwords': stored,
-            }
-        )
+        {
+            'id': user_id(number),
+            'domain_id': DOMAIN,
+            'enabled': True,
+            'local_name': f'user-{number}',
+            'created_at': now,
+            'lock_epoch': 0,
+            'passwords': [password],
+        }
         for number in range(count)
     )
-    fill.write_named(found, db, users.USERS, people)
     some_groups = (
-        groups.GROUPS.entity.new(
-            {
-                'id': group_id(number),
-                'domain_id': DOMAIN,
-                'name': f'group-{number}',
-            }
-        )
+        {
+            'id': group_id(number),
+            'domain_id': DOMAIN,
+            'name': f'group-{number}',
+        }
         for number in range(group_count)
     )
-    fill.write_named(found, db, groups.GROUPS, some_groups)
+    for named, entities in (
+        (users.USERS, people),
+        (groups.GROUPS, some_groups),
+    ):
+        fill.write_named(systems, db, named, map(named.entity.new, entities))
     joined = [
         {
-            'user_id': user_id(n),
-            'group_id': each,
+            'user_id': user,
+            'group_id': group,
             'incarnation': clock.incarnation(),
+            'shard': shard_of(user),
         }
-        for n in range(min(ASKED, count))
-        for each in groups_of(n, group_count)
+        for user, group in _memberships(count, group_count)
     ]
-    fill.write(found, memberships.MEMBERSHIPS.insert, joined)
-    fill.write(
-        found,
-        memberships.MEMBERSHIPS.insert_listed,
-        (each | {'shard': shard_of(each['user_id'])} for each in joined),
-    )
+    fill.write(systems, memberships.MEMBERSHIPS.insert, joined)
+    fill.write(systems, memberships.MEMBERSHIPS.insert_listed, joined)
 
 
-def add_credentials(found: Systems, system: str) -> None:
+def _add_credentials(systems: Systems, system: str) -> None:
     """Give the users who are asked for what they have, by the drivers."""
-    _without_hashing()
-    credentials = _driver(found, system, 'credential')
-    app_creds = _driver(found, system, 'application_credential')
+    credentials = _driver(system, 'credential')
+    app_creds = _driver(system, 'application_credential')
     for number in range(ASKED):
         made = {
             'id': user_id(number),
@@ -312,68 +250,53 @@ def add_credentials(found: Systems, system: str) -> None:
         )
 
 
-_DRIVERS: dict[str, dict[str, Callable[[], Any]]] = {
-    'cassandra': {
-        'identity': identity.Identity,
-        'credential': credential.Credential,
-        'application_credential': (
-            application_credential.ApplicationCredential
-        ),
-    },
-    'sql': {
-        'identity': sql_identity.Identity,
-        'credential': sql_credential.Credential,
-        'application_credential': sql_app_cred.ApplicationCredential,
-    },
+# -- the operations
+
+
+_DRIVERS: dict[tuple[str, str], Callable[[], Any]] = {
+    ('cassandra', 'identity'): identity.Identity,
+    ('cassandra', 'credential'): credential.Credential,
+    ('cassandra', 'application_credential'): (
+        application_credential.ApplicationCredential
+    ),
+    ('sql', 'identity'): sql_identity.Identity,
+    ('sql', 'credential'): sql_credential.Credential,
+    ('sql', 'application_credential'): sql_app_cred.ApplicationCredential,
 }
 
 
-def _driver(found: Systems, system: str, kind: str) -> Any:
-    return _DRIVERS[system][kind]()
-
-
-def _without_hashing() -> None:
+def _driver(system: str, kind: str) -> Any:
+    # Making and checking hashes is left out.
     password_hashing.check_password = lambda *_: True
     password_hashing.hash_password = lambda _: HASH
+    return _DRIVERS[system, kind]()
 
 
 def _asked() -> Iterator[int]:
     return itertools.cycle(random.Random(1).sample(range(ASKED), ASKED))
 
 
-def _read(method: str, kind: str = 'identity') -> Any:
-    """An operation that asks for one user's thing by id."""
+def _by_id(
+    method: str, kind: str = 'identity', more: Sequence[Any] = ()
+) -> Call:
+    """Return an operation that asks for one user's thing by id."""
 
-    def make(
-        found: Systems, system: str, count: int, group_count: int
-    ) -> Callable[[], object]:
-        _without_hashing()
-        call = getattr(_driver(found, system, kind), method)
-        more = {
-            'authenticate': ('secret',),
-            'list_groups_for_user': (Hints(),),
-        }.get(method, ())
+    def make(systems: Systems, series: Series) -> Callable[[], object]:
+        call = getattr(_driver(series.system, kind), method)
         numbers = _asked()
         return lambda: call(user_id(next(numbers)), *more)
 
-    return make
+    return Call(make)
 
 
-def by_name(
-    found: Systems, system: str, count: int, group_count: int
-) -> Callable[[], object]:
-    """A look-up by name."""
-    driver = _driver(found, system, 'identity')
+def _by_name(systems: Systems, series: Series) -> Callable[[], object]:
+    driver = _driver(series.system, 'identity')
     numbers = _asked()
     return lambda: driver.get_user_by_name(f'user-{next(numbers)}', DOMAIN)
 
 
-def create(
-    found: Systems, system: str, count: int, group_count: int
-) -> Callable[[], object]:
-    """The creation of a user."""
-    _without_hashing()
-    driver = _driver(found, system, 'identity')
+def _create(systems: Systems, series: Series) -> Callable[[], object]:
+    driver = _driver(series.system, 'identity')
 
     def run() -> object:
         made = {
@@ -388,65 +311,49 @@ def create(
     return run
 
 
-def join(
-    found: Systems, system: str, count: int, group_count: int
-) -> Callable[[], object]:
+def _join(systems: Systems, series: Series) -> Callable[[], object]:
     """A user joins a group."""
-    driver = _driver(found, system, 'identity')
+    driver = _driver(series.system, 'identity')
     chance = random.Random()
+    plan = systems.plan
     return lambda: driver.add_user_to_group(
-        user_id(chance.randrange(ASKED, count)),
-        group_id(chance.randrange(group_count)),
+        user_id(chance.randrange(ASKED, plan.users)),
+        group_id(chance.randrange(plan.groups)),
     )
 
 
-def page(
-    found: Systems, system: str, count: int, group_count: int
-) -> Callable[[], object]:
+def _page(systems: Systems, series: Series) -> Callable[[], object]:
     """A page of the domain's users, from anywhere."""
-    driver = _driver(found, system, 'identity')
+    driver = _driver(series.system, 'identity')
     chance = random.Random(1)
 
     def run() -> object:
         hints = Hints()
         hints.add_filter('domain_id', DOMAIN)
         hints.set_limit(PAGE)
-        hints.marker = user_id(chance.randrange(count))
+        hints.marker = user_id(chance.randrange(systems.plan.users))
         return driver.list_users(hints)
 
     return run
 
 
-def bare(
-    found: Systems, system: str, count: int, group_count: int
-) -> Callable[[], object]:
+def _bare(systems: Systems, series: Series) -> Callable[[], object]:
     """A bare read of the rows that ``get_user`` reads."""
-    statement = found.bare.prepare(
-        users.USERS.entity.get.text(found.place.name)
-    )
-    numbers = _asked()
-    return lambda: found.bare.execute(
-        statement, (user_id(next(numbers)),)
-    ).one()
+    keys = ((user_id(number),) for number in _asked())
+    return systems.read(users.USERS.entity.get, keys)
 
 
-_BOTH = ('cassandra', 'sql')
-#: Operation -> what makes it, and the systems that have it.
-OPERATIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    'read user row': (bare, ('bare',)),
-    'get_user': (_read('get_user'), _BOTH),
-    'get_user_by_name': (by_name, _BOTH),
-    'authenticate': (_read('authenticate'), _BOTH),
-    'list_groups_for_user': (_read('list_groups_for_user'), _BOTH),
-    'get_credential': (_read('get_credential', 'credential'), _BOTH),
-    'application credential log-in': (
-        _read('authenticate', 'application_credential'),
-        _BOTH,
+CALLS = {
+    'read user row': Call(_bare, ('bare',)),
+    'get_user': _by_id('get_user'),
+    'get_user_by_name': Call(_by_name),
+    'authenticate': _by_id('authenticate', more=['secret']),
+    'list_groups_for_user': _by_id('list_groups_for_user', more=[Hints()]),
+    'get_credential': _by_id('get_credential', 'credential'),
+    'application credential log-in': _by_id(
+        'authenticate', 'application_credential', ['secret']
     ),
-    'list_users, a page of 100': (page, _BOTH),
-    'create_user': (create, _BOTH),
-    'add_user_to_group': (join, _BOTH),
+    'list_users, a page of 100': Call(_page),
+    'create_user': Call(_create),
+    'add_user_to_group': Call(_join),
 }
-systems.OPERATIONS.update(
-    {f'identity: {name}': make for name, (make, _) in OPERATIONS.items()}
-)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark hands out: a table, rows of JSON, a page, a drawing."""
+"""What a benchmark hands out: a table, rows of JSON, a page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import rich.box
+import rich.table
+from rich.console import Console
 
 from lab.benchmark.measure import Measurements, Series
 from lab.benchmark.verdict import Verdict
@@ -39,15 +43,10 @@ _HEADINGS = (
     'n',
 )
 
-Context = Mapping[str, str]
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is told beside the figures of time.
-
-    :ivar lines: begin with the system and the operation.
-    """
+    """Figures; a line begins with the system and the operation."""
 
     name: str
     headings: tuple[str, ...]
@@ -55,12 +54,22 @@ class Table:
 
 
 class Found(NamedTuple):
-    """All that a benchmark hands out."""
+    """All that a benchmark hands out.
+
+    :ivar context: what the figures depend on, by name.
+    :ivar tables: what is told beside the figures of time.
+    """
 
     measured: Measurements
     context: dict[str, str]
     verdicts: list[Verdict]
-    tables: Sequence[Table] = ()
+    tables: list[Table]
+
+    def all_tables(self) -> Iterator[Table]:
+        """Yield the figures of time, then the other tables."""
+        lines = (_cells(series, self.measured) for series in self.measured)
+        yield Table('', _HEADINGS, tuple(lines))
+        yield from self.tables
 
 
 def rows(name: str, measured: Measurements) -> list[dict[str, Any]]:
@@ -72,11 +81,7 @@ def _row(name: str, series: Series, measured: Measurements) -> dict[str, Any]:
     figures = measured.figures(series)
     values = (
         name,
-        series.system,
-        series.operation,
-        series.size,
-        series.token_age,
-        series.clients,
+        *dataclasses.astuple(series),
         round(figures.p50 * 1000, 4),
         round(figures.p99 * 1000, 4),
         round(figures.rate, 3),
@@ -85,80 +90,80 @@ def _row(name: str, series: Series, measured: Measurements) -> dict[str, Any]:
     return dict(zip(ROW, values, strict=True))
 
 
-def cells(measured: Measurements) -> list[tuple[str, ...]]:
-    """Return the table's lines, without its headings."""
-    lines = []
-    for series in measured:
-        figures = measured.figures(series)
-        lines.append(
-            (
-                series.system,
-                series.operation,
-                f'{series.size:,}'.replace(',', ' '),
-                str(series.token_age),
-                str(series.clients),
-                _short(figures.p50 * 1000),
-                _short(figures.p99 * 1000),
-                _short(figures.rate),
-                _short(figures.cpu * 1000),
-                str(figures.count),
-            )
+def _cells(series: Series, measured: Measurements) -> tuple[str, ...]:
+    """Return a line of the table."""
+    figures = measured.figures(series)
+    return (
+        series.system,
+        series.operation,
+        f'{series.size:,}'.replace(',', ' '),
+        str(series.token_age),
+        str(series.clients),
+        short(figures.p50 * 1000),
+        short(figures.p99 * 1000),
+        short(figures.rate),
+        short(figures.cpu * 1000),
+        str(figures.count),
+    )
+
+
+def show(console: Console, found: Found) -> None:
+    """Print everything.
+
+    Tables fit into a terminal of 80 columns or more; where there is none, no
+    line is folded.
+    """
+    console.width = max(80, console.width) if console.is_terminal else 1000
+    for table in found.all_tables():
+        if table.name:
+            _say(console, f'\n{table.name}:')
+        shown = rich.table.Table(
+            box=rich.box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+            pad_edge=False,
         )
-    return lines
-
-
-def text(
-    measured: Measurements,
-    context: Context,
-    verdicts: Iterable[Verdict],
-    tables: Sequence[Table] = (),
-) -> str:
-    """Return what is printed."""
-    lines = _aligned(_HEADINGS, cells(measured))
-    for table in tables:
-        lines += ['', f'{table.name}:']
-        lines += _aligned(table.headings, table.lines)
-    lines += ['', *(f'{name}: {value}' for name, value in context.items())]
-    lines += ['', 'Targets:', *(f'  {verdict}' for verdict in verdicts)]
-    return '\n'.join(lines) + '\n'
-
-
-def _aligned(
-    headings: tuple[str, ...], body: Iterable[tuple[str, ...]]
-) -> list[str]:
-    """Return a table for a terminal."""
-    table = [headings, *body]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        '  '.join(
-            cell.ljust(width) if number < 2 else cell.rjust(width)
-            for number, (cell, width) in enumerate(
-                zip(line, widths, strict=True)
+        columns = zip(table.headings, *table.lines, strict=True)
+        for number, (heading, *cells) in enumerate(columns):
+            # Headings may be folded, and of the cells operations alone.
+            words = max(map(len, (*heading.split(), *cells)))
+            is_free = number == 1 or not console.is_terminal
+            shown.add_column(
+                heading,
+                justify='left' if number < 2 else 'right',
+                width=None if is_free else words,
+                overflow='fold',
             )
-        ).rstrip()
-        for line in table
-    ]
-    lines.insert(1, '-' * (sum(widths) + 2 * len(widths) - 2))
-    return lines
+        for line in table.lines:
+            shown.add_row(*line)
+        console.print(shown, markup=False, highlight=False)
+    _say(console, '')
+    for name, value in found.context.items():
+        _say(console, f'{name}: {value}')
+    _say(console, '\nTargets:')
+    for verdict in found.verdicts:
+        missed = verdict.met is False
+        _say(console, f'  {verdict}', style='bold red' if missed else '')
 
 
-def page(
-    measured: Measurements,
-    context: Context,
-    verdicts: Iterable[Verdict],
-    tables: Sequence[Table] = (),
-) -> str:
+def _say(console: Console, text: str, style: str = '') -> None:
+    console.print(
+        text, style=style, soft_wrap=True, markup=False, highlight=False
+    )
+
+
+def page(found: Found) -> str:
     """Return the same for the documentation, as reStructuredText."""
     lines = ['.. Made by tools/benchmark; do not edit.', '']
-    lines += _list_table(_HEADINGS, cells(measured))
-    for table in tables:
-        lines += ['', f'{table.name}:', '']
+    for table in found.all_tables():
+        if table.name:
+            lines += ['', f'{table.name}:', '']
         lines += _list_table(table.headings, table.lines)
-    lines += ['', *(f':{name}: {value}' for name, value in context.items())]
+    lines += ['', *(f':{k}: {value}' for k, value in found.context.items())]
     lines.append('')
     lines += _list_table(
         ('target', 'limit', 'measured', 'verdict'),
-        ((v.target, v.limit, v.measured, v.word) for v in verdicts),
+        ((v.target, v.limit, v.measured, v.word) for v in found.verdicts),
     )
     return '\n'.join(lines) + '\n'
 
@@ -179,50 +184,32 @@ def _list_table(
 def write_json(path: str, found: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows: a JSON array with one row in each line."""
     body = ',\n'.join(json.dumps(row) for row in found)
-    _replace(path, f'[\n{body}\n]\n')
+    replace(path, f'[\n{body}\n]\n')
 
 
-def write_context(
-    path: str,
-    measured: Measurements,
-    context: Context,
-    verdicts: Iterable[Verdict],
-    tables: Iterable[Table] = (),
-) -> None:
+def write_context(path: str, found: Found) -> None:
     """Write what does not fit the rows' form beside them."""
-    cpu = [
-        {
-            'system': series.system,
-            'operation': series.operation,
-            'size': series.size,
-            'token_age_s': series.token_age,
-            'clients': series.clients,
-            'client_cpu_ms': round(measured.figures(series).cpu * 1000, 4),
-        }
-        for series in measured
-    ]
-    targets = [
-        {
-            'target': verdict.target,
-            'limit': verdict.limit,
-            'measured': verdict.measured,
-            'met': verdict.met,
-        }
-        for verdict in verdicts
-    ]
+    measured = found.measured
+    names = ROW[1 : 1 + len(dataclasses.fields(Series))]
     document = {
-        'context': context,
-        'client_cpu': cpu,
-        'targets': targets,
+        'context': found.context,
+        'client_cpu': [
+            {
+                **dict(zip(names, dataclasses.astuple(series), strict=True)),
+                'client_cpu_ms': round(measured.figures(series).cpu * 1000, 4),
+            }
+            for series in measured
+        ],
+        'targets': [dataclasses.asdict(each) for each in found.verdicts],
         'tables': {
             table.name: [
                 dict(zip(table.headings, line, strict=True))
                 for line in table.lines
             ]
-            for table in tables
+            for table in found.tables
         },
     }
-    _replace(path, json.dumps(document, indent=1) + '\n')
+    replace(path, json.dumps(document, indent=1) + '\n')
 
 
 def context_path(path: str) -> str:
@@ -230,17 +217,12 @@ def context_path(path: str) -> str:
     return os.path.splitext(path)[0] + '.context.json'
 
 
-def write_page(path: str, content: str) -> None:
-    """Write what :func:`page` returned."""
-    _replace(path, content)
-
-
-def _replace(path: str, content: str) -> None:
+def replace(path: str, content: str) -> None:
     """Write a file as a whole or not at all."""
     folder = os.path.dirname(os.path.abspath(path))
     descriptor, temporary = tempfile.mkstemp(dir=folder)
     try:
-        with open(descriptor, 'w') as file:
+        with open(descriptor, 'w', encoding='utf-8') as file:
             file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -249,7 +231,7 @@ def _replace(path: str, content: str) -> None:
         raise
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Return about three digits of a number."""
     if value >= 100:
         return f'{value:.0f}'

@@ -3,165 +3,152 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import functools
+import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
-from lab.benchmark import stage, verdict, worker
-from lab.benchmark.clients import Pool, all_stopped
-from lab.benchmark.flood import TOKENS, Flood
-from lab.benchmark.measure import Measurements, Sample, Series
-from lab.benchmark.stage import Turn, say, take_turns
-from lab.benchmark.systems import LIFETIME, Order, Place, Systems, run
-from lab.benchmark.verdict import Verdict
+from keystone.token.providers.fernet import core as fernet
+
+from keystone_cassandra_token.drivers.token import opaque_ids
+from keystone_cassandra_token.drivers.token import provider as token
+from lab import LabError
+from lab.benchmark import events, worker
+from lab.benchmark.clients import Pool
+from lab.benchmark.flood import Flood, issue
+from lab.benchmark.measure import Sample, Series
+from lab.benchmark.run import Run, Turn, say
+from lab.benchmark.systems import Call, Place, Systems
+from lab.benchmark.verdict import BATCH, at_most
 from lab.cassandra import Cluster
 
 FIRST_USE = 'first use of a worker'
+#: Processes started for the figures of a worker.
+_WORKERS = 3
+#: Tokens that are validated in turn.
+_TOKENS = 1000
+_LOADERS = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to measure.
-
-    :ivar tokens: that are live while others are issued and validated.
-    :ivar flood: short tokens; 0 leaves the flood out.
-    :ivar clients: numbers of client processes, 1 among them.
-    :ivar rounds: how often each series has its turn.
-    :ivar count: operations in each turn, at most.
-    :ivar workers: processes started for the figures of a worker.
-    """
-
-    tokens: int = 20_000
-    flood: int = TOKENS
-    clients: tuple[int, ...] = (1, 8)
-    rounds: int = 8
-    count: int = 300
-    workers: int = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What the session adds to a worker; MB are 10^6 bytes."""
-
-    memory: float
-    by_itself: float
-    first_use: float
-
-
-def run_all(
-    plan: Plan,
-) -> tuple[Measurements, dict[str, str], list[Verdict]]:
-    """Start the servers and measure.
-
-    :returns: figures, context, and the verdicts that no row tells.
-    """
-    measured = Measurements()
-    verdicts = []
-    with contextlib.ExitStack() as servers:
-        folder = servers.enter_context(stage.folder())
-        cluster = servers.enter_context(stage.node())
-        batch = servers.enter_context(stage.node('batch'))
-        servers.enter_context(all_stopped())
-        # It has to wait for its end, so it comes first and ends last.
-        flood = Flood(folder, cluster, plan.flood) if plan.flood else None
-        if flood:
-            flood.pour()
-        pool = _fill(folder, cluster, 'live_tokens', plan.tokens)
-        batched = _fill(folder, batch, 'synced', plan.tokens)
-        context = stage.context(pool)
-        context['Memtables'] = 'flushed before measuring'
-        for clients in sorted(plan.clients):
-            say(f'measuring with {clients} clients')
-            turns = list(_turns(plan, clients, pool, batched))
-            take_turns(measured, turns, plan.rounds if clients == 1 else 2)
-            pool.shrink(1)
-            batched.shrink(1)
-        say('starting workers of Keystone')
-        cost = _cost(plan, folder, cluster, measured)
-        verdicts += [
-            verdict.at_most(
-                'memory that the session adds to a worker',
-                max(cost.memory, cost.by_itself),
-                40,
-                'MB',
-            ),
-            verdict.at_most('connect at first use', cost.first_use, 1, 's'),
-        ]
-        context['Worker'] = (
-            f'resident memory after {4 * worker._OPERATIONS} operations:'
-            f' {cost.by_itself:.1f} MB above its own before the first use,'
-            f" {cost.memory:.1f} MB above that of a worker with Keystone's"
-            f' own drivers, just loaded (median of {plan.workers})'
+def run(under_way: Run) -> None:
+    """Fill the servers and measure."""
+    plan = under_way.plan
+    # It has to wait for its end, so it comes first and ends last.
+    flood = Flood(under_way) if plan.flood else None
+    place, pool = _fill(under_way, under_way.node, 'live_tokens')
+    _, batched = _fill(under_way, under_way.batch_node, 'synced')
+    under_way.tell(pool, Memtables='flushed before measuring')
+    for clients in plan.clients:
+        turns = list(under_way.turns(pool, plan.tokens, clients=clients))
+        turns.append(
+            Turn(
+                Series('cassandra', 'issue' + BATCH, plan.tokens, 0, clients),
+                batched,
+            )
         )
-        if flood:
-            dropped, told = flood.ebb()
-            verdicts.append(dropped)
-            context |= told
-    return measured, context, verdicts
+        under_way.measure(f'with {clients} clients', turns)
+        pool.shrink(1)
+        batched.shrink(1)
+    _weigh(under_way, place)
+    if flood:
+        flood.ebb()
 
 
-def _fill(folder: str, cluster: Cluster, name: str, tokens: int) -> Pool:
+def _fill(under_way: Run, node: Cluster, name: str) -> tuple[Place, Pool]:
     """Make a keyspace with live tokens."""
+    tokens = under_way.plan.tokens
     say(f'issuing {tokens} live tokens ({name})')
-    place = Place(folder, name, tuple(cluster.contact_points), cluster.port)
-    stage.make_keyspace(place)
-    pool = Pool(lambda: Systems(place))
-    clients = 2
-    order = Order(
-        'issue', ('cassandra', LIFETIME), -(-tokens // clients), float('inf')
-    )
-    pool.measure(run, clients, order)
+    place = under_way.place(name, node)
+    pool = under_way.pool(place)
+    issue(pool, tokens, _LOADERS)
     pool.shrink(1)
-    stage.flush(cluster)
-    return pool
+    under_way.settle(node)
+    return place, pool
 
 
-def _turns(
-    plan: Plan, clients: int, pool: Pool, batched: Pool
-) -> Iterator[Turn]:
-    for system, operation, place, action, arguments in (
-        ('cassandra', 'validate', pool, 'validate', ('cassandra',)),
-        ('bare', 'read token row', pool, 'read_row', ()),
-        ('fernet', 'validate', pool, 'validate', ('fernet',)),
-        ('cassandra', 'issue', pool, 'issue', ('cassandra',)),
-        (
-            'cassandra',
-            'issue' + verdict.BATCH,
-            batched,
-            'issue',
-            ('cassandra',),
-        ),
-        ('fernet', 'issue', pool, 'issue', ('fernet',)),
-    ):
-        yield Turn(
-            Series(system, operation, plan.tokens, 0, clients),
-            place,
-            Order(action, arguments, plan.count),
-        )
-
-
-def _cost(
-    plan: Plan, folder: str, cluster: Cluster, measured: Measurements
-) -> Cost:
-    place = Place(
-        folder, 'live_tokens', tuple(cluster.contact_points), cluster.port
-    )
+def _weigh(under_way: Run, place: Place) -> None:
+    """Find out what the session adds to a worker; MB are 10^6 bytes."""
+    say('starting workers of Keystone')
     ours = []
     stock = []
-    for _ in range(plan.workers):
+    for _ in range(_WORKERS):
         ours.append(worker.start(place.file, 'cassandra'))
         stock.append(worker.start(place.file, 'fernet'))
-    series = Series('cassandra', FIRST_USE, plan.tokens, 0)
+    series = Series('cassandra', FIRST_USE, under_way.plan.tokens, 0)
     for found in ours:
         sample = Sample((found.first_use,), 0.0, 0.0, found.first_use)
-        measured.add(series, [sample])
-
-    def median(values: Iterator[int]) -> float:
-        return statistics.median(values) / 1e6
-
-    return Cost(
-        memory=median(w.used for w in ours) - median(w.loaded for w in stock),
-        by_itself=median(w.used - w.loaded for w in ours),
-        first_use=max(w.first_use for w in ours),
+        under_way.found.measured.add(series, [sample])
+    by_itself = statistics.median(w.used - w.loaded for w in ours) / 1e6
+    beside = (
+        statistics.median(w.used for w in ours)
+        - statistics.median(w.loaded for w in stock)
+    ) / 1e6
+    first_use = max(w.first_use for w in ours)
+    under_way.found.verdicts += [
+        at_most(
+            'memory that the session adds to a worker',
+            max(beside, by_itself),
+            40,
+            'MB',
+        ),
+        at_most('connect at first use', first_use, 1, 's'),
+    ]
+    under_way.found.context['Worker'] = (
+        f'resident memory after {4 * worker.OPERATIONS} operations:'
+        f' {by_itself:.1f} MB above its own before the first use,'
+        f" {beside:.1f} MB above that of a worker with Keystone's"
+        f' own drivers, just loaded (median of {_WORKERS})'
     )
+
+
+# -- the operations
+
+
+_PROVIDERS = {'cassandra': token.Provider, 'fernet': fernet.Provider}
+
+
+def _issue(systems: Systems, series: Series) -> Callable[[], Any]:
+    """The issue of a project token."""
+    provider = _PROVIDERS[series.system]()
+    return lambda: provider.generate_id_and_issued_at(
+        events.new_token(systems.place.lifetime)
+    )
+
+
+@functools.cache
+def _issued(systems: Systems, system: str) -> list[str]:
+    """Issue some tokens and return their ids."""
+    one = _issue(systems, Series(system, 'issue', 0, 0))
+    return [one()[0] for _ in range(_TOKENS)]
+
+
+def _validate(systems: Systems, series: Series) -> Callable[[], object]:
+    """The provider's ``validate_token``."""
+    provider = _PROVIDERS[series.system]()
+    ids = itertools.cycle(_issued(systems, series.system))
+    return lambda: provider.validate_token(next(ids))
+
+
+def _read_row(systems: Systems, series: Series) -> Callable[[], object]:
+    """A bare read of the rows that :func:`_validate` reads."""
+    conf = token.Provider().conf
+    keys = [
+        # What the driver computes for a key.
+        (opaque_ids.hashed(conf, token_id),)
+        for token_id in _issued(systems, 'cassandra')
+    ]
+    read = systems.read(token.GET, itertools.cycle(keys))
+
+    def run() -> None:
+        if not read():
+            raise LabError('the row of a live token is missing')
+
+    return run
+
+
+CALLS = {
+    'validate': Call(_validate, ('cassandra', 'fernet')),
+    'read token row': Call(_read_row, ('bare',)),
+    'issue': Call(_issue, ('cassandra', 'fernet')),
+}

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from lab.statements import Trips
 
@@ -13,6 +13,8 @@ from lab.statements import Trips
 MIDDLE = 1800
 #: How an operation is named where the node syncs its log for each write.
 BATCH = ' (commitlog batch)'
+
+_NOT_MEASURED = 'not measured in this run'
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -39,38 +41,162 @@ class Verdict:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """Which figure of which row.
+class Figure(NamedTuple):
+    """Which figure of which row, with one client.
 
+    :ivar size: None means each that was measured.
     :ivar key: ``p50_ms`` or ``p99_ms``.
     """
 
     system: str
     operation: str
-    size: int
-    token_age: int = MIDDLE
+    size: int | None = None
+    token_age: int = 0
     key: str = 'p50_ms'
 
-    def find(self, rows: Rows) -> float | None:
-        """Return the figure with one client, or None."""
+    def find(self, rows: Rows, size: int) -> float | None:
+        """Return the figure, or None."""
+        names = ('system', 'operation', 'size', 'token_age_s', 'clients')
+        wanted = (*self[:2], self.size or size, self.token_age, 1)
         for row in rows:
-            if (
-                row['system'] == self.system
-                and row['operation'] == self.operation
-                and row['size'] == self.size
-                and row['token_age_s'] == self.token_age
-                and row['clients'] == 1
-            ):
+            if tuple(row[name] for name in names) == wanted:
                 return float(row[self.key])
         return None
 
 
-def ratio(
-    target: str, rows: Rows, figure: Figure, other: Figure, limit: float
-) -> Verdict:
-    """Judge that a figure is at most ``limit`` times another one."""
-    return times(target, figure.find(rows), other.find(rows), limit, 'ms')
+class Target(NamedTuple):
+    """That a figure is at most ``limit`` times another one.
+
+    :ivar text: ``{size}`` stands for the size.
+    """
+
+    text: str
+    ours: Figure
+    theirs: Figure
+    limit: float
+
+
+def _check(size: int | None, key: str = 'p50_ms') -> Figure:
+    return Figure('cassandra', 'check', size, MIDDLE, key)
+
+
+def _sql(limit: float, *operations: str) -> list[Target]:
+    return [
+        Target(
+            f'{name} against the SQL driver, p50',
+            Figure('cassandra', name),
+            Figure('sql', name),
+            limit,
+        )
+        for name in operations
+    ]
+
+
+_MANY = 'check with 1000000 live revocations'
+_BARE_TOKEN = Figure('bare', 'read token row')
+_GRANTS = (
+    'check_grant',
+    'grants of a user on a project',
+    'grants of 20 groups on a project',
+    'get_project',
+    'get_project_by_name',
+    'domain by name',
+)
+
+#: By benchmark.
+TARGETS: dict[str, list[Target]] = {
+    'revocation': [
+        *(
+            Target(
+                f'{_MANY}, {key[:3]} against its own with 10',
+                _check(1_000_000, key),
+                _check(10, key),
+                limit,
+            )
+            for key, limit in (('p50_ms', 1.5), ('p99_ms', 3))
+        ),
+        Target(
+            'check with 1000000 against the SQL driver with 100000, p50, token'
+            ' in the middle of its hour',
+            _check(1_000_000),
+            Figure('sql', 'check', 100_000, MIDDLE),
+            1 / 100,
+        ),
+        Target(
+            'check with {size} against a bare read of a token row, p50',
+            _check(None),
+            _BARE_TOKEN,
+            3,
+        ),
+        *(
+            Target(
+                f'{name} against the SQL driver, p50, 10000 live events',
+                Figure('cassandra', name, 10_000),
+                Figure('sql', 'revoke', 10_000),
+                1,
+            )
+            for name in ('revoke', 'revoke' + BATCH)
+        ),
+    ],
+    'token': [
+        Target(
+            'validate_token against a bare read of the same row, p50',
+            Figure('cassandra', 'validate'),
+            _BARE_TOKEN,
+            1.5,
+        ),
+    ],
+    'identity': [
+        *_sql(0.8, 'get_user', 'get_user_by_name', 'authenticate'),
+        *_sql(0.8, 'list_groups_for_user', 'application credential log-in'),
+        *_sql(1.2, 'get_credential'),
+        *_sql(3, 'create_user'),
+        *_sql(1, 'add_user_to_group'),
+    ],
+    'assignment': [
+        *_sql(1.2, *_GRANTS),
+        *(
+            Target(
+                f'{name} against a bare read, p50',
+                Figure('cassandra', name),
+                Figure('bare', 'read project row'),
+                1.6,
+            )
+            for name in _GRANTS
+        ),
+        *_sql(1, '500 grants of a project', 'subtree of 1 000'),
+    ],
+    'keystone': [
+        Target(
+            f'{name} with {size} live revocations against SQL, p50',
+            Figure('cassandra', name, size, age),
+            Figure('sql', name, size, age),
+            limit,
+        )
+        for name, age, size, limit in (
+            ('token validation', MIDDLE, 10, 1),
+            ('password log-in', 0, 10, 1),
+            ('token validation', MIDDLE, 100_000, 1 / 8),
+        )
+    ],
+}
+
+
+def judge(benchmark: str, rows: Rows) -> list[Verdict]:
+    """Judge the targets of a benchmark that its rows tell."""
+    rows = list(rows)
+    sizes = sorted({row['size'] for row in rows}) or [0]
+    return [
+        times(
+            target.text.format(size=size),
+            target.ours.find(rows, size),
+            target.theirs.find(rows, size),
+            target.limit,
+            'ms',
+        )
+        for target in TARGETS[benchmark]
+        for size in (sizes if target.ours.size is None else [0])
+    ]
 
 
 def times(
@@ -83,7 +209,7 @@ def times(
     """Judge that a value is at most ``limit`` times another one."""
     words = f'{limit:.4g} x'
     if ours is None or theirs is None:
-        return Verdict(target, words, 'not measured in this run', None)
+        return Verdict(target, words, _NOT_MEASURED, None)
     measured = (
         f'{ours:.3f} {unit} / {theirs:.3f} {unit} = {ours / theirs:.4f} x'
     )
@@ -96,136 +222,8 @@ def at_most(
     """Judge that a value is at most ``limit``."""
     words = f'{limit:g} {unit}'
     if value is None:
-        return Verdict(target, words, 'not measured in this run', None)
+        return Verdict(target, words, _NOT_MEASURED, None)
     return Verdict(target, words, f'{value:.2f} {unit}', value <= limit)
-
-
-def revocation(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
-    """Judge the targets of the revocation check and of ``revoke``."""
-
-    def check(size: int, key: str = 'p50_ms') -> Figure:
-        return Figure('cassandra', 'check', size, key=key)
-
-    few, many = 10, 1_000_000
-    for key, limit in (('p50_ms', 1.5), ('p99_ms', 3)):
-        yield ratio(
-            f'check with {many} live revocations, {key[:3]} against its own'
-            f' with {few}',
-            rows,
-            check(many, key),
-            check(few, key),
-            limit,
-        )
-    yield ratio(
-        f'check with {many} against the SQL driver with 100000, p50, token'
-        ' in the middle of its hour',
-        rows,
-        check(many),
-        Figure('sql', 'check', 100_000),
-        1 / 100,
-    )
-    for size in sorted({row['size'] for row in rows}):
-        yield ratio(
-            f'check with {size} against a bare read of a token row, p50',
-            rows,
-            check(size),
-            Figure('bare', 'read token row', size, 0),
-            3,
-        )
-    for operation in ('revoke', 'revoke' + BATCH):
-        yield ratio(
-            f'{operation} against the SQL driver, p50, 10000 live events',
-            rows,
-            Figure('cassandra', operation, 10_000, 0),
-            Figure('sql', 'revoke', 10_000, 0),
-            1,
-        )
-
-
-def validation(rows: list[dict[str, Any]], size: int) -> Verdict:
-    """Judge ``validate_token``."""
-    return ratio(
-        'validate_token against a bare read of the same row, p50',
-        rows,
-        Figure('cassandra', 'validate', size, 0),
-        Figure('bare', 'read token row', size, 0),
-        1.5,
-    )
-
-
-def identity(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
-    """Judge the targets of users, groups and credentials."""
-    size = max((row['size'] for row in rows), default=0)
-    for operation, limit in (
-        ('get_user', 0.8),
-        ('get_user_by_name', 0.8),
-        ('authenticate', 0.8),
-        ('list_groups_for_user', 0.8),
-        ('application credential log-in', 0.8),
-        ('get_credential', 1.2),
-        ('create_user', 3),
-        ('add_user_to_group', 1),
-    ):
-        yield ratio(
-            f'{operation} against the SQL driver, p50',
-            rows,
-            Figure('cassandra', operation, size, 0),
-            Figure('sql', operation, size, 0),
-            limit,
-        )
-
-
-def assignment(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
-    """Judge the targets of projects and grants."""
-    size = max((row['size'] for row in rows), default=0)
-    for operation in (
-        'check_grant',
-        'grants of a user on a project',
-        'grants of 20 groups on a project',
-        'get_project',
-        'get_project_by_name',
-        'domain by name',
-    ):
-        ours = Figure('cassandra', operation, size, 0)
-        yield ratio(
-            f'{operation} against the SQL driver, p50',
-            rows,
-            ours,
-            Figure('sql', operation, size, 0),
-            1.2,
-        )
-        yield ratio(
-            f'{operation} against a bare read, p50',
-            rows,
-            ours,
-            Figure('bare', 'read project row', size, 0),
-            1.6,
-        )
-    for operation in ('500 grants of a project', 'subtree of 1 000'):
-        yield ratio(
-            f'{operation} against the SQL driver, p50',
-            rows,
-            Figure('cassandra', operation, size, 0),
-            Figure('sql', operation, size, 0),
-            1,
-        )
-
-
-def keystone(rows: list[dict[str, Any]]) -> Iterator[Verdict]:
-    """Judge the times of a whole Keystone."""
-    few, many = 10, 100_000
-    for operation, age, size, limit in (
-        ('token validation', MIDDLE, few, 1),
-        ('password log-in', 0, few, 1),
-        ('token validation', MIDDLE, many, 1 / 8),
-    ):
-        yield ratio(
-            f'{operation} with {size} live revocations against SQL, p50',
-            rows,
-            Figure('cassandra', operation, size, age),
-            Figure('sql', operation, size, age),
-            limit,
-        )
 
 
 def round_trips(operation: str, ours: Trips, theirs: Trips) -> Verdict:

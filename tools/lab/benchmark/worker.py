@@ -1,40 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the session costs a Keystone worker: memory, and the first use.
-
-Run as a program it is such a worker: it loads the real application as a
-server does, uses the drivers, and prints what it saw as JSON.
-"""
+"""What the session costs a Keystone worker: memory, and the first use."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import datetime
-import json
-import os
-import subprocess
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from lab import LabError
+import psutil
+
+from lab.benchmark.clients import Pool
 
 #: Operations of each kind after the first use.
-_OPERATIONS = 200
+OPERATIONS = 200
 
 
-@dataclasses.dataclass(frozen=True)
-class Worker:
+class Worker(NamedTuple):
     """What a worker saw of itself.
 
     :ivar loaded: resident bytes once the application is loaded.
-    :ivar connected: after the first use of a driver.
     :ivar used: after some hundred operations.
-    :ivar first_use: seconds of that first use: connect, prepare, read.
+    :ivar first_use: seconds of the first one: connect, prepare, read.
     """
 
     loaded: int
-    connected: int
     used: int
     first_use: float
 
@@ -42,31 +33,18 @@ class Worker:
 def start(config_file: str, provider: str) -> Worker:
     """Start a worker process and return what it saw.
 
+    It loads the real application as a server does, and nothing before.
+
     :param provider: ``cassandra`` for our drivers, ``fernet`` for a worker
         without them.
-    :raises LabError: if it fails.
     """
-    done = subprocess.run(
-        [
-            *(sys.executable, '-W', 'ignore', '-m', __name__),
-            *(config_file, provider),
-        ],
-        env=os.environ
-        | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        told = (done.stdout + done.stderr).splitlines()[-15:]
-        raise LabError(
-            f'a worker ended with {done.returncode}:\n' + '\n'.join(told)
-        )
-    return Worker(**json.loads(done.stdout.splitlines()[-1]))
+    pool = Pool(int, 'spawn')
+    worker: Worker = pool.call(_work, config_file, provider)
+    pool.shrink(0)
+    return worker
 
 
-def _work(config_file: str, provider: str) -> Worker:
+def _work(_: int, config_file: str, provider: str) -> Worker:
     # Keystone parses the command line of its process.
     sys.argv = ['keystone']
     from keystone.server.flask import core
@@ -76,7 +54,7 @@ def _work(config_file: str, provider: str) -> Worker:
         files.append(_stock(config_file))
     application = core.initialize_application('public', config_files=files)
     assert application is not None
-    loaded = resident()
+    loaded = _resident()
 
     from keystone import exception
     from keystone.common import provider_api
@@ -88,16 +66,15 @@ def _work(config_file: str, provider: str) -> Worker:
         # Well formed, and nobody's: the first read of a worker.
         tokens.validate_token('kc1_' + 43 * 'A')
     first_use = time.perf_counter() - began
-    connected = resident()
     _use(tokens, api.revoke_api.driver if provider == 'cassandra' else None)
-    return Worker(loaded, connected, resident(), first_use)
+    return Worker(loaded, _resident(), first_use)
 
 
 def _use(tokens: Any, revocations: Any) -> None:
     from lab.benchmark import events
 
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    for _ in range(_OPERATIONS):
+    now = events.now()
+    for _ in range(OPERATIONS):
         token_id, _ = tokens.generate_id_and_issued_at(events.new_token(3600))
         tokens.validate_token(token_id)
         if revocations is not None:
@@ -107,30 +84,13 @@ def _use(tokens: Any, revocations: Any) -> None:
 
 def _stock(config_file: str) -> str:
     """Write the options of a worker with Keystone's own drivers."""
-    path = f'{config_file}.stock'
-    with open(path, 'w') as file:
-        file.write(
-            '[token]\nprovider = fernet\n'
-            '[revoke]\ndriver = sql\n[trust]\ndriver = sql\n'
-        )
-    return path
+    path = Path(f'{config_file}.stock')
+    path.write_text(
+        '[token]\nprovider = fernet\n'
+        '[revoke]\ndriver = sql\n[trust]\ndriver = sql\n'
+    )
+    return str(path)
 
 
-def resident(process: int | str = 'self') -> int:
-    """Return the resident bytes of a process, of this one by default."""
-    with open(f'/proc/{process}/statm') as file:
-        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-
-
-def share(process: int | str) -> int:
-    """Return the bytes of a process, of what it shares only its share."""
-    with open(f'/proc/{process}/smaps_rollup') as file:
-        for line in file:
-            name, _, value = line.partition(':')
-            if name == 'Pss':
-                return int(value.split()[0]) * 1024
-    raise LabError(f'the kernel does not tell the memory of {process}')
-
-
-if __name__ == '__main__':
-    print(json.dumps(dataclasses.asdict(_work(*sys.argv[1:]))))
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
