@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.write_json(plan.json, rows)
         report.write_context(report.context_path(plan.json), found)
     if plan.page:
-        report.replace(plan.page, report.page(found))
+        report.replace(plan.page, report.page(plan.benchmark, found))
     if plan.plot:
         plot.draw(plan.benchmark, rows, plan.plot)
     return 1 if plan.check and verdict.missed(found.verdicts) else 0

@@ -15,7 +15,7 @@ import rich.table
 from rich.console import Console
 
 from lab.benchmark.measure import Measurements, Series
-from lab.benchmark.verdict import Verdict
+from lab.benchmark.verdict import MIDDLE, Verdict
 
 #: Keys of a row, in their order; the same for every benchmark.
 ROW = (
@@ -152,12 +152,21 @@ def _say(console: Console, text: str, style: str = '') -> None:
     )
 
 
-def page(found: Found) -> str:
-    """Return the same for the documentation, as reStructuredText."""
-    lines = ['.. Made by tools/benchmark; do not edit.', '']
-    for table in found.all_tables():
-        if table.name:
-            lines += ['', f'{table.name}:', '']
+def page(name: str, found: Found) -> str:
+    """Return what the documentation shows, as reStructuredText.
+
+    :param name: of the benchmark; its plot lies beside the page.
+    """
+    lines = [
+        '.. Made by tools/benchmark; do not edit.',
+        '',
+        f'.. image:: benchmark-{name}.svg',
+        '   :alt: Time of each operation with one client, p50 and p99',
+        '',
+        *_list_table(*_by_operation(found.measured)),
+    ]
+    for table in found.tables:
+        lines += ['', f'{table.name}:', '']
         lines += _list_table(table.headings, table.lines)
     lines += ['', *(f':{k}: {value}' for k, value in found.context.items())]
     lines.append('')
@@ -168,8 +177,42 @@ def page(found: Found) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def _by_operation(
+    measured: Measurements,
+) -> tuple[list[str], list[list[str]]]:
+    """Return one line for each operation, size and number of clients.
+
+    Of tokens of several ages, the one in the middle of its hour.
+    """
+    chosen = [each for each in measured if each.token_age in (0, MIDDLE)]
+    systems = list(dict.fromkeys(each.system for each in chosen))
+    lines: dict[tuple[str, int, int], dict[str, str]] = {}
+    for each in chosen:
+        figures = measured.figures(each)
+        key = (each.operation, each.size, each.clients)
+        lines.setdefault(key, {})[each.system] = (
+            f'{short(figures.p50 * 1000)} / {short(figures.p99 * 1000)},'
+            f' {short(figures.rate)}'
+        )
+    headings = [
+        'operation',
+        'size',
+        'clients',
+        *(f'{system}: p50 / p99 ms, ops/s' for system in systems),
+    ]
+    return headings, [
+        [
+            operation,
+            f'{size:,}'.replace(',', ' '),
+            str(clients),
+            *(found.get(system, '') for system in systems),
+        ]
+        for (operation, size, clients), found in lines.items()
+    ]
+
+
 def _list_table(
-    headings: tuple[str, ...], body: Iterable[tuple[str, ...]]
+    headings: Sequence[str], body: Iterable[Sequence[str]]
 ) -> list[str]:
     """Return a table for the documentation."""
     lines = ['.. list-table::', '   :header-rows: 1', '']
