@@ -20,6 +20,7 @@ import keystone.policy.backends.rules
 import pytest
 
 import keystone_cassandra_token
+from tests import sweep
 
 PACKAGE = Path(keystone_cassandra_token.__file__).parent
 ROOT = PACKAGE.parent
@@ -112,7 +113,7 @@ IN_DB = [name for name in SOURCES if room(name) == 'db']
 ON_DB = [name for name in SOURCES if room(name) in ('schema', 'tables')]
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_only_the_lower_layers_know_the_driver(name: str) -> None:
     knows = any(
         full.split('.')[0] == 'cassandra' for full in imported(tree(name))
@@ -128,17 +129,17 @@ def test_the_lower_layers_do_know_the_driver() -> None:
         )
 
 
-@pytest.mark.parametrize('name', IN_DB)
+@sweep.over(IN_DB)
 def test_db_imports_conf_alone(name: str) -> None:
     assert rooms(name) <= {'db', 'conf'}
 
 
-@pytest.mark.parametrize('name', ON_DB)
+@sweep.over(ON_DB)
 def test_schema_and_tables_import_db(name: str) -> None:
     assert rooms(name) <= {room(name), 'db', 'conf'}
 
 
-@pytest.mark.parametrize('name', DRIVERS)
+@sweep.over(DRIVERS)
 def test_no_area_of_drivers_imports_another(name: str) -> None:
     areas = {area(other) for other in own(name)} - {'', 'base'}
     assert areas <= {area(name)}
@@ -175,7 +176,7 @@ def docstrings(module: ast.Module) -> set[ast.AST]:
     }
 
 
-@pytest.mark.parametrize('name', DRIVERS)
+@sweep.over(DRIVERS)
 def test_a_driver_names_no_consistency_level(name: str) -> None:
     module = tree(name)
     told = docstrings(module)
@@ -191,7 +192,7 @@ def test_a_driver_names_no_consistency_level(name: str) -> None:
             assert not LEVELS.search(word), f'line {node.lineno}: {word}'
 
 
-@pytest.mark.parametrize('name', DRIVERS)
+@sweep.over(DRIVERS)
 def test_a_driver_does_not_reach_into_the_store(name: str) -> None:
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Attribute) and node.attr.startswith('_'):
@@ -229,7 +230,7 @@ def discarded(module: ast.Module) -> Iterator[int]:
                 yield node.lineno
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_the_outcome_of_a_conditional_write_is_used(name: str) -> None:
     assert list(discarded(tree(name))) == []
 
@@ -251,7 +252,7 @@ def test_a_dropped_outcome_is_noticed(source, lines) -> None:
     assert list(discarded(ast.parse(source))) == lines
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_sizes(name: str) -> None:
     lines = len(SOURCES[name].read_text('utf-8').splitlines())
     assert lines <= LONGEST_MODULE
@@ -260,7 +261,7 @@ def test_sizes(name: str) -> None:
             assert node.end_lineno - node.lineno < LONGEST_CLASS, node.name
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_no_module_is_named_for_nothing(name: str) -> None:
     assert not {'utils', 'util', 'common', 'helpers', 'misc'} & set(
         name.split('.')
@@ -283,11 +284,7 @@ def loaded(target: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.mark.parametrize(
-    ('group', 'name', 'target'),
-    entry_points(),
-    ids=lambda value: value,
-)
+@sweep.over({' '.join(found): found for found in entry_points()})
 def test_an_entry_point_loads(group, name, target) -> None:
     assert callable(loaded(target))
 
@@ -313,11 +310,12 @@ def test_every_driver_is_an_entry_point() -> None:
     assert named == {name for name in DRIVERS if is_driver(name)}
 
 
-CLASSES = [
-    loaded(target)
-    for group, _, target in entry_points()
+CLASSES = {
+    f'{group} {name}': loaded(target)
+    for group, name, target in entry_points()
     if group.startswith('keystone.')
-]
+}
+EACH_CLASS = {name: (cls,) for name, cls in CLASSES.items()}
 
 
 def base_of(cls: type) -> type:
@@ -335,15 +333,15 @@ def shape(function: object) -> list[tuple[str, object, object]]:
     ]
 
 
-METHODS = [
-    (cls, name)
-    for cls in CLASSES
+EACH_METHOD = {
+    f'{driver}: {name}': (cls, name)
+    for driver, cls in CLASSES.items()
     for name, member in inspect.getmembers(base_of(cls), inspect.isfunction)
     if not name.startswith('_') and name in vars(cls)
-]
+}
 
 
-@pytest.mark.parametrize('cls', CLASSES)
+@sweep.over(EACH_CLASS)
 def test_every_abstract_method_is_implemented(cls: type) -> None:
     assert base_of(cls).__abstractmethods__
     assert not cls.__abstractmethods__
@@ -377,9 +375,7 @@ FULLER = (
 )
 
 
-@pytest.mark.parametrize(
-    ('cls', 'name'), METHODS, ids=[f'{c.__name__}.{n}' for c, n in METHODS]
-)
+@sweep.over(EACH_METHOD)
 def test_signatures_are_the_base_classs(cls: type, name: str) -> None:
     contract = FULLER.get((cls.__name__, name), base_of(cls))
     assert shape(getattr(cls, name)) == shape(getattr(contract, name))
@@ -396,7 +392,7 @@ UNDECLARED = {
 }
 
 
-@pytest.mark.parametrize('cls', CLASSES)
+@sweep.over(EACH_CLASS)
 def test_a_driver_adds_no_public_method(cls: type) -> None:
     public = {
         name
@@ -409,7 +405,7 @@ def test_a_driver_adds_no_public_method(cls: type) -> None:
     )
 
 
-@pytest.mark.parametrize('cls', CLASSES)
+@sweep.over(EACH_CLASS)
 def test_methods_are_in_the_order_of_the_base_class(cls: type) -> None:
     theirs = [name for name in vars(base_of(cls)) if name in vars(cls)]
     ours = [

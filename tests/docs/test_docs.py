@@ -9,22 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from keystone_cassandra_token import conf
 from keystone_cassandra_token.schema import files
+from tests import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / 'doc' / 'source'
 PACKAGE = ROOT / 'keystone_cassandra_token'
 
-OPTIONS = [
-    (group, option)
+OPTIONS = {
+    f'{group}.{option.name}': (group, option)
     for group, options in conf.list_opts()
     for option in options
-]
-OPTION_NAMES = [f'{group}.{option.name}' for group, option in OPTIONS]
+}
 
 #: Sections that reno knows; a misspelt one would be left out of the report.
 NOTE_SECTIONS = {
@@ -72,15 +71,13 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize(('group', 'option'), OPTIONS, ids=OPTION_NAMES)
+@sweep.over(OPTIONS)
 def test_configure_page_names_option(group, option):
     named = rf'``(?:\[{group}\] )?{re.escape(option.name)}``'
     assert re.search(named, page('configuration/index.rst'))
 
 
-@pytest.mark.parametrize(
-    'option', conf.consistency_opts, ids=lambda option: option.name
-)
+@sweep.over({option.name: (option,) for option in conf.consistency_opts})
 def test_consistency_page_states_default(option):
     text = page('admin/consistency.rst')
     assert f'``{option.name}``' in text
