@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One test over many cases, which names each case that fails."""
+"""One test over many cases, which names each case that fails.
+
+As ``pytest.mark.parametrize``, for cases by the hundred: a test for each
+takes pytest longer than what the test asserts.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +11,42 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+Cases = Mapping[str, tuple[Any, ...]] | Iterable[str]
 
-def over(
-    cases: Mapping[str, tuple[Any, ...]] | Iterable[str],
-) -> Callable[[Callable[..., None]], Callable[[], None]]:
+
+def over(cases: Cases) -> Callable[[Callable[..., None]], Callable[[], None]]:
     """Return a decorator that lets a test run on each case.
-
-    As ``pytest.mark.parametrize``, for cases by the hundred: a test for each
-    takes pytest longer than what the test asserts.
 
     :param cases: the test's arguments by the name of the case; a name alone
         is its own argument.
     """
-    found = (
-        dict(cases)
-        if isinstance(cases, Mapping)
-        else {name: (name,) for name in cases}
-    )
 
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
         @functools.wraps(check)
         def test() -> None:
-            assert found, 'nothing is tested'
-            failed: dict[str, Exception] = {}
-            for name, arguments in found.items():
-                try:
-                    check(*arguments)
-                except Exception as error:
-                    error.add_note(f'The case: {name}')
-                    failed[name] = error
-            if failed:
-                raise ExceptionGroup(', '.join(failed), [*failed.values()])
+            each(cases, check)
 
         # pytest would look for fixtures by the parameters of what is wrapped.
         del test.__wrapped__
         return test
 
     return decorate
+
+
+def each(cases: Cases, check: Callable[..., None]) -> None:
+    """Check each case.
+
+    :raises ExceptionGroup: if some fail; it names them.
+    """
+    if not isinstance(cases, Mapping):
+        cases = {name: (name,) for name in cases}
+    assert cases, 'nothing is tested'
+    failed: dict[str, Exception] = {}
+    for name, arguments in cases.items():
+        try:
+            check(*arguments)
+        except Exception as error:
+            error.add_note(f'The case: {name}')
+            failed[name] = error
+    if failed:
+        raise ExceptionGroup(', '.join(failed), [*failed.values()])
