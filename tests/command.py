@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
+from keystone_cassandra_token.cmd import main, repair
 
 PROGRAM = Path(sys.executable).with_name('keystone-cassandra')
 
@@ -53,6 +58,14 @@ class Command:
             env=_environment(),
         )
 
+    def here(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the command's ``main`` in this process.
+
+        Without Keystone's start, a second and more.  Right where neither the
+        process nor the installed program is what is tested.
+        """
+        return here(*self.arguments(*words)[1:])
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start the command; output and errors are pipes."""
         return subprocess.Popen(
@@ -63,6 +76,31 @@ class Command:
             text=True,
             env=_environment(),
         )
+
+
+def here(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``main`` with these arguments, as a process of its own would."""
+    # Modules of Keystone keep the CONF that they find when they are imported.
+    repair.kinds()
+    out, err = io.StringIO(), io.StringIO()
+    conf = cfg.ConfigOpts()
+    disabled = logging.root.manager.disable
+    try:
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.dict(os.environ, _environment(), clear=True),
+            mock.patch.object(keystone.conf, 'CONF', conf),
+            mock.patch.object(cfg, 'CONF', conf),
+        ):
+            code = main.main(list(words))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        logging.disable(disabled)
+    return subprocess.CompletedProcess(
+        words, code, out.getvalue(), err.getvalue()
+    )
 
 
 def for_nodes(

@@ -9,7 +9,7 @@ of its own.  KEYSTONE_CASSANDRA_CONTACT_POINTS names a cluster to use instead.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keystone.conf
@@ -20,14 +20,21 @@ from oslo_config import cfg
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import store as stores
 from keystone_cassandra_token.drivers import base
+from keystone_cassandra_token.schema import ddl, migrate
 from keystone_cassandra_token.schema import keyspace as keyspaces
-from keystone_cassandra_token.schema import migrate
 
 _CLUSTER = pytest.StashKey[Cluster]()
 
 # Each change of a schema and each TRUNCATE would flush system tables to disk;
 # this node's data is never read after its end.
 FORGETFUL = '-Dcassandra.unsafesystem=true'
+#: For nodes that are started again on their data: a change of the schema is
+#: on disk after ``nodetool flush``, and a crash of the process loses nothing
+#: else.  That of a machine would.
+RESTARTED = (
+    '-Dcassandra.test.flush_local_schema_changes=false',
+    '-Dcassandra.skip_sync=true',
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +44,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="let Cassandra use Java's second compiler, too: slower at first,"
         ' and faster in the end',
     )
+
+
+#: Modules that wait for nodes and servers, or try many sequences.  They are
+#: begun first, the longest before the others, so that all workers end
+#: together; a module is one worker's.
+LONG = (
+    'fault/test_three_nodes.py',
+    'fault/test_regions.py',
+    'fault/test_keystone_server.py',
+    'fault/test_no_sql.py',
+    'fault/test_keystone_secrets.py',
+    'contract/test_repair.py',
+    'contract/test_schema.py',
+    'contract/test_schema_roles.py',
+    'contract/test_identity.py',
+    'contract/test_resource.py',
+    'contract/test_revocation_differential.py',
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONG)}
+
+    def of(item: pytest.Item) -> int:
+        return rank.get('/'.join(item.path.parts[-2:]), len(LONG))
+
+    items.sort(key=of)
 
 
 def _cluster(config: pytest.Config) -> Cluster:
@@ -94,17 +128,42 @@ def made_keyspace(
     conf([], project='keystone', default_config_files=[])
     name = f'test_{uuid.uuid4().hex[:12]}'
     point_at(conf, cluster, name, name_comparison)
-    keyspaces.create_keyspace(conf, report=lambda line: None)
+    quick_schema(conf)
     with cluster.connect() as session:
         session.default_timeout = 60
         # A TRUNCATE then forgets what is in memory and writes nothing.
         session.execute(f'ALTER KEYSPACE {name} WITH durable_writes = false')
-    migrate.apply(conf, report=lambda line: None)
     yield name
     base.shared(conf).close()
     with cluster.connect() as session:
         session.default_timeout = 60
         session.execute(f'DROP KEYSPACE IF EXISTS {name}')
+
+
+def quick_schema(
+    conf: cfg.ConfigOpts, replication: Mapping[str, int] | None = None
+) -> None:
+    """Make the keyspace and its tables, sooner than the command does.
+
+    As an operator who runs the plan by hand: the nodes agree once, at the
+    end, and the driver does not read each table again.  Not for a test of
+    the migrator.
+    """
+    keyspaces.create_keyspace(conf, replication, report=lambda line: None)
+    with ddl.connected(conf) as connection:
+        cluster = connection.cluster
+        cluster.max_schema_agreement_wait = 0
+        cluster.schema_metadata_enabled = False
+        texts = migrate.plan(conf, offline=True)
+        records = [text for text in texts if text.startswith('INSERT')]
+        for text in texts:
+            if text not in records:
+                connection.session.execute(text, timeout=60)
+        assert cluster.control_connection.wait_for_schema_agreement(
+            wait_time=60
+        )
+        for text in records:
+            connection.session.execute(text, timeout=60)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_keyspace_that_is_not_there(
         cassandra_cluster.port,
         f'schema_{uuid.uuid4().hex[:12]}',
     )
-    done = run('doctor')
+    done = run.here('doctor')
     assert done.returncode == 1
     failed = [x for x in done.stdout.splitlines() if x.startswith('FAIL')]
     assert any('keyspace create' in line for line in failed)
@@ -111,7 +111,7 @@ def test_a_wrong_datacenter(
         keyspace,
         cassandra={'local_dc': 'elsewhere'},
     )
-    done = run('doctor')
+    done = run.here('doctor')
     assert done.returncode == 1
     assert 'FAIL  connection: [cassandra] local_dc = elsewhere' in done.stdout
 

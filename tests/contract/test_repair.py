@@ -10,12 +10,12 @@ import os
 import re
 import signal
 import subprocess
-import time
 import uuid
 
 import cassandra
 import command
 import pytest
+from keystone import exception
 
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.rows import Row, text_list
@@ -27,7 +27,7 @@ from keystone_cassandra_token.tables import reconcile, unique
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
-from tests.contract import damage
+from tests.contract import damage, lives
 from tests.contract.damage import HOUR, KINDS, case_of, mend, tables_of
 from tests.fault import faults
 
@@ -504,22 +504,36 @@ def test_what_is_added_expires_with_its_truth(
 ):
     monkeypatch.setattr(reconcile, 'EXPIRING', 1)
     cases = [case_of(each) for each in ('trust', 'application_credential')]
-    monkeypatch.setattr(clock, 'ttl_until', lambda end, extra=0: 6)
-    for case in cases:
-        key = case.make()
-        (names,) = case.names
-        for link in case.links:
-            place = tables.place(case.kind, link, key)
-            tables.delete(link.table, link.key(place))
-        tables.delete(names.claims.table, tables.name(case.kind, names, key))
-        found = mend(store, case.kind)
-        assert found.keys() == set(case.tables[1:])
-        assert all(
-            each == {'missing': 1, 'mended': 1} for each in found.values()
-        )
-    time.sleep(7)
-    for case in cases:
-        assert not any(tables.contents(case.kind).values())
+
+    def left():
+        return [
+            row
+            for case in cases
+            for rows in tables.contents(case.kind).values()
+            for row in rows
+        ]
+
+    def make_and_mend(life):
+        monkeypatch.setattr(clock, 'ttl_until', lambda end, extra=0: life)
+        lives.until_gone(left)
+        for case in cases:
+            key = case.make()
+            (names,) = case.names
+            for link in case.links:
+                place = tables.place(case.kind, link, key)
+                tables.delete(link.table, link.key(place))
+            name = tables.name(case.kind, names, key)
+            tables.delete(names.claims.table, name)
+            found = mend(store, case.kind)
+            if not tables.rows(case.table):
+                raise exception.NotFound  # before it was looked at
+            assert found.keys() == set(case.tables[1:])
+            assert all(
+                each == {'missing': 1, 'mended': 1} for each in found.values()
+            )
+
+    lives.long_enough(make_and_mend)
+    lives.until_gone(left)
 
 
 def test_what_is_about_to_expire_is_left_to_it(
@@ -679,17 +693,17 @@ def test_the_command(store, tables, run):
         table for kind in KINDS.values() for table in tables_of(kind)
     }
     assert tables.rows('trust_by_project')
-    other = run('repair', 'credential', 'id_mapping')
+    other = run.here('repair', 'credential', 'id_mapping')
     assert other.returncode == 0, other.stderr
     assert 'trust' not in other.stdout
-    done = run('repair', '--apply', 'trust', '--rate', '100', '--verbose')
+    done = run.here('repair', '--apply', 'trust', '--rate', '100', '--verbose')
     assert done.returncode == 0, done.stderr
     assert 'trust_by_project: stale, gone' in done.stderr.splitlines()
     assert re.search(
         r'trust_by_project +1 +1 +- +- +0 +1 +0 +0\n', done.stdout
     )
     assert not tables.rows('trust_by_project')
-    done = run('repair')
+    done = run.here('repair')
     assert done.returncode == 0
     assert 'Nothing is left to mend.' in done.stdout
 
@@ -767,7 +781,7 @@ def test_without_its_schema(cassandra_cluster, tmp_path):
         cassandra_cluster.port,
         f'absent_{uuid.uuid4().hex[:8]}',
     )
-    done = run('repair')
+    done = run.here('repair')
     assert done.returncode == 1
     assert done.stdout == ''
     assert '`keystone-cassandra ' in command.last_line(done)

@@ -27,6 +27,7 @@ from keystone_cassandra_token.schema import (
     migrate,
     version,
 )
+from tests.conftest import quick_schema
 
 
 def quiet(line: str) -> None:
@@ -368,7 +369,7 @@ def test_what_was_changed_by_hand_is_found(
 
 
 def test_a_missing_table_is_found(empty: cfg.ConfigOpts, session: Any) -> None:
-    migrate.apply(empty, report=quiet)
+    quick_schema(empty)
     session.execute(f'DROP TABLE {empty.cassandra.keyspace}.trust_claim')
     (finding,) = migrate.verify(empty)
     assert finding.fatal
@@ -386,34 +387,34 @@ def test_the_commands(
         cassandra_cluster.port,
         name,
     )
-    done = run('schema', 'apply')
+    done = run.here('schema', 'apply')
     assert done.returncode == 1
     assert 'keyspace create' in command.last_line(done)
-    assert run('keyspace', 'create').returncode == 0
-    assert run('schema', 'status').returncode == 1
-    planned = run('schema', 'plan')
-    dry = run('schema', 'apply', '--dry-run')
+    assert run.here('keyspace', 'create').returncode == 0
+    assert run.here('schema', 'status').returncode == 1
+    planned = run.here('schema', 'plan')
+    dry = run.here('schema', 'apply', '--dry-run')
     for done in (planned, dry):
         assert done.returncode == 0
         assert done.stdout.count('CREATE TABLE') == len(describe.current())
     with ddl.connected(conf) as connection:
         assert ddl.table_names(connection) == set()
-    assert run('schema', 'verify').returncode == 1
+    assert run.here('schema', 'verify').returncode == 1
     done = run('schema', 'apply')
     assert done.returncode == 0, done.stderr
     assert f'level {files.latest()}' in done.stdout
-    assert run('schema', 'verify').returncode == 0
-    done = run('schema', 'status')
+    assert run.here('schema', 'verify').returncode == 0
+    done = run.here('schema', 'status')
     assert done.returncode == 0
     assert f'{files.latest()} of {files.latest()}' in done.stdout
-    assert run('schema', 'dump').stdout == describe.packaged()
-    assert run('schema', 'plan').stdout == '-- Nothing to apply.\n'
+    assert run.here('schema', 'dump').stdout == describe.packaged()
+    assert run.here('schema', 'plan').stdout == '-- Nothing to apply.\n'
     with (
         ddl.connected(conf) as connection,
         lease.Lease(connection),
     ):
         for words in (['schema', 'apply'], ['schema', 'apply', '--dry-run']):
-            done = run(*words)
+            done = run.here(*words)
             assert done.returncode == 1
             assert 'holds the lease' in command.last_line(done)
 

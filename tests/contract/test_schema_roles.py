@@ -27,6 +27,8 @@ from keystone_cassandra_token.db import errors, nodes
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.schema import ddl, describe, migrate, version
 from keystone_cassandra_token.tables import reconcile, unique
+from tests import sweep
+from tests.conftest import FORGETFUL
 
 KEYSPACE = 'roles'
 PASSWORD = secrets.token_hex(16)
@@ -76,6 +78,7 @@ def cluster() -> Iterator[Cluster]:
     # Always one of our own: it needs an authorizer, and a fresh one.
     with Cluster.start(
         own=True,
+        java_options=[FORGETFUL],
         yaml={
             'authenticator': 'PasswordAuthenticator',
             'authorizer': 'CassandraAuthorizer',
@@ -143,7 +146,7 @@ def migrated(options: Make, superuser: Any) -> None:
     _run(superuser)
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def server(options: Make, migrated: None) -> Iterator[Any]:
     """A connection of the role for servers."""
     with ddl.connected(options(f'{KEYSPACE}_server')) as connection:
@@ -174,18 +177,25 @@ def test_there_are_statements_of_all_tables() -> None:
     )
 
 
-@pytest.mark.parametrize('statement', STATEMENTS, ids=str)
-def test_the_server_runs_what_its_drivers_do(
-    server: Any, statement: Statement
-) -> None:
-    prepared = server.prepare(statement)
-    values = {}
-    for column in prepared.column_metadata:
-        kind = column.type.cql_parameterized_type()
-        inner = re.search(r'list<(\w+)>', kind)
-        values[column.name] = [_VALUES[inner[1]]] if inner else _VALUES[kind]
-    # Bare values and no sense, but Cassandra checks permissions first.
-    server.session.execute(prepared.bind(values))
+def test_the_server_runs_what_its_drivers_do(server: Any) -> None:
+    def run(statement: Statement) -> None:
+        prepared = server.prepare(statement)
+        values = {}
+        for column in prepared.column_metadata:
+            kind = column.type.cql_parameterized_type()
+            inner = re.search(r'list<(\w+)>', kind)
+            values[column.name] = (
+                [_VALUES[inner[1]]] if inner else _VALUES[kind]
+            )
+        # Bare values and no sense, but Cassandra checks permissions first.
+        server.session.execute(prepared.bind(values))
+
+    # By number, too: there are equal ones in several places.
+    cases = {
+        f'{number}: {statement}': (statement,)
+        for number, statement in enumerate(STATEMENTS)
+    }
+    sweep.each(cases, run)
 
 
 @pytest.mark.parametrize(
@@ -244,10 +254,10 @@ def test_a_wrong_password_is_named_and_not_shown(
         KEYSPACE,
         cassandra={'username': f'{KEYSPACE}_server', 'password': wrong},
     )
-    done = run('doctor')
+    done = run.here('doctor')
     assert done.returncode == 1
     assert '[cassandra] username and password' in done.stdout
-    done = run('schema', 'apply')
+    done = run.here('schema', 'apply')
     assert '[cassandra] username and password' in command.last_line(done)
     for text in (done.stdout, done.stderr):
         assert wrong not in text

@@ -15,6 +15,7 @@ from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.drivers.token import opaque_ids, revoke
 from keystone_cassandra_token.drivers.token import provider as token
+from tests.contract import lives
 from tests.contract.ttls import LATE, check, columns, ttls
 
 SECOND = datetime.timedelta(seconds=1)
@@ -250,23 +251,30 @@ class TestTrust:
     ):
         """A use counted just before the end brings nothing back to life."""
         real = clock.ttl_until
-        life = 8
         # The retention is a minute at least: too long to wait for.
         monkeypatch.setattr(
             clock, 'ttl_until', lambda end, extra=0: real(end, 0)
         )
         monkeypatch.setattr(trust, 'MARGIN', 1)
-        values = new_trust(life)
-        trust_id = make_trust(driver, values)
-        end = time.monotonic() + life
-        driver.consume_use(trust_id)
-        while time.monotonic() < end - 3:
-            time.sleep(0.1)
-        driver.consume_use(trust_id)
-        if deleted:
-            driver.delete_trust(trust_id)
+
+        def live(life):
+            values = new_trust(life)
+            trust_id = make_trust(driver, values)
+            driver.consume_use(trust_id)
+            while self.left(session, keyspace, trust_id) > life / 2:
+                time.sleep(0.1)
+            driver.consume_use(trust_id)
+            if deleted:
+                driver.delete_trust(trust_id)
+            return trust_id, values
+
+        trust_id, values = lives.long_enough(live)
         for table in TRUST_TABLES:
-            self.wait_until_empty(session, keyspace, table)
+            lives.until_gone(
+                lambda table=table: list(
+                    session.execute(f'SELECT * FROM {keyspace}.{table}')
+                )
+            )
         with pytest.raises(exception.TrustNotFound):
             driver.consume_use(trust_id)
         # A conditional write finds nothing to change either.
@@ -287,10 +295,11 @@ class TestTrust:
             driver, values | {'expires_at': clock.utcnow() + 5 * SECOND}
         )
 
-    def wait_until_empty(self, session, keyspace, table):
-        for _ in range(600):
-            rows = list(session.execute(f'SELECT * FROM {keyspace}.{table}'))
-            if not rows:
-                return
-            time.sleep(0.1)
-        pytest.fail(f'left in {table}: {rows}')
+    def left(self, session, keyspace, trust_id):
+        """Return the seconds that a trust has left."""
+        row = session.execute(
+            'SELECT TTL(trustor_user_id) AS seconds'
+            f' FROM {keyspace}.trust WHERE id = %s',
+            (trust_id,),
+        ).one()
+        return row['seconds'] if row else 0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 from keystoneauth1 import exceptions
 from lab.cassandra import Cluster
@@ -21,6 +22,8 @@ from lab.server import (
     merge,
     points_at,
 )
+
+from tests.conftest import quick_schema
 
 #: Seconds to wait for something that takes a few; only a hang needs as many.
 PATIENCE = 90
@@ -43,6 +46,7 @@ class Servers:
         self._directory = directory
         self.password = secrets.token_urlsafe(16)
         self._made: list[Keystone] = []
+        self._keyspaces: set[str] = set()
         self._number = 0
         self._template = Keystone(directory / 'template', _QUICK)
         self._template.bootstrap(self.password)
@@ -60,7 +64,8 @@ class Servers:
 
         :param cluster: None leaves the contact points unset.
         :param several: further settings.
-        :param schema: make the keyspace and its tables, if need be.
+        :param schema: make the keyspace and its tables, unless an earlier
+            call has.
         :param options: as :class:`Keystone` takes them.
         """
         settings = merge(_QUICK, CASSANDRA_DRIVERS)
@@ -76,8 +81,11 @@ class Servers:
         self._made.append(keystone)
         if keystone.database and self._template.database:
             shutil.copyfile(self._template.database, keystone.database)
-        if schema:
-            make_schema(keystone)
+        if schema and keyspace not in self._keyspaces:
+            quick_schema(command.configuration(keystone.configuration))
+            for node in cluster.nodes if cluster else ():
+                node.nodetool('flush')  # as RESTARTED wants it
+            self._keyspaces.add(keyspace)
         return keystone
 
     def stop(self) -> None:

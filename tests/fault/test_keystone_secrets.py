@@ -20,10 +20,12 @@ from lab.client import ADMIN_SCOPE, Client
 from lab.people import People, soon
 from lab.server import Keystone, ServerError, Settings
 
+from tests.conftest import RESTARTED
 from tests.fault.keystone_servers import (
     Servers,
     eventually,
     login_status,
+    make_schema,
     outages,
     servers_in,
 )
@@ -45,6 +47,7 @@ class Guarded:
         self.cluster = Cluster.start(
             own=True,
             commitlog_sync='batch',
+            java_options=RESTARTED,
             yaml={
                 'authenticator': 'PasswordAuthenticator',
                 'authorizer': 'CassandraAuthorizer',
@@ -312,6 +315,7 @@ def test_nothing_secret_in_the_debug_log(
             'cassandra': {'token_key': key},
         },
     )
+    make_schema(keystone)  # commands log, too
     keystone.start()
     client = Client(keystone.url, keystone.workers)
     run = Run(client, servers.password)

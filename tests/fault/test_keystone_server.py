@@ -12,6 +12,7 @@ from lab.people import People
 from lab.server import Keystone, ServerError
 
 from keystone_cassandra_token.schema import files
+from tests.conftest import RESTARTED
 from tests.fault.keystone_servers import (
     Servers,
     eventually,
@@ -25,7 +26,9 @@ from tests.fault.keystone_servers import (
 @pytest.fixture(scope='module')
 def cluster() -> Iterator[Cluster]:
     """A node that a test may stop; what it acknowledged is on disk."""
-    with Cluster.start(own=True, commitlog_sync='batch') as cluster:
+    with Cluster.start(
+        own=True, commitlog_sync='batch', java_options=RESTARTED
+    ) as cluster:
         yield cluster
 
 

@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two regions, one of them away."""
+"""Two regions: one goes on alone, and an owner is in the other one alone.
 
+A LOCAL_QUORUM read of the first region finds nothing of such an owner; its
+claim must not be taken over, and repair must leave it and its index rows.
+
+Nodes take long to start: the first region is away once and then the second,
+for all tests.  What they find is made before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
 import datetime
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import cassandra.cluster
+import cassandra.policies
 import keystone.conf
 import pytest
+from keystone import exception
 from keystone.common import utils as ks_utils
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
@@ -15,23 +31,42 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks
-from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base, trust
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
-from keystone_cassandra_token.schema import ddl, migrate
+from keystone_cassandra_token.schema import ddl
 from keystone_cassandra_token.schema import keyspace as keyspaces
+from keystone_cassandra_token.tables import reconcile, unique
+from tests.conftest import RESTARTED, quick_schema
+from tests.fault import faults, owners
+
+#: Seconds after which something has gone wrong.
+PATIENCE = 240
 
 
 @pytest.fixture(scope='module')
-def regions():
-    with Cluster.start(nodes=2, datacenters=2, own=True) as cluster:
+def regions() -> Iterator[Cluster]:
+    with Cluster.start(
+        nodes=2,
+        datacenters=2,
+        own=True,
+        commitlog_sync='batch',
+        yaml={
+            # There is no data that a node which joins would have to fetch.
+            'auto_bootstrap': False,
+            # Without hints a node that was away never hears what it missed.
+            'hinted_handoff_enabled': False,
+        },
+        java_options=RESTARTED,
+    ) as cluster:
         yield cluster
 
 
-@pytest.fixture
-def conf(regions, monkeypatch):
-    """Keystone's configuration as in the first region; strict mode."""
+@contextlib.contextmanager
+def server(regions: Cluster, keyspace: str) -> Iterator[Store]:
+    """Configure Keystone as in the first region, with a store of its own."""
     conf = keystone.conf.CONF
     keystone.conf.configure()
     options.register_opts(conf)
@@ -40,24 +75,120 @@ def conf(regions, monkeypatch):
     conf.set_override('cassandra_node_ips', [home.address], group='database')
     for name, value in {
         'port': regions.port,
-        'keyspace': f'regions_{uuid.uuid4().hex[:8]}',
+        'keyspace': keyspace,
         'local_dc': home.datacenter,
+        # Strict mode.
         'revocation_write_consistency': 'EACH_QUORUM',
         'request_timeout': 10.0,
     }.items():
         conf.set_override(name, value, group=options.GROUP)
-    # Opened by this test, with its options.
+    # Opened anew, with these options.
     base.shared(conf).close()
-    keyspaces.create_keyspace(conf, report=lambda line: None)
-    migrate.apply(conf, report=lambda line: None)
-    yield conf
-    base.shared(conf).close()
-    for opt in options.cassandra_opts:
-        conf.clear_override(opt.dest, group=options.GROUP)
-    conf.clear_override('cassandra_node_ips', group='database')
+    try:
+        yield base.shared(conf)
+    finally:
+        base.shared(conf).close()
+        for opt in options.cassandra_opts:
+            conf.clear_override(opt.dest, group=options.GROUP)
+        conf.clear_override('cassandra_node_ips', group='database')
 
 
-def a_token():
+@dataclasses.dataclass
+class Before:
+    """What was there before a region was lost.
+
+    :ivar keyspace: with tables in both regions.
+    :ivar repaired: another one.
+    :ivar limited: the id of a trust with two uses left.
+    :ivar cases: owners in the first keyspace, of which the second region
+        alone has rows.
+    :ivar trusts: those in the other keyspace, with their index rows.
+    """
+
+    keyspace: str
+    repaired: str
+    limited: str
+    token: str
+    cases: list[owners.Case]
+    trusts: owners.Case
+
+
+@pytest.fixture(scope='module')
+def before(regions: Cluster) -> Before:
+    """Make all that tests find; the rows of owners are written elsewhere."""
+    found = Before(
+        *(f'regions_{uuid.uuid4().hex[:8]}' for _ in range(2)),
+        limited=uuid.uuid4().hex,
+        token='',
+        cases=[owners.Case(owners.Trusts()), owners.Case(owners.Users())],
+        trusts=owners.Case(owners.Trusts()),
+    )
+    with server(regions, found.keyspace) as db:
+        quick_schema(keystone.conf.CONF)
+        trust.Trust().create_trust(found.limited, a_trust(), [])
+        found.token, _ = token.Provider().generate_id_and_issued_at(a_token())
+        revoke.Revoke().revoke(revoke_model.RevokeEvent(user_id='everywhere'))
+        for case in found.cases:
+            case.claim(db)
+    with server(regions, found.repaired) as db:
+        quick_schema(keystone.conf.CONF)
+        # Two trusts in the making: one is there, and only elsewhere.
+        case = found.trusts
+        case.claim(db)
+        for trust_id, values in (
+            (case.slow, case.taken),
+            (case.absent, case.untold),
+        ):
+            stored = case.kind.stored(trust_id, values)
+            db.batch(*trust.INDEXES.inserts(stored, case.kind.ttl))
+    for node in regions.nodes:
+        node.nodetool('flush')  # the schema, too
+
+    here, there = regions.nodes
+    here.stop()
+    try:
+        with cassandra.cluster.Cluster(
+            [there.address],
+            port=regions.port,
+            load_balancing_policy=cassandra.policies.DCAwareRoundRobinPolicy(
+                there.datacenter
+            ),
+        ) as cluster:
+            session = cluster.connect()
+            for case in found.cases:
+                case.write(session, found.keyspace)
+            found.trusts.write(session, found.repaired)
+    finally:
+        here.start()
+    wait_until_known(regions, 'UN')
+    return found
+
+
+@pytest.fixture
+def db(regions: Cluster, before: Before) -> Iterator[Store]:
+    with server(regions, before.keyspace) as db:
+        yield db
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the clock on, until no pending claim is young."""
+    real = clock.utcnow
+    ahead = unique.STALE_AFTER * 2
+    monkeypatch.setattr(clock, 'utcnow', lambda: real() + ahead)
+
+
+@pytest.fixture
+def repairing(
+    regions: Cluster, before: Before, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    """The store of the keyspace for repair, to which nothing is young."""
+    monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
+    with server(regions, before.repaired) as db:
+        yield db
+
+
+def a_token() -> TokenModel:
     model = TokenModel()
     model.user_id, model.methods, model.audit_id = 'u', ['password'], 'a'
     model.expires_at = ks_utils.isotime(
@@ -66,13 +197,8 @@ def a_token():
     return model
 
 
-def test_a_region_goes_on_alone(conf, regions):
-    provider, revocations, trusts = (
-        token.Provider(),
-        revoke.Revoke(),
-        trust.Trust(),
-    )
-    limited = {
+def a_trust() -> dict[str, Any]:
+    return {
         'trustor_user_id': 'u1',
         'trustee_user_id': 'u2',
         'project_id': 'p',
@@ -80,14 +206,78 @@ def test_a_region_goes_on_alone(conf, regions):
         'expires_at': timeutils.utcnow() + datetime.timedelta(hours=1),
         'remaining_uses': 2,
     }
-    used = uuid.uuid4().hex
-    trusts.create_trust(used, limited, [])
-    before, _ = provider.generate_id_and_issued_at(a_token())
-    revocations.revoke(revoke_model.RevokeEvent(user_id='everywhere'))
 
-    away = regions.nodes[1]
-    away.kill()
-    try:
+
+def run_repair(db: Store) -> dict[str, dict[str, int]]:
+    """Mend; return what was wrong by table, mended all of it."""
+    said: list[Any] = []
+    work = reconcile.Repair(db, apply=True, problem=said.append)
+    work.run(trust.TRUST_KIND)
+    assert not said
+    assert not any(counts.left for counts in work.counts.values())
+    return {
+        table: {'stale': counts.stale, 'pending': counts.pending}
+        for table, counts in work.counts.items()
+        if counts.wrong
+    }
+
+
+def test_a_claim_is_not_taken_from_an_owner_elsewhere(
+    db: Store, before: Before, later: None
+) -> None:
+    for case in before.cases:
+        kind = case.kind
+        assert db.one(kind.get, kind.row, id=case.slow) is None
+        with faults.counted(db) as sent, pytest.raises(exception.Conflict):
+            kind.create(case.winner, case.taken)
+        assert (kind.get_everywhere,) in sent
+        assert case.owner(db, case.taken) == case.slow
+
+
+def test_a_keyspace_that_leaves_a_region_out(regions: Cluster) -> None:
+    """A server there says so at once, and the doctor does in the other."""
+    here, there = regions.nodes
+    with server(regions, f'partial_{uuid.uuid4().hex[:8]}'):
+        conf = keystone.conf.CONF
+        keyspaces.create_keyspace(
+            conf, {here.datacenter: 1}, report=lambda line: None
+        )
+        with ddl.connected(conf) as connection:
+            results = cluster_checks.replication(connection, conf)
+            told = [str(result) for result in results]
+        assert any(
+            f'Datacenter {there.datacenter} has nodes' in t for t in told
+        )
+        conf.set_override('local_dc', there.datacenter, group=options.GROUP)
+        with pytest.raises(errors.StoreUnavailable) as refused:
+            token.Provider().validate_token('kc1_' + 43 * 'A')
+        assert f'no replica in datacenter {there.datacenter}' in (
+            refused.value.reason
+        )
+
+
+@pytest.fixture(scope='module')
+def alone(regions: Cluster, before: Before) -> Iterator[None]:
+    """Lose the second region, whose node crashes."""
+    regions.nodes[1].kill()
+    yield
+    regions.nodes[1].start()
+
+
+class TestAlone:
+    @pytest.fixture(autouse=True)
+    def _alone(self, alone: None) -> None:
+        pass
+
+    def test_a_region_goes_on(
+        self, db: Store, before: Before, regions: Cluster
+    ) -> None:
+        provider, revocations, trusts = (
+            token.Provider(),
+            revoke.Revoke(),
+            trust.Trust(),
+        )
+        away = regions.nodes[1]
         # Strict: written here, and the answer says who could not be told;
         # first by a time-out, later since the node is known to be down.
         for attempt in range(2):
@@ -101,69 +291,110 @@ def test_a_region_goes_on_alone(conf, regions):
             ) | {'user_id': user, 'roles': []}
             assert revocations.list_events(token=checked)
             if attempt == 0:
-                _wait_until_known_down(regions, away)
+                wait_until_known(regions, 'DN')
 
         # Log-in, validation, unlimited trusts and lists go on.
         after, _ = provider.generate_id_and_issued_at(a_token())
-        assert provider.validate_token(before)[0] == 'u'
+        assert provider.validate_token(before.token)[0] == 'u'
         assert provider.validate_token(after)[0] == 'u'
-        assert trusts.get_trust(used)['remaining_uses'] == 2
+        assert trusts.get_trust(before.limited)['remaining_uses'] == 2
         free = uuid.uuid4().hex
         unlimited = {'remaining_uses': None, 'impersonation': True}
-        trusts.create_trust(free, limited | unlimited, [])
+        trusts.create_trust(free, a_trust() | unlimited, [])
         trusts.consume_use(free)
         trusts.delete_trust(free)
 
         # Only what all regions must agree on is refused, and nothing of it
         # is done.
         with pytest.raises(errors.StoreUnavailable) as refused:
-            trusts.consume_use(used)
+            trusts.consume_use(before.limited)
         assert refused.value.code == 503
-        assert trusts.get_trust(used)['remaining_uses'] == 2
-    finally:
-        away.start()
-    _until(lambda: trusts.consume_use(used))
-    assert trusts.get_trust(used)['remaining_uses'] == 1
-    _until(
-        lambda: revocations.revoke(revoke_model.RevokeEvent(user_id='again'))
-    )
+        assert trusts.get_trust(before.limited)['remaining_uses'] == 2
+
+    def test_nobody_knows_of_the_other_ones_owner(
+        self, db: Store, before: Before, later: None
+    ) -> None:
+        for case in before.cases:
+            with pytest.raises(errors.StoreUnavailable) as refused:
+                case.kind.create(case.winner, case.untold)
+            assert refused.value.code == 503
+            assert case.owner(db, case.untold) == case.absent
+
+    def test_repair_asks_every_region(
+        self, repairing: Store, before: Before, regions: Cluster
+    ) -> None:
+        slow = before.trusts.slow
+        assert repairing.one(trust.GET, trust.TRUST, id=slow) is None
+        with (
+            faults.counted(repairing) as sent,
+            pytest.raises(errors.StoreUnavailable) as refused,
+        ):
+            run_repair(repairing)
+        assert regions.nodes[1].datacenter in refused.value.reason
+        assert sent == [(reconcile.PROBE,)]
 
 
-def test_a_keyspace_that_leaves_a_region_out(conf, regions):
-    """A server there says so at once, and the doctor does in the other."""
+@pytest.fixture(scope='module')
+def back(alone: None, regions: Cluster) -> None:
+    """The second region is back."""
+    regions.nodes[1].start()
+
+
+class TestBack:
+    @pytest.fixture(autouse=True)
+    def _back(self, back: None) -> None:
+        pass
+
+    def test_all_agree_again(self, db: Store, before: Before) -> None:
+        trusts, revocations = trust.Trust(), revoke.Revoke()
+        until_back(trusts.consume_use, before.limited)
+        assert trusts.get_trust(before.limited)['remaining_uses'] == 1
+        event = revoke_model.RevokeEvent(user_id='again')
+        until_back(revocations.revoke, event)
+
+    def test_the_claim_of_an_owner_that_is_nowhere_is_free(
+        self, db: Store, before: Before, later: None
+    ) -> None:
+        for case in before.cases:
+            until_back(case.kind.create, case.winner, case.untold)
+            assert case.owner(db, case.untold) == case.winner
+
+    def test_repair_mends_what_is_nowhere(
+        self, repairing: Store, before: Before
+    ) -> None:
+        case = before.trusts
+        found = until_back(run_repair, repairing)
+        row = {'stale': 1, 'pending': 0}
+        assert found == {
+            'trust_by_trustor': row,
+            'trust_by_trustee': row,
+            'trust_by_project': row,
+            'trust_claim': {'stale': 0, 'pending': 1},
+        }
+        assert case.owner(repairing, case.taken) == case.slow
+        assert case.owner(repairing, case.untold) is None
+        (listed,) = trust.Trust().list_trusts_for_trustor(
+            case.taken['trustor_user_id']
+        )
+        assert listed['id'] == case.slow
+        assert run_repair(repairing) == {}
+
+
+def wait_until_known(regions: Cluster, state: str) -> None:
+    """Wait until the first region's node knows how the other one is."""
     here, there = regions.nodes
-    conf.set_override(
-        'keyspace', f'partial_{uuid.uuid4().hex[:8]}', group=options.GROUP
-    )
-    keyspaces.create_keyspace(
-        conf, {here.datacenter: 1}, report=lambda line: None
-    )
-    migrate.apply(conf, report=lambda line: None)
-    with ddl.connected(conf) as connection:
-        results = cluster_checks.replication(connection, conf)
-        told = [str(result) for result in results]
-    assert any(f'Datacenter {there.datacenter} has nodes' in t for t in told)
-    conf.set_override('local_dc', there.datacenter, group=options.GROUP)
-    with pytest.raises(errors.StoreUnavailable) as refused:
-        token.Provider().validate_token('kc1_' + 43 * 'A')
-    assert f'no replica in datacenter {there.datacenter}' in (
-        refused.value.reason
-    )
-
-
-def _wait_until_known_down(regions, away):
-    deadline = time.monotonic() + 90
-    while f'DN  {away.address}' not in regions.nodes[0].nodetool('status'):
-        assert time.monotonic() < deadline, 'the node was never marked down'
+    deadline = time.monotonic() + PATIENCE
+    while f'{state}  {there.address}' not in here.nodetool('status'):
+        assert time.monotonic() < deadline, f'it never became {state}'
         time.sleep(1)
 
 
-def _until(call):
+def until_back(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call until it no longer says 503: the region is coming back."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return call()
+            return call(*arguments)
         except errors.StoreUnavailable:
             assert time.monotonic() < deadline
             time.sleep(1)

@@ -18,6 +18,7 @@ import keystone.conf
 import pytest
 from keystone import exception
 from lab.cassandra import Cluster
+from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import errors, session
@@ -42,10 +43,23 @@ CREATORS = 16
 
 Run = Callable[[int], command.Command]
 
+#: How a migrator ends that could not do all.
+_UNFINISHED = (
+    migrate.MigrationError,
+    lease.LeaseTaken,
+    errors.StoreUnavailable,
+)
+
 
 @pytest.fixture(scope='module')
 def cluster() -> Iterator[Cluster]:
-    with Cluster.start(nodes=3, own=True, java_options=[FORGETFUL]) as cluster:
+    with Cluster.start(
+        nodes=3,
+        own=True,
+        # There is no data that a node which joins would have to fetch.
+        yaml={'auto_bootstrap': False},
+        java_options=[FORGETFUL],
+    ) as cluster:
         yield cluster
 
 
@@ -77,9 +91,34 @@ def make_runs(
     return make
 
 
-@pytest.fixture
-def runs(make_runs: Callable[[], Run]) -> Run:
-    return make_runs()
+@pytest.fixture(scope='module')
+def killed(make_runs: Callable[[], Run]) -> tuple[Run, int]:
+    """Commands for a keyspace whose migrator was killed, and its pid.
+
+    Its lease is waited for while other tests run.
+    """
+    runs = make_runs()
+    process = runs(0).start('schema', 'apply')
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if 'revocation' in line:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finally:
+        process.kill()
+        process.communicate()
+    return runs, process.pid
+
+
+def test_a_killed_migrator_leaves_a_lease(killed: tuple[Run, int]) -> None:
+    runs, pid = killed
+    other = runs(1)
+    done = other('schema', 'apply')
+    assert done.returncode == 1
+    assert f':{pid} holds the lease' in command.last_line(done)
+    assert other('schema', 'status').returncode == 1
 
 
 @dataclasses.dataclass
@@ -240,39 +279,11 @@ def everywhere(connection: Connection, table: str) -> list[dict[str, Any]]:
     return list(connection.session.execute(read))
 
 
-def test_a_killed_migrator_leaves_a_lease_that_ends(runs: Run) -> None:
-    first, second = runs(0), runs(1)
-    process = first.start('schema', 'apply')
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if 'revocation' in line:
-                break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    finally:
-        process.kill()
-        process.communicate()
-    done = second('schema', 'apply')
-    assert done.returncode == 1
-    assert f':{process.pid} holds the lease' in command.last_line(done)
-    status = second('schema', 'status')
-    assert status.returncode == 1
-    deadline = time.monotonic() + PATIENCE
-    while done.returncode:
-        assert time.monotonic() < deadline, done.stderr
-        time.sleep(2)
-        done = second('schema', 'apply')
-    conf = command.configuration(second.path)
-    assert migrate.verify(conf) == []
-
-
 def test_nodes_that_disagree_stop_the_migrator(
-    runs: Run, monkeypatch: pytest.MonkeyPatch
+    first_runs: FirstRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ddl, 'AGREEMENT_TIMEOUT', 3.0)
-    conf = command.configuration(runs(0).path)
-    migrate.apply(conf, report=lambda line: None)
+    conf = command.configuration(first_runs.commands[0].path)
     text = files.migrations()[0].statements(conf.cassandra.keyspace)[0]
     with ddl.connected(conf) as connection:
         # The control connection's node says that its schema is another.
@@ -306,42 +317,61 @@ def on_host(connection: Connection, host: Any, text: str) -> Any:
             time.sleep(1)
 
 
+@pytest.fixture(scope='module')
+def freed(killed: tuple[Run, int]) -> cfg.ConfigOpts:
+    """That keyspace, once the lease has ended by itself."""
+    runs, _ = killed
+    conf = command.configuration(runs(1).path)
+
+    def ended() -> bool:
+        try:
+            return migrate.status(conf).holder is None
+        except errors.StoreUnavailable:
+            return False
+
+    until(ended)
+    return conf
+
+
 def test_a_node_that_hangs_stops_the_migrator_or_not_at_all(
-    cluster: Cluster, runs: Run, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, freed: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ddl, 'AGREEMENT_TIMEOUT', 3.0)
     monkeypatch.setattr(ddl, 'STATEMENT_TIMEOUT', 10.0)
-    conf = command.configuration(runs(0).path)
     paused = cluster.nodes[2]
     lines = []
 
     def pause(line: str) -> None:
         lines.append(line)
-        if 'token' in line:
-            paused.pause()
+        paused.pause()
 
     try:
         # In one line that the command prints, never with a half-made record.
-        with pytest.raises(
-            (migrate.MigrationError, lease.LeaseTaken, errors.StoreUnavailable)
-        ):
-            migrate.apply(conf, report=pause)
+        with pytest.raises(_UNFINISHED):
+            migrate.apply(freed, report=pause)
     finally:
         paused.resume()
-    assert any('token' in line for line in lines)
-    recorded = migrate.status(conf).applied
+    assert lines
+    # What the killed one had finished is skipped.
+    assert not any('token' in line for line in lines)
+    recorded = migrate.status(freed).applied
     assert len(recorded) < files.latest()
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def applied() -> bool:
         try:
-            migrate.apply(conf, report=lambda line: None)
-            break
-        except (
-            migrate.MigrationError,
-            lease.LeaseTaken,
-            errors.StoreUnavailable,
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(2)
-    assert migrate.verify(conf) == []
-    assert recorded.items() <= migrate.status(conf).applied.items()
+            migrate.apply(freed, report=lambda line: None)
+        except _UNFINISHED:
+            return False
+        return True
+
+    until(applied)
+    assert migrate.verify(freed) == []
+    assert recorded.items() <= migrate.status(freed).applied.items()
+
+
+def until(check: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(2)

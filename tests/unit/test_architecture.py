@@ -24,6 +24,7 @@ import pytest
 
 import keystone_cassandra_token
 from keystone_cassandra_token import conf as options
+from tests import sweep
 
 keystone.conf.configure()
 
@@ -118,7 +119,7 @@ IN_DB = [name for name in SOURCES if room(name) == 'db']
 ON_DB = [name for name in SOURCES if room(name) in ('schema', 'tables')]
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_only_the_lower_layers_know_the_driver(name: str) -> None:
     knows = any(
         full.split('.')[0] == 'cassandra' for full in imported(tree(name))
@@ -134,17 +135,17 @@ def test_the_lower_layers_do_know_the_driver() -> None:
         )
 
 
-@pytest.mark.parametrize('name', IN_DB)
+@sweep.over(IN_DB)
 def test_db_imports_conf_alone(name: str) -> None:
     assert rooms(name) <= {'db', 'conf'}
 
 
-@pytest.mark.parametrize('name', ON_DB)
+@sweep.over(ON_DB)
 def test_schema_and_tables_import_db(name: str) -> None:
     assert rooms(name) <= {room(name), 'db', 'conf'}
 
 
-@pytest.mark.parametrize('name', DRIVERS)
+@sweep.over(DRIVERS)
 def test_no_area_of_drivers_imports_another(name: str) -> None:
     areas = {area(other) for other in own(name)} - {'', 'base'}
     assert areas <= {area(name)}
@@ -181,7 +182,7 @@ def docstrings(module: ast.Module) -> set[ast.AST]:
     }
 
 
-@pytest.mark.parametrize('name', DRIVERS)
+@sweep.over(DRIVERS)
 def test_a_driver_names_no_consistency_level(name: str) -> None:
     module = tree(name)
     told = docstrings(module)
@@ -197,7 +198,7 @@ def test_a_driver_names_no_consistency_level(name: str) -> None:
             assert not LEVELS.search(word), f'line {node.lineno}: {word}'
 
 
-@pytest.mark.parametrize('name', DRIVERS)
+@sweep.over(DRIVERS)
 def test_a_driver_does_not_reach_into_the_store(name: str) -> None:
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Attribute) and node.attr.startswith('_'):
@@ -238,7 +239,7 @@ def discarded(module: ast.Module) -> Iterator[int]:
                 yield node.lineno
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_the_outcome_of_a_conditional_write_is_used(name: str) -> None:
     assert list(discarded(tree(name))) == []
 
@@ -280,7 +281,7 @@ def test_one_place_settles_what_is_unknown() -> None:
     }
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_sizes(name: str) -> None:
     lines = len(SOURCES[name].read_text('utf-8').splitlines())
     assert lines <= LONGEST_MODULE
@@ -289,7 +290,7 @@ def test_sizes(name: str) -> None:
             assert node.end_lineno - node.lineno < LONGEST_CLASS, node.name
 
 
-@pytest.mark.parametrize('name', SOURCES)
+@sweep.over(SOURCES.keys())
 def test_no_module_is_named_for_nothing(name: str) -> None:
     assert not {'utils', 'util', 'common', 'helpers', 'misc'} & set(
         name.split('.')
@@ -312,11 +313,7 @@ def loaded(target: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.mark.parametrize(
-    ('group', 'name', 'target'),
-    entry_points(),
-    ids=lambda value: value,
-)
+@sweep.over({' '.join(found): found for found in entry_points()})
 def test_an_entry_point_loads(group, name, target) -> None:
     assert callable(loaded(target))
 
@@ -354,11 +351,12 @@ def test_the_namespaces_are_those_of_the_entry_points() -> None:
         assert option in keystone.conf.CONF[section]
 
 
-CLASSES = [
-    loaded(target)
-    for group, _, target in entry_points()
+CLASSES = {
+    f'{group} {name}': loaded(target)
+    for group, name, target in entry_points()
     if group.startswith('keystone.')
-]
+}
+EACH_CLASS = {name: (cls,) for name, cls in CLASSES.items()}
 
 
 def base_of(cls: type) -> type:
@@ -376,15 +374,15 @@ def shape(function: object) -> list[tuple[str, object, object]]:
     ]
 
 
-METHODS = [
-    (cls, name)
-    for cls in CLASSES
+EACH_METHOD = {
+    f'{driver}: {name}': (cls, name)
+    for driver, cls in CLASSES.items()
     for name, member in inspect.getmembers(base_of(cls), inspect.isfunction)
     if not name.startswith('_') and name in vars(cls)
-]
+}
 
 
-@pytest.mark.parametrize('cls', CLASSES)
+@sweep.over(EACH_CLASS)
 def test_every_abstract_method_is_implemented(cls: type) -> None:
     assert base_of(cls).__abstractmethods__
     assert not cls.__abstractmethods__
@@ -418,9 +416,7 @@ FULLER = (
 )
 
 
-@pytest.mark.parametrize(
-    ('cls', 'name'), METHODS, ids=[f'{c.__name__}.{n}' for c, n in METHODS]
-)
+@sweep.over(EACH_METHOD)
 def test_signatures_are_the_base_classs(cls: type, name: str) -> None:
     contract = FULLER.get((cls.__name__, name), base_of(cls))
     assert shape(getattr(cls, name)) == shape(getattr(contract, name))
@@ -437,7 +433,7 @@ UNDECLARED = {
 }
 
 
-@pytest.mark.parametrize('cls', CLASSES)
+@sweep.over(EACH_CLASS)
 def test_a_driver_adds_no_public_method(cls: type) -> None:
     public = {
         name
@@ -450,7 +446,7 @@ def test_a_driver_adds_no_public_method(cls: type) -> None:
     )
 
 
-@pytest.mark.parametrize('cls', CLASSES)
+@sweep.over(EACH_CLASS)
 def test_methods_are_in_the_order_of_the_base_class(cls: type) -> None:
     theirs = [name for name in vars(base_of(cls)) if name in vars(cls)]
     ours = [

@@ -159,17 +159,6 @@ def test_page_is_valid_and_complete(measured: Measurements) -> None:
     assert 'MISSED' in targets.astext()
 
 
-def test_plot_draws_what_was_measured(
-    measured: Measurements, tmp_path: Path
-) -> None:
-    pytest.importorskip('matplotlib', reason='part of the extra "lab"')
-    rows = report.rows('revocation', measured)
-    for name in ('revocation', 'token'):
-        path = tmp_path / f'{name}.svg'
-        plot.draw(name, rows, str(path))
-        assert '<svg' in path.read_text()
-
-
 def test_another_table_is_in_all_that_is_written(
     measured: Measurements, tmp_path: Path
 ) -> None:

@@ -142,7 +142,7 @@ def test_a_check_that_breaks_hides_no_other(
 
 def test_without_a_node_the_rest_is_still_checked(tmp_path: Path) -> None:
     run = command.for_nodes(tmp_path, ['127.0.0.1'], ports.free_port(), 'ks')
-    done = run('doctor')
+    done = run.here('doctor')
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert all(line[:6] in ('ok    ', 'warn  ', 'FAIL  ') for line in lines)

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> command.Command:
     ids=' '.join,
 )
 def test_wrong_usage(run: command.Command, words: list[str]) -> None:
-    done = run(*words)
+    done = run.here(*words)
     assert done.returncode == 2
     assert 'usage: keystone-cassandra' in done.stderr
     assert 'Traceback' not in done.stderr
@@ -76,7 +76,7 @@ def test_version(run: command.Command) -> None:
     ids=' '.join,
 )
 def test_no_node_answers(run: command.Command, words: list[str]) -> None:
-    done = run(*words)
+    done = run.here(*words)
     assert done.returncode == 1
     assert done.stdout == ''
     assert '[database] cassandra_node_ips' in command.last_line(done)
@@ -86,29 +86,25 @@ def test_an_option_that_cannot_work_is_named(tmp_path: Path) -> None:
     run = command.for_nodes(
         tmp_path, ['127.0.0.1'], 1, 'ks', cassandra={'concurrency': 0}
     )
-    done = run('schema', 'status')
+    done = run.here('schema', 'status')
     assert done.returncode == 1
     assert '[cassandra] concurrency' in command.last_line(done)
 
 
 def test_no_contact_points(tmp_path: Path) -> None:
-    done = command.Command(tmp_path, {})('schema', 'apply')
+    done = command.Command(tmp_path, {}).here('schema', 'apply')
     assert done.returncode == 1
     assert 'cassandra_node_ips is empty' in command.last_line(done)
 
 
 def test_a_configuration_file_that_is_not_there() -> None:
-    done = subprocess.run(
-        [command.PROGRAM, '--config-file', '/nowhere/x.conf', 'doctor'],
-        capture_output=True,
-        text=True,
-    )
+    done = command.here('--config-file', '/nowhere/x.conf', 'doctor')
     assert done.returncode == 1
     assert '/nowhere/x.conf' in command.last_line(done)
 
 
 def test_the_plan_offline_is_all_of_it(run: command.Command) -> None:
-    done = run('schema', 'plan', '--offline')
+    done = run.here('schema', 'plan', '--offline')
     assert done.returncode == 0
     for migration in files.migrations():
         for statement in migration.statements('ks'):
@@ -134,7 +130,7 @@ def test_the_reader_of_the_output_has_enough(run: command.Command) -> None:
 def test_roles_let_servers_write_and_no_more(
     run: command.Command,
 ) -> None:
-    done = run('schema', 'roles')
+    done = run.here('schema', 'roles')
     assert done.returncode == 0
     assert '{' not in done.stdout
     servers = [

@@ -59,7 +59,9 @@ def test_wrong_arguments(parser, capsys, words) -> None:
     assert 'usage:' in capsys.readouterr().err
 
 
-def test_help_names_all_that_can_be_repaired(parser) -> None:
+def test_help_names_all_that_can_be_repaired(parser, monkeypatch) -> None:
+    # A narrow terminal would break the longer names.
+    monkeypatch.setenv('COLUMNS', '80')
     text = ' '.join(parser.format_help().split())
     assert ', '.join(sorted(repair.kinds())) in text
 
@@ -94,7 +96,7 @@ def test_every_index_and_every_claim_is_repaired() -> None:
 
 def test_no_node_answers(tmp_path: Path) -> None:
     run = command.for_nodes(tmp_path, ['127.0.0.1'], ports.free_port(), 'ks')
-    done = run('repair', '--apply')
+    done = run.here('repair', '--apply')
     assert done.returncode == 1
     assert done.stdout == ''
     assert '[database] cassandra_node_ips' in command.last_line(done)

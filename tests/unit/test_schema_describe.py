@@ -13,6 +13,7 @@ from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.schema import describe, files, parse
 from keystone_cassandra_token.schema.parse import Table
+from tests import sweep
 
 CURRENT = describe.current()
 
@@ -23,9 +24,9 @@ MODULES = [
     )
 ] + [importlib.import_module('keystone_cassandra_token.revocation_ttl')]
 
-#: (module, row, its name, statement that reads or writes it)
-USES = [
-    pytest.param(row, statement, id=f'{module.__name__}.{name}:{verb}')
+#: Each row with each statement that reads or writes it.
+USES = {
+    f'{module.__name__}.{name}:{verb}': (row, statement)
     for module in MODULES
     for name, row in vars(module).items()
     if isinstance(row, Row)
@@ -35,15 +36,15 @@ USES = [
         f'SELECT {row} FROM' in statement.cql
         or f'({row}) VALUES' in statement.cql
     )
-]
+}
 
 
-@pytest.mark.parametrize('name', CURRENT)
+@sweep.over(CURRENT.keys())
 def test_tables_stay_narrow(name: str) -> None:
     assert len(CURRENT[name].columns) < 31
 
 
-@pytest.mark.parametrize('name', CURRENT)
+@sweep.over(CURRENT.keys())
 def test_times_are_no_timestamps(name: str) -> None:
     # which keep milliseconds only
     kinds = CURRENT[name].columns.values()
@@ -52,7 +53,7 @@ def test_times_are_no_timestamps(name: str) -> None:
     assert not any(kind.startswith(('list', 'set')) for kind in kinds)
 
 
-@pytest.mark.parametrize(('row', 'statement'), USES)
+@sweep.over(USES)
 def test_a_row_has_the_columns_of_its_table(
     row: Row, statement: Statement
 ) -> None:
@@ -67,8 +68,7 @@ def test_a_row_has_the_columns_of_its_table(
 def test_what_expires_is_written_whole(table: str) -> None:
     written = {
         column
-        for param in USES
-        for row, statement in [param.values]
+        for row, statement in USES.values()
         if statement.table == table and statement.verb == 'INSERT'
         for column in row.columns
     }

@@ -7,13 +7,12 @@ import dataclasses
 import re
 import uuid
 
-import pytest
-
 from keystone_cassandra_token.schema import files, lease, migrate
 from keystone_cassandra_token.schema.ddl import (
     AGREEMENT_TIMEOUT,
     STATEMENT_TIMEOUT,
 )
+from tests import sweep
 
 MIGRATIONS = files.migrations()
 STATEMENTS = [
@@ -28,7 +27,7 @@ def test_levels_have_no_gap() -> None:
     assert levels == list(range(1, files.latest() + 1))
 
 
-@pytest.mark.parametrize('statement', STATEMENTS)
+@sweep.over(STATEMENTS)
 def test_a_statement_can_be_applied_again_and_drops_nothing(
     statement: str,
 ) -> None:

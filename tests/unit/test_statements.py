@@ -6,11 +6,9 @@ from __future__ import annotations
 import collections
 import re
 
-import pytest
-
 from keystone_cassandra_token.db.consistency import CONDITIONAL, Operation
 from keystone_cassandra_token.db.cql import Statement
-from tests import statements
+from tests import statements, sweep
 from tests.statements import Parsed
 
 #: Markers that are no columns, but say their role.
@@ -33,21 +31,9 @@ PARSED = {
     name: Parsed(statement, TABLES[statement.table])
     for name, statement in STATEMENTS.items()
 }
-
-
-@pytest.fixture(params=STATEMENTS)
-def name(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def statement(name: str) -> Statement:
-    return STATEMENTS[name]
-
-
-@pytest.fixture
-def parsed(name: str) -> Parsed:
-    return PARSED[name]
+EACH = {
+    name: (statement, PARSED[name]) for name, statement in STATEMENTS.items()
+}
 
 
 def test_the_sweep_sees_statements_wherever_they_are() -> None:
@@ -82,11 +68,13 @@ def test_the_ddl_is_understood() -> None:
     assert tables['domain_config'].columns['incarnation'] == 'timeuuid STATIC'
 
 
-def test_columns_exist(parsed: Parsed) -> None:
+@sweep.over(EACH)
+def test_columns_exist(statement: Statement, parsed: Parsed) -> None:
     assert parsed.columns <= parsed.table.columns.keys()
 
 
-def test_no_shortcut(statement: Statement) -> None:
+@sweep.over(EACH)
+def test_no_shortcut(statement: Statement, parsed: Parsed) -> None:
     assert '*' not in statement.cql
     assert 'ALLOW FILTERING' not in statement.cql.upper()
     assert not re.search(r'\bTOKEN\s*\(', statement.cql)
@@ -94,6 +82,7 @@ def test_no_shortcut(statement: Statement) -> None:
     assert '.' not in statement.cql  # the keyspace is put before the table
 
 
+@sweep.over(EACH)
 def test_a_read_knows_its_partition_or_is_a_scan(
     statement: Statement, parsed: Parsed
 ) -> None:
@@ -110,6 +99,7 @@ def test_a_read_knows_its_partition_or_is_a_scan(
     assert parsed.bound.keys() == set(parsed.table.key[: len(parsed.bound)])
 
 
+@sweep.over(EACH)
 def test_a_write_names_its_row(statement: Statement, parsed: Parsed) -> None:
     if statement.verb == 'SELECT':
         return
@@ -128,13 +118,15 @@ def test_a_write_names_its_row(statement: Statement, parsed: Parsed) -> None:
         assert not key & parsed.written.keys()
 
 
-def test_conditions_and_classes(statement: Statement) -> None:
+@sweep.over(EACH)
+def test_conditions_and_classes(statement: Statement, parsed: Parsed) -> None:
     conditional = statement.operation in CONDITIONAL
     assert statement.idempotent is not conditional
     reads = statement.operation.value.endswith('read')
     assert (statement.verb == 'SELECT') is reads
 
 
+@sweep.over(EACH)
 def test_markers_have_the_names_of_their_columns(
     statement: Statement, parsed: Parsed
 ) -> None:

@@ -21,17 +21,17 @@ from oslo_config import cfg, iniparser
 from keystone_cassandra_token import conf
 from keystone_cassandra_token.cmd import main
 from keystone_cassandra_token.db.consistency import Operation
+from tests import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / 'doc' / 'source'
 PACKAGE = ROOT / 'keystone_cassandra_token'
 
-OPTIONS = [
-    (group, option)
+OPTIONS = {
+    f'{group}.{option.name}': (group, option)
     for group, options in conf.list_opts()
     for option in options
-]
-OPTION_NAMES = [f'{group}.{option.name}' for group, option in OPTIONS]
+}
 
 #: Sections of Keystone's options, with the option that chooses the driver.
 SECTIONS = dict(conf.namespaces().values())
@@ -117,15 +117,13 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize(('group', 'option'), OPTIONS, ids=OPTION_NAMES)
+@sweep.over(OPTIONS)
 def test_configure_page_names_option(group, option):
     named = rf'``(?:\[{group}\] )?{re.escape(option.name)}``'
     assert re.search(named, page('configuration/index.rst'))
 
 
-@pytest.mark.parametrize(
-    'option', conf.consistency_opts, ids=lambda option: option.name
-)
+@sweep.over({option.name: (option,) for option in conf.consistency_opts})
 def test_consistency_page_states_default(option):
     text = page('admin/consistency.rst')
     assert f'``{option.name}``' in text
