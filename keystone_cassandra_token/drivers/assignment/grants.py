@@ -31,17 +31,24 @@ from keystone_cassandra_token.db.cql import (
     read,
     scan,
 )
-from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.rows import Row, boolean, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
 Grant = dict[str, Any]
 
-_KEY = ('target_id', 'actor_id', 'type', 'inherited', 'role_id')
-GRANT = Row(*_KEY, 'incarnation')
-BY_ACTOR = Row(*_KEY, 'incarnation', 'settled')
-BY_ROLE = Row(*_KEY, 'shard', 'incarnation', 'settled')
+KEY = Row(
+    target_id=text(64),
+    actor_id=text(64),
+    type=text(64),
+    inherited=boolean,
+    role_id=text(64),
+)
+_KEY = tuple(KEY.columns)
+GRANT = KEY | Row('incarnation')
+BY_ACTOR = GRANT | Row('settled')
+BY_ROLE = GRANT | Row('shard', 'settled')
 
 #: Conditional deletions in one batch.
 _AT_ONCE = 50
