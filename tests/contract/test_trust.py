@@ -198,7 +198,10 @@ def test_null_is_equal_to_nothing(driver, name):
     assert make(driver, **values) != make(driver, **values)
 
 
-@pytest.mark.parametrize('name', sorted(trust._LENGTHS))
+@pytest.mark.parametrize(
+    'name',
+    [name for name, column in trust.TRUST.columns.items() if column.length],
+)
 def test_long_strings(driver, store, name):
     values = new(**{name: 'ä' * 64})
     trust_id = values.pop('id', uuid.uuid4().hex)
