@@ -6,7 +6,7 @@ The counterpart of its SQL models' ``ModelDictMixinWithExtras``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from keystone_cassandra_token.compat import lengths
@@ -37,37 +37,4 @@ def to_ref(entity: Mapping[str, Any], row: Row) -> dict[str, Any]:
     return {
         **(entity.get('extra') or {}),
         **{name: entity[name] for name in row.attributes},
-    }
-
-
-def stored(
-    given: Mapping[str, Any],
-    attributes: Collection[str],
-    limits: Mapping[str, int],
-) -> dict[str, Any]:
-    """Return the columns that an entity names, and the rest as ``extra``.
-
-    :param attributes: what has a column of its own.
-    :param limits: the longest length of some, in characters.
-    :raises keystone.exception.StringLengthExceeded: as the SQL models.
-    """
-    found = {name: given[name] for name in attributes if name in given}
-    lengths.check(found, limits)
-    return found | {
-        'extra': {
-            name: given[name]
-            for name in given
-            # An attribute of that name is dropped, as with SQL.
-            if name not in (*attributes, 'extra')
-        }
-    }
-
-
-def presented(
-    entity: Mapping[str, Any], attributes: Collection[str]
-) -> dict[str, Any]:
-    """Return an entity as the SQL drivers show it."""
-    return {
-        **(entity['extra'] or {}),
-        **{name: entity[name] for name in attributes},
     }

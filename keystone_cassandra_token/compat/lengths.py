@@ -7,18 +7,16 @@ that is too long for SQL, or a None, must be refused here too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from keystone import exception
 from keystone.i18n import _
 
-from keystone_cassandra_token.db.rows import Row, text
+from keystone_cassandra_token.db.rows import Row
 
 
-def check(
-    values: Mapping[str, Any], row: Row | Mapping[str, int], kind: str = ''
-) -> None:
+def check(values: Mapping[str, Any], row: Row, kind: str) -> None:
     """Check values, of some columns, by what their row says of them.
 
     :param kind: what Keystone calls such an entity.
@@ -27,8 +25,6 @@ def check(
         is required.  With SQL it is this, or oslo.db's exception; Keystone
         answers 500 to either.
     """
-    if not isinstance(row, Row):
-        row = Row(**{name: text(row[name]) for name in row})
     for name, column in row.columns.items():
         value, longest = values.get(name), column.length
         # As in SQL's models, which make text of what is none.
@@ -36,13 +32,7 @@ def check(
             raise exception.StringLengthExceeded(
                 string=value, type=name, length=longest
             )
-    check_null(values, row.required, kind)
-
-
-def check_null(
-    values: Mapping[str, Any], needed: Collection[str], kind: str
-) -> None:
-    if any(name in values and values[name] is None for name in needed):
+    if any(name in values and values[name] is None for name in row.required):
         raise not_stored(kind)
 
 

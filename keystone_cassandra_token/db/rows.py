@@ -102,7 +102,8 @@ class Row:
     Or of a part of it, or of what is stored in one of its columns.
 
     :ivar columns: each :class:`Column` by name.
-    :ivar attributes: the names of those that are no ``map``.
+    :ivar attributes: the names of those that Keystone has an attribute for:
+        all but ``extra`` and other ``map`` columns.
     :ivar required: the names of those that each row has a value in.
 
     :param plain_columns: columns of which there is nothing to say.
@@ -113,16 +114,19 @@ class Row:
             **dict.fromkeys(plain_columns, plain),
             **columns,
         }
-        self.attributes = self._having(lambda column: not column.is_map)
-        self.required = self._having(lambda column: column.required)
+        self.attributes = tuple(
+            name
+            for name, column in self.columns.items()
+            if name != 'extra' and not column.is_map
+        )
+        self.required = tuple(
+            name for name, column in self.columns.items() if column.required
+        )
         self._decoders = {
             name: column.decode
             for name, column in self.columns.items()
             if column.decode is not _same
         }
-
-    def _having(self, has: Callable[[Column], bool]) -> tuple[str, ...]:
-        return tuple(name for name in self.columns if has(self.columns[name]))
 
     @property
     def markers(self) -> str:

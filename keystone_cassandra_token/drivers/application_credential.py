@@ -29,11 +29,18 @@ from keystone.common.driver_hints import Hints
 from keystone.i18n import _
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat import extras, lengths, listing
 from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.consistency import Operation
-from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
+from keystone_cassandra_token.db.rows import (
+    Row,
+    boolean,
+    json_text,
+    micros,
+    text,
+    text_list,
+)
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind
@@ -44,35 +51,19 @@ from keystone_cassandra_token.tables.unique import Claims, Taken
 
 Credential = dict[str, Any]
 
-#: The columns of Keystone's SQL model, which its driver returns.
-_ATTRIBUTES = (
-    'id',
-    'name',
-    'secret_hash',
-    'description',
-    'user_id',
-    'project_id',
-    'system',
-    'expires_at',
-    'unrestricted',
-)
-_LENGTHS = {
-    'id': 64,
-    'name': 255,
-    'user_id': 64,
-    'project_id': 64,
-    'system': 64,
-}
-_RULE_LENGTHS = {'id': 64, 'service': 64, 'path': 128, 'method': 16}
 #: What makes two rules of a user the same.
 _RULE = ('service', 'path', 'method')
 
 CREDENTIAL = Row(
-    *(name for name in _ATTRIBUTES if name != 'expires_at'),
-    'incarnation',
+    id=text(64),
+    name=text(255, required=True),
+    secret_hash=text(255, required=True, secret=True),
+    description=text,
+    user_id=text(64, required=True),
+    project_id=text(64),
+    system=text(64),
     expires_at=micros,
-    roles=text_list,
-    access_rules=json_text,
+    unrestricted=boolean,
 )
 CREDENTIALS_BY_USER = Index(
     'application_credential_by_user',
@@ -93,7 +84,7 @@ def _name(db: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
 CREDENTIALS = Named(
     Entity(
         'application_credential',
-        CREDENTIAL,
+        CREDENTIAL | Row(roles=text_list, access_rules=json_text),
         Indexes(CREDENTIALS_BY_USER),
         expiring=True,
     ),
@@ -102,7 +93,13 @@ CREDENTIALS = Named(
 )
 CREDENTIAL_KIND = Kind.of(CREDENTIALS, 'name')
 
-ACCESS_RULE = Row('id', 'user_id', *_RULE, 'incarnation')
+ACCESS_RULE = Row(
+    id=text(64),
+    user_id=text(64),
+    service=text(64),
+    path=text(128),
+    method=text(16),
+)
 RULES_BY_USER = Index(
     'access_rule_by_user', 'user_id', sharded=False, incarnate=True
 )
@@ -143,7 +140,9 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         access_rules: Collection[Mapping[str, Any]] | None = None,
     ) -> Credential:
         stored = CREDENTIALS.entity.new(_stored(application_credential, roles))
-        lengths.check(stored, _LENGTHS)
+        lengths.check(
+            application_credential, CREDENTIAL, 'application_credential'
+        )
         with conflict('application_credential', stored):
             self._create(
                 stored, application_credential['secret'], access_rules or ()
@@ -166,7 +165,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         found = listing.satisfy(
             map(_presented, self._of_user(user_id)),
             hints,
-            _ATTRIBUTES,
+            CREDENTIAL.attributes,
             self.conf.cassandra.name_comparison,
         )
         return listing.limit(found, hints)
@@ -286,7 +285,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         """
         known = ACCESS_RULES.entity.find(self.db, rule['id'])
         if known is None:
-            lengths.check(rule, _RULE_LENGTHS)
+            lengths.check(rule, ACCESS_RULE, 'access_rule')
             return rule
         if known['user_id'] != user_id:
             raise exception.AccessRuleNotFound(access_rule_id=rule['id'])
@@ -317,7 +316,7 @@ def _stored(
 ) -> Credential:
     """Return the values of the columns, but for secret and rules."""
     expires_at: datetime.datetime | None = given.get('expires_at')
-    return {name: given.get(name) for name in _ATTRIBUTES} | {
+    return {name: given.get(name) for name in CREDENTIAL.attributes} | {
         'expires_at': expires_at and timeutils.normalize_time(expires_at),
         'roles': [role['id'] for role in roles],
     }
@@ -325,7 +324,7 @@ def _stored(
 
 def _presented(stored: Mapping[str, Any]) -> Credential:
     """Return an application credential as the SQL driver shows it."""
-    shown: Credential = {name: stored[name] for name in _ATTRIBUTES}
+    shown = extras.to_ref(stored, CREDENTIAL)
     shown['roles'] = [{'id': role} for role in stored['roles'] or ()]
     if stored['access_rules']:
         shown['access_rules'] = stored['access_rules']

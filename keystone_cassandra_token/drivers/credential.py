@@ -19,47 +19,34 @@ from keystone import exception
 from keystone.common.driver_hints import Hints
 from keystone.credential.backends import base
 
-from keystone_cassandra_token.compat import lengths, listing
+from keystone_cassandra_token.compat import extras, listing
 from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db.cql import scan
-from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 
-#: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
-_ATTRIBUTES = (
-    'id',
-    'user_id',
-    'project_id',
-    'encrypted_blob',
-    'type',
-    'key_hash',
+CREDENTIAL = Row(
+    id=text(64),
+    user_id=text(64, required=True),
+    project_id=text(64),
+    encrypted_blob=text(required=True, secret=True),
+    type=text(255, required=True),
+    key_hash=text(64, required=True, secret=True),
+    extra=json_map,
 )
-_LENGTHS = {
-    'id': 64,
-    'user_id': 64,
-    'project_id': 64,
-    'type': 255,
-    'key_hash': 64,
-}
-
-CREDENTIAL = Row(*_ATTRIBUTES, 'incarnation', extra=json_map)
 # A user's are few, and read by log-ins with a second factor.
 BY_USER = Index('credential_by_user', 'user_id', sharded=False, incarnate=True)
 BY_PROJECT = Index('credential_by_project', 'project_id', incarnate=True)
 BY_TYPE = Index('credential_by_type', 'type', incarnate=True)
 CREDENTIALS = Entity(
-    'credential',
-    CREDENTIAL,
-    Indexes(BY_USER, BY_PROJECT, BY_TYPE),
-    maps=['extra'],
-    always=['user_id', 'type'],
+    'credential', CREDENTIAL, Indexes(BY_USER, BY_PROJECT, BY_TYPE)
 )
 CREDENTIAL_KIND = Kind.of(CREDENTIALS)
 # Keystone lists all credentials for an administrator, and to rotate keys.
-LIST = scan(f'SELECT {CREDENTIAL} FROM credential')
+LIST = scan(f'SELECT {CREDENTIALS.row} FROM credential')
 
 
 class Credential(Driver, base.CredentialDriverBase):
@@ -77,7 +64,7 @@ class Credential(Driver, base.CredentialDriverBase):
         found = listing.satisfy(
             map(_presented, self._candidates(hints)),
             hints,
-            _ATTRIBUTES,
+            CREDENTIAL.attributes,
             'sensitive',  # none of them is a name
         )
         return listing.limit(found, hints)
@@ -142,27 +129,17 @@ def _not_found(credential_id: str) -> exception.CredentialNotFound:
 
 
 def _stored(credential: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the columns that a credential names."""
-    stored = {
-        name: credential[name] for name in _ATTRIBUTES if name in credential
-    }
-    lengths.check(stored, _LENGTHS)
+    """Return the values of the columns that a credential names.
+
+    :raises: as :func:`extras.to_row`.
+    """
+    stored = extras.to_row(credential, CREDENTIAL, 'credential')
     blob = stored.get('encrypted_blob')
     if isinstance(blob, bytes):
         stored['encrypted_blob'] = blob.decode()
-    return stored | {
-        'extra': {
-            name: credential[name]
-            for name in credential
-            # An attribute of that name is dropped, as with SQL.
-            if name not in (*_ATTRIBUTES, 'extra')
-        }
-    }
+    return stored
 
 
 def _presented(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a credential as the SQL driver shows it."""
-    return {
-        **(stored['extra'] or {}),
-        **{name: stored.get(name) for name in _ATTRIBUTES},
-    }
+    return extras.to_ref(stored, CREDENTIAL)

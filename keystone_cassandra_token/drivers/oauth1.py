@@ -39,11 +39,11 @@ from keystone.oauth1.backends import base
 from oslo_log import log
 from oslo_serialization import jsonutils
 
-from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.compat import extras, lengths
 from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import Statement, claim, claim_read, read
-from keystone_cassandra_token.db.rows import Row, json_map, micros
+from keystone_cassandra_token.db.rows import Row, json_map, micros, text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
@@ -54,33 +54,24 @@ LOG = log.getLogger(__name__)
 Stored = dict[str, Any]
 
 _VERIFIER_LENGTH = 8
-_CONSUMER_ATTRIBUTES = ('id', 'description', 'secret')
-_LENGTHS = {
-    'id': 64,
-    'description': 64,
-    'secret': 64,
-    'consumer_id': 64,
-    'requested_project_id': 64,
-    'authorizing_user_id': 64,
-}
 
-CONSUMERS = Entity(
-    'consumer',
-    Row(*_CONSUMER_ATTRIBUTES, 'incarnation', extra=json_map),
-    Indexes(),
-    maps=['extra'],
-    together=True,
+CONSUMER = Row(
+    id=text(64),
+    description=text(64),
+    secret=text(64, required=True, secret=True),
+    extra=json_map,
 )
+CONSUMERS = Entity('consumer', CONSUMER, Indexes(), together=True)
 
 REQUEST = Row(
-    'id',
-    'request_secret',
-    'verifier',
-    'authorizing_user_id',
-    'requested_project_id',
-    'role_ids',
-    'consumer_id',
     'access_token_id',
+    id=text(64),
+    request_secret=text(64, required=True, secret=True),
+    verifier=text(64),
+    authorizing_user_id=text(64),
+    requested_project_id=text(64, required=True),
+    role_ids=text,
+    consumer_id=text(64, required=True),
     expires_at=micros,
 )
 REQUESTS_BY_CONSUMER = Index('request_token_by_consumer', 'consumer_id')
@@ -120,13 +111,12 @@ _EXPIRING = {
 }
 
 ACCESS = Row(
-    'id',
-    'incarnation',
-    'access_secret',
-    'authorizing_user_id',
-    'project_id',
-    'role_ids',
-    'consumer_id',
+    id=text(64),
+    access_secret=text(64, required=True, secret=True),
+    authorizing_user_id=text(64, required=True),
+    project_id=text(64, required=True),
+    role_ids=text(required=True),
+    consumer_id=text(64, required=True),
     expires_at=micros,
 )
 ACCESS_BY_USER = Index(
@@ -217,7 +207,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             'consumer_id': consumer_id,
             'expires_at': _expiry(request_token_duration),
         }
-        lengths.check(new, _LENGTHS)
+        lengths.check(new, REQUEST, 'request_token')
         self._consumer(consumer_id)
         self.db.batch(
             *REQUEST_INDEXES.inserts(new, self._ttl(new['expires_at']))
@@ -250,7 +240,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             ),
             'role_ids': jsonutils.dumps(role_ids),
         }
-        lengths.check(changes, _LENGTHS)
+        lengths.check(changes, REQUEST, 'request_token')
         if not self._agreed(
             AUTHORIZE,
             stored,
@@ -403,27 +393,16 @@ def _expiry(duration: int) -> datetime.datetime | None:
 
 
 def _stored_consumer(given: Mapping[str, Any]) -> Stored:
-    """Return the values of the columns that a consumer names."""
-    found = {
-        name: given[name] for name in _CONSUMER_ATTRIBUTES if name in given
-    }
-    lengths.check(found, _LENGTHS)
-    return found | {
-        'extra': {
-            name: given[name]
-            for name in given
-            # An attribute of that name is dropped, as with SQL.
-            if name not in (*_CONSUMER_ATTRIBUTES, 'extra')
-        }
-    }
+    """Return the values of the columns that a consumer names.
+
+    :raises: as :func:`extras.to_row`.
+    """
+    return extras.to_row(given, CONSUMER, 'consumer')
 
 
 def _presented_consumer(stored: Mapping[str, Any]) -> Stored:
     """Return a consumer as the SQL driver shows it, with its secret."""
-    return {
-        **(stored['extra'] or {}),
-        **{name: stored[name] for name in _CONSUMER_ATTRIBUTES},
-    }
+    return extras.to_ref(stored, CONSUMER)
 
 
 def _without_secret(consumer: Stored) -> Stored:

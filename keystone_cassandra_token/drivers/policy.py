@@ -16,18 +16,20 @@ from oslo_log import log
 
 from keystone_cassandra_token.compat import extras
 from keystone_cassandra_token.compat.conflicts import duplicate
-from keystone_cassandra_token.db.rows import Row, json_map, json_text
+from keystone_cassandra_token.db.rows import Row, json_map, json_text, text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 
 LOG = log.getLogger(__name__)
 
-_ATTRIBUTES = ('id', 'blob', 'type')
-_LENGTHS = {'id': 64, 'type': 255}
-
-POLICY = Row('id', 'incarnation', 'type', blob=json_text, extra=json_map)
-POLICIES = Entity('policy', POLICY, Indexes(), maps=['extra'], together=True)
+POLICY = Row(
+    id=text(64),
+    blob=json_text,
+    type=text(255, required=True),
+    extra=json_map,
+)
+POLICIES = Entity('policy', POLICY, Indexes(), together=True)
 
 
 class Policy(Driver, base.PolicyDriverBase):
@@ -78,10 +80,13 @@ class Policy(Driver, base.PolicyDriverBase):
 
 
 def _stored(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the columns that a policy names."""
-    return extras.stored(policy, _ATTRIBUTES, _LENGTHS)
+    """Return the values of the columns that a policy names.
+
+    :raises: as :func:`extras.to_row`.
+    """
+    return extras.to_row(policy, POLICY, 'policy')
 
 
 def _presented(policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a policy as the SQL driver shows it."""
-    return extras.presented(policy, _ATTRIBUTES)
+    return extras.to_ref(policy, POLICY)

@@ -29,7 +29,7 @@ from keystone.trust.backends import base
 from oslo_log import log
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.compat import extras
 from keystone_cassandra_token.compat.conflicts import duplicate, logged
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.attempts import Attempts
@@ -42,7 +42,15 @@ from keystone_cassandra_token.db.cql import (
     scan,
     write,
 )
-from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
+from keystone_cassandra_token.db.rows import (
+    Row,
+    boolean,
+    json_text,
+    micros,
+    plain,
+    text,
+    text_list,
+)
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import Kind, Names
@@ -59,43 +67,21 @@ MARGIN = 3600
 #: one is a use that somebody else got.
 _ATTEMPTS = 32
 
-TRUST = Row(
-    'id',
-    'trustor_user_id',
-    'trustee_user_id',
-    'project_id',
-    'impersonation',
-    'redelegated_trust_id',
-    'redelegation_count',
-    'uses',
-    roles=text_list,
-    extra=json_text,
+#: What Keystone names of a trust, but for the uses that are left.
+_REF = Row(
+    id=text(64),
+    trustor_user_id=text(64, required=True),
+    trustee_user_id=text(64, required=True),
+    project_id=text(64),
+    impersonation=boolean(required=True),
     expires_at=micros,
     deleted_at=micros,
+    redelegated_trust_id=text(64),
+    redelegation_count=plain,
+    extra=json_text,
 )
+TRUST = _REF | Row('uses', roles=text_list)
 USE = Row('id', 'remaining', 'attempt')
-
-#: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
-_ATTRIBUTES = (
-    'id',
-    'trustor_user_id',
-    'trustee_user_id',
-    'project_id',
-    'impersonation',
-    'expires_at',
-    'remaining_uses',
-    'deleted_at',
-    'redelegated_trust_id',
-    'redelegation_count',
-)
-
-_LENGTHS = {
-    'id': 64,
-    'trustor_user_id': 64,
-    'trustee_user_id': 64,
-    'project_id': 64,
-    'redelegated_trust_id': 64,
-}
 
 CLAIMS = Claims(
     'trust_claim',
@@ -459,19 +445,17 @@ def _exists(stored: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
 def to_row(
     trust_id: str, trust: dict[str, Any], roles: Iterable[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the values of the columns of a new trust."""
-    values = trust | {'id': trust_id}
-    lengths.check(values, _LENGTHS)
-    stored = {name: values.get(name) for name in TRUST.columns}
-    expires_at = values.get('expires_at')
+    """Return the values of the columns of a new trust.
+
+    :raises: as :func:`extras.to_row`.
+    """
+    given = trust | {'id': trust_id}
+    uses = given.pop('remaining_uses', None)
+    stored = dict.fromkeys(TRUST.columns) | extras.to_row(given, _REF, 'trust')
+    expires_at = stored['expires_at']
     return stored | {
-        'uses': values.get('remaining_uses'),
+        'uses': uses,
         'roles': [role['id'] for role in roles],
-        'extra': {
-            name: value
-            for name, value in trust.items()
-            if name not in _ATTRIBUTES
-        },
         'expires_at': expires_at and timeutils.normalize_time(expires_at),
     }
 
@@ -480,8 +464,4 @@ def _presented(
     stored: dict[str, Any], remaining: int | None
 ) -> dict[str, Any]:
     """Return a trust as the SQL driver shows it, without roles."""
-    values = stored | {'remaining_uses': remaining}
-    return {
-        **(stored['extra'] or {}),
-        **{name: values[name] for name in _ATTRIBUTES},
-    }
+    return {**extras.to_ref(stored, _REF), 'remaining_uses': remaining}

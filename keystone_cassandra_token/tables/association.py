@@ -57,18 +57,20 @@ class Association:
     def __init__(
         self,
         table: str,
-        *key: str,
+        key: Row,
+        *,
         listed: str | None = None,
         together: bool = False,
     ) -> None:
-        holder, given = key[0], key[-1]
-        self.row = Row(*key, 'incarnation')
+        names = tuple(key.columns)
+        holder, given = names[0], names[-1]
+        self.row = key | Row('incarnation')
         self._table = table
-        self._key, self._holder, self._given = key, holder, given
+        self._key, self._holder, self._given = names, holder, given
         self._links: list[Link] = []
         columns, markers = str(self.row), self.row.markers
         at = f'{holder} = :{holder}'
-        where = ' AND '.join(f'{name} = :{name}' for name in key)
+        where = ' AND '.join(f'{name} = :{name}' for name in names)
         select = f'SELECT {self.row} FROM {table} WHERE '
         if together:
             columns, markers = f'bucket, {columns}', f'0, {markers}'

@@ -72,19 +72,16 @@ class Entity:
         row: Row,
         indexes: Indexes,
         *,
-        maps: Collection[str] = (),
         guarded: Collection[str] = (),
         apart: Collection[str] = (),
         expiring: bool = False,
         together: bool = False,
-        always: Collection[str] = (),
     ) -> None:
         self.table = table
         row |= Row('incarnation')
         # A column that is written apart can outlive its row, too.
         self.required = (
             'incarnation',
-            *always,
             *(name for name in row.required if not row.columns[name].secret),
         )
         self.row = row

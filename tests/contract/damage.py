@@ -143,6 +143,7 @@ class Maker:
 
     def limit(self, **given):
         values = fresh('id', 'project_id', 'domain_id', 'registered_limit_id')
+        values |= fresh('service_id', 'resource_name')
         values |= {'resource_limit': 1, **given}
         store = identity.Identity().db
         limits.LIMITS.create(store, limits.LIMITS.entity.new(values))
@@ -168,7 +169,8 @@ class Maker:
         assert store.cas(oauth1.INSERT, **oauth1.REQUEST.dump(new))
 
     def access_token(self, **given):
-        values = fresh('id', 'authorizing_user_id', 'consumer_id') | given
+        values = fresh('id', 'authorizing_user_id', 'consumer_id')
+        values |= fresh('access_secret', 'project_id', 'role_ids') | given
         store = identity.Identity().db
         oauth1.ACCESS_TOKENS.create(store, oauth1.ACCESS_TOKENS.new(values))
 

@@ -404,6 +404,15 @@ def test_sequences_give_equal_answers(ours, theirs, managers, store, keyspace):
     assert len([said for _, said in seen if said]) > 5
 
 
+def test_a_name_that_is_too_long_for_sql_is_too_long_here(ours, theirs):
+    made = {'id': 'user-1', 'domain_id': DOMAINS[0], 'name': 'x' * 256}
+    for drivers in (ours, theirs):
+        with pytest.raises(exception.StringLengthExceeded):
+            drivers.shadow.create_nonlocal_user(dict(made))
+        with pytest.raises(exception.UserNotFound):
+            drivers.shadow.get_user('user-1')
+
+
 class TestFederatedUsers:
     """Keystone asks for them with each list of users by name."""
 

@@ -386,9 +386,9 @@ def test_a_remnant_of_a_deleted_entity_is_none(
     # Nor does it stop who looks at all of them, or take the id for ever.
     if kind is not None:
         reconcile.Repair(store, apply=True).run(kind)
-    values = {'enabled': True, 'default_limit': 1}
+    values = {'enabled': True, 'default_limit': 1, 'is_domain': False}
     new = entity.new(
-        given | {name: values.get(name, 'new') for name in entity.required[1:]}
+        given | {name: values.get(name, 'new') for name in entity.row.required}
     )
     assert entity.create(store, new)
     assert entity.find(store, given['id']) == new

@@ -35,13 +35,6 @@ _NOT_SYSTEM = _OF_USERS | _OF_GROUPS
 #: The target of the grants on the system.
 SYSTEM = 'system'
 
-_LENGTHS = {
-    'actor_id': 64,
-    'target_id': 64,
-    'role_id': 64,
-    'type': 64,
-}
-
 
 class Assignment(Driver, base.AssignmentDriverBase):
     """Role assignments in Cassandra."""
@@ -247,7 +240,7 @@ class Assignment(Driver, base.AssignmentDriverBase):
             raise _not_found(role_id, actor_id, target_id)
 
     def _add(self, key: Mapping[str, Any]) -> bool:
-        lengths.check(key, _LENGTHS)
+        lengths.check(key, grants.KEY, 'role grant')
         return grants.add(self.db, **key)
 
     def _grant(

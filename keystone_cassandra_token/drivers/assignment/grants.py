@@ -24,7 +24,7 @@ from typing import Any
 
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.cql import Statement, read, scan
-from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.rows import Row, boolean, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.association import Association
 from keystone_cassandra_token.tables.derived import Kind
@@ -32,11 +32,18 @@ from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
 
 Grant = dict[str, Any]
 
-_KEY = ('target_id', 'actor_id', 'type', 'inherited', 'role_id')
-GRANTS = Association('grant_by_target', *_KEY)
+KEY = Row(
+    target_id=text(64),
+    actor_id=text(64),
+    type=text(64),
+    inherited=boolean,
+    role_id=text(64),
+)
+_KEY = tuple(KEY.columns)
+GRANTS = Association('grant_by_target', KEY)
 GRANT = GRANTS.row
-BY_ACTOR = Row(*_KEY, 'incarnation', 'settled')
-BY_ROLE = Row(*_KEY, 'shard', 'incarnation', 'settled')
+BY_ACTOR = GRANT | Row('settled')
+BY_ROLE = GRANT | Row('shard', 'settled')
 
 #: Conditional deletions in one batch.
 _AT_ONCE = 50

@@ -22,10 +22,15 @@ from keystone.assignment.role_backends import base
 from keystone.assignment.role_backends import resource_options as options
 from keystone.common import driver_hints
 
-from keystone_cassandra_token.compat import lengths, listing, resource_options
+from keystone_cassandra_token.compat import (
+    extras,
+    lengths,
+    listing,
+    resource_options,
+)
 from keystone_cassandra_token.compat.conflicts import conflict, duplicate
 from keystone_cassandra_token.db.cql import Statement, read
-from keystone_cassandra_token.db.rows import Row, json_map
+from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.association import Association
@@ -38,12 +43,14 @@ from keystone_cassandra_token.tables.unique import Claims
 
 _OPTIONS = options.ROLE_OPTIONS_REGISTRY
 
-#: What Keystone's SQL model keeps in columns; the rest goes to ``extra``.
-_ATTRIBUTES = ('id', 'name', 'domain_id', 'description')
-_LENGTHS = {'id': 64, 'name': 255, 'domain_id': 64, 'description': 255}
-_RULE_LENGTHS = {'prior_role_id': 64, 'implied_role_id': 64}
-
-ROLE = Row(*_ATTRIBUTES, 'incarnation', options=json_map, extra=json_map)
+ROLE = Row(
+    id=text(64),
+    name=text(255, required=True),
+    domain_id=text(64, required=True),
+    description=text(255),
+    options=json_map,
+    extra=json_map,
+)
 
 
 def _key(db: Store, role: Mapping[str, Any]) -> dict[str, str]:
@@ -59,10 +66,8 @@ ROLES = Named(
         'role',
         ROLE,
         Indexes(),
-        maps=['options', 'extra'],
         guarded=['name', 'domain_id'],
         together=True,
-        always=['name', 'domain_id'],
     ),
     Claims('role_claim', 'folded_name', 'domain_id'),
     _key,
@@ -73,7 +78,9 @@ LIST_IDS = read('SELECT id FROM role WHERE bucket = 0')
 LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
 
 RULES = Association(
-    'implied_role', 'prior_role_id', 'implied_role_id', together=True
+    'implied_role',
+    Row(prior_role_id=text(64), implied_role_id=text(64)),
+    together=True,
 )
 
 #: Of a role: its id and those of the roles that it implies.
@@ -102,7 +109,7 @@ class Role(Driver, base.RoleDriverBase):
         found = listing.satisfy(
             ROLES.entity.all(self.db),
             hints,
-            _ATTRIBUTES,
+            ROLE.attributes,
             self.conf.cassandra.name_comparison,
         )
         return list(map(_presented, listing.limit(found, hints)))
@@ -147,7 +154,7 @@ class Role(Driver, base.RoleDriverBase):
             'prior_role_id': prior_role_id,
             'implied_role_id': implied_role_id,
         }
-        lengths.check(key, _RULE_LENGTHS)
+        lengths.check(key, RULES.row, 'implied_role')
         roles = {prior_role_id, implied_role_id}
         if len(ROLES.entity.find_all(self.db, roles)) < len(roles):
             # What SQL makes of a foreign key without its row; Keystone has
@@ -226,32 +233,20 @@ class Role(Driver, base.RoleDriverBase):
 def _stored(role: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a role names.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
-    :raises keystone.exception.UnexpectedError: without a name, as SQL.
+    :raises: as :func:`extras.to_row`.
     :raises TypeError, ValueError: for a value that an option refuses.
     """
-    found = {name: role[name] for name in _ATTRIBUTES if name in role}
-    lengths.check(found, _LENGTHS)
-    lengths.check_null(found, ['name'], 'role')
-    if 'domain_id' in found and found['domain_id'] is None:
-        found['domain_id'] = base.NULL_DOMAIN_ID
-    return found | {
-        'options': resource_options.values(_OPTIONS, role),
-        'extra': {
-            name: role[name]
-            for name in role
-            # An attribute of that name is dropped, as with SQL.
-            if name not in (*_ATTRIBUTES, 'options', 'extra')
-        },
-    }
+    if role.get('domain_id', '') is None:
+        role = {**role, 'domain_id': base.NULL_DOMAIN_ID}
+    found = extras.to_row(role, ROLE, 'role')
+    return found | {'options': resource_options.values(_OPTIONS, role)}
 
 
 def _presented(role: Mapping[str, Any]) -> dict[str, Any]:
     """Return a role as the SQL driver shows it."""
     domain_id = role['domain_id']
     return {
-        **(role['extra'] or {}),
-        **{name: role[name] for name in _ATTRIBUTES},
+        **extras.to_ref(role, ROLE),
         'domain_id': None if domain_id == base.NULL_DOMAIN_ID else domain_id,
         'options': resource_options.shown(_OPTIONS, role['options']),
     }

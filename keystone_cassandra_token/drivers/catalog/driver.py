@@ -46,7 +46,6 @@ from keystone_cassandra_token.drivers.catalog.endpoints import (
 )
 from keystone_cassandra_token.drivers.catalog.project_endpoints import (
     ENDPOINTS_OF,
-    GIVEN,
     GROUPS_OF,
 )
 from keystone_cassandra_token.drivers.catalog.regions import REGIONS
@@ -212,9 +211,8 @@ class Catalog(Driver, base.CatalogDriverBase):
     def add_endpoint_to_project(
         self, endpoint_id: str, project_id: str
     ) -> None:
-        pair = _pair(
-            'project_endpoint', endpoint_id=endpoint_id, project_id=project_id
-        )
+        pair = {'endpoint_id': endpoint_id, 'project_id': project_id}
+        lengths.check(pair, ENDPOINTS_OF.row, 'project_endpoint')
         if not ENDPOINTS_OF.add(self.db, **pair):
             raise duplicate('project_endpoint')
 
@@ -283,11 +281,11 @@ class Catalog(Driver, base.CatalogDriverBase):
     def add_endpoint_group_to_project(
         self, endpoint_group_id: str, project_id: str
     ) -> None:
-        pair = _pair(
-            'project_endpoint_group',
-            endpoint_group_id=endpoint_group_id,
-            project_id=project_id,
-        )
+        pair = {
+            'endpoint_group_id': endpoint_group_id,
+            'project_id': project_id,
+        }
+        lengths.check(pair, GROUPS_OF.row, 'project_endpoint_group')
         self._group(endpoint_group_id)
         if not GROUPS_OF.add(self.db, **pair):
             raise duplicate('project_endpoint_group')
@@ -416,11 +414,6 @@ def _url_format(
         return None
 
     return format_url
-
-
-def _pair(kind: str, **ids: str) -> dict[str, str]:
-    lengths.check(ids, GIVEN, kind)
-    return ids
 
 
 def _not_in_project(endpoint_id: str, project_id: str) -> exception.NotFound:

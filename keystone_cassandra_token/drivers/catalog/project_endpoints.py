@@ -10,20 +10,14 @@ from __future__ import annotations
 from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.tables.association import Association
 
-GIVEN = Row(
-    project_id=text(64), endpoint_id=text(64), endpoint_group_id=text(64)
-)
-
 ENDPOINTS_OF = Association(
     'project_endpoint',
-    'project_id',
-    'endpoint_id',
+    Row(project_id=text(64), endpoint_id=text(64)),
     listed='project_endpoint_by_endpoint',
 )
 GROUPS_OF = Association(
     'project_endpoint_group',
-    'project_id',
-    'endpoint_group_id',
+    Row(project_id=text(64), endpoint_group_id=text(64)),
     listed='project_endpoint_group_by_endpoint_group',
 )
 

@@ -26,7 +26,9 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.association import Association
 
 MEMBERSHIPS = Association(
-    'membership_by_user', 'user_id', 'group_id', listed='membership_by_group'
+    'membership_by_user',
+    Row('user_id', 'group_id'),
+    listed='membership_by_group',
 )
 MEMBERSHIP_KIND = MEMBERSHIPS.kind()
 

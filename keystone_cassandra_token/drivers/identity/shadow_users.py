@@ -25,7 +25,7 @@ from keystone.common import provider_api
 from keystone.common.driver_hints import Hints
 from keystone.identity.shadow_backends import base
 
-from keystone_cassandra_token.compat import listing
+from keystone_cassandra_token.compat import lengths, listing
 from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import scan
@@ -162,6 +162,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         return users.presented(users.get(self.db, user_id))
 
     def create_nonlocal_user(self, user_dict: Mapping[str, Any]) -> User:
+        lengths.check(user_dict, users.NAME, 'nonlocal_user')
         given = {
             name: value
             for name, value in user_dict.items()

@@ -59,7 +59,7 @@ _REF = Row(
     options=json_map,
     extra=json_map,
 )
-_NAME = Row(name=text(255))
+NAME = Row(name=text(255))
 #: What an identity provider says of a user, in ``federated``.
 IDENTITY = Row(
     idp_id=text(64, required=True),
@@ -73,8 +73,8 @@ FEDERATED = IDENTITY.required
 USER = _REF | Row(
     'lock_epoch',
     'failures',
-    local_name=_NAME.columns['name'],
-    nonlocal_name=_NAME.columns['name'],
+    local_name=NAME.columns['name'],
+    nonlocal_name=NAME.columns['name'],
     created_at=micros,
     last_active_on=iso_date,
     passwords=json_text,
@@ -231,7 +231,7 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     :raises: as :func:`extras.to_row`.
     :raises TypeError, ValueError: for a value that an option refuses.
     """
-    lengths.check(given, _NAME, 'user')
+    lengths.check(given, NAME, 'user')
     apart = ('name', 'password', 'password_expires_at')
     rest = {name: given[name] for name in given if name not in apart}
     found = extras.to_row(rest, _REF, 'user')

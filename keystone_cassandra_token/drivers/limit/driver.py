@@ -69,7 +69,7 @@ CLOSED = datetime.timedelta(minutes=1)
 _LONGEST_ID = 64
 
 # Keystone lists the limits of all projects for an administrator.
-LIST = scan(f'SELECT {LIMIT} FROM limit')
+LIST = scan(f'SELECT {LIMITS.entity.row} FROM limit')
 
 
 class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
@@ -113,7 +113,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
 
     def list_registered_limits(self, hints: Hints) -> list[Stored]:
         found = self._satisfying(
-            self._all(), hints, rows.REGISTERED_ATTRIBUTES
+            self._all(), hints, rows.REGISTERED_LIMIT.attributes
         )
         return [rows.presented_registered(each) for each in found]
 
@@ -170,7 +170,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         found = self._satisfying(
             self._candidates(hints),
             hints,
-            (*rows.ATTRIBUTES, 'registered_limit_id'),
+            (*LIMIT.attributes, 'registered_limit_id'),
         )
         return [rows.presented(each) for each in found]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from keystone import exception
 
-from keystone_cassandra_token.compat import lengths, listing
-from keystone_cassandra_token.db.rows import Row, micros, number
+from keystone_cassandra_token.compat import extras, lengths, listing
+from keystone_cassandra_token.db.rows import Row, micros, number, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
@@ -21,24 +21,15 @@ Stored = dict[str, Any]
 
 #: What a registered limit is called by; of the region None is a value too.
 CALLED = ('service_id', 'region_id', 'resource_name')
-#: What Keystone's SQL driver shows.
-REGISTERED_ATTRIBUTES = ('id', *CALLED, 'default_limit', 'description')
-_OWN = ('id', 'project_id', 'domain_id', 'resource_limit', 'description')
-ATTRIBUTES = (*_OWN, *CALLED)
-_LENGTHS = {
-    'id': 64,
-    'service_id': 255,
-    'region_id': 64,
-    'resource_name': 255,
-    'project_id': 64,
-    'domain_id': 64,
-}
 
+# Service and resource SQL does not need, but Keystone: no limit is without.
 REGISTERED_LIMIT = Row(
-    *REGISTERED_ATTRIBUTES,
-    'incarnation',
-    closed_at=micros,
-    default_limit=number,
+    id=text(64),
+    service_id=text(255, required=True),
+    region_id=text(64),
+    resource_name=text(255, required=True),
+    default_limit=number(required=True),
+    description=text,
 )
 
 
@@ -56,11 +47,10 @@ def name_key(db: Store, called: Mapping[str, Any]) -> dict[str, str]:
 REGISTERED_LIMITS = Named(
     Entity(
         'registered_limit',
-        REGISTERED_LIMIT,
+        REGISTERED_LIMIT | Row(closed_at=micros),
         Indexes(),
         guarded=[*CALLED, 'closed_at'],
         together=True,
-        always=['service_id', 'resource_name', 'default_limit'],
     ),
     Claims('registered_limit_claim', 'service_id', 'region_id', 'folded_name'),
     name_key,
@@ -69,9 +59,14 @@ REGISTERED_LIMITS = Named(
 
 REGISTERED_LIMIT_KIND = Kind.of(REGISTERED_LIMITS, *CALLED)
 
-LIMIT = Row(
-    *ATTRIBUTES, 'registered_limit_id', 'incarnation', resource_limit=number
+_OWN = Row(
+    id=text(64),
+    project_id=text(64),
+    domain_id=text(64),
+    resource_limit=number(required=True),
+    description=text,
 )
+LIMIT = _OWN | REGISTERED_LIMIT.part(CALLED)
 # A project, or a domain, has one of each registered limit at most.
 BY_PROJECT = Index(
     'limit_by_project', 'project_id', sharded=False, incarnate=True
@@ -96,7 +91,9 @@ def target_key(_db: Store, limit: Mapping[str, Any]) -> dict[str, str]:
 
 LIMITS = Named(
     Entity(
-        'limit', LIMIT, Indexes(BY_PROJECT, BY_DOMAIN, BY_REGISTERED_LIMIT)
+        'limit',
+        LIMIT | Row(registered_limit_id=text(64)),
+        Indexes(BY_PROJECT, BY_DOMAIN, BY_REGISTERED_LIMIT),
     ),
     Claims('limit_claim', 'registered_limit_id', 'project_id', 'domain_id'),
     target_key,
@@ -107,11 +104,12 @@ LIMIT_KIND = Kind.of(LIMITS)
 def new_registered(given: Mapping[str, Any]) -> Stored:
     """Return a registered limit that is yet to be created.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
-    :raises keystone.exception.UnexpectedError: as SQL, for no number.
+    :raises: as :func:`extras.to_row`.
     """
     return REGISTERED_LIMITS.entity.new(
-        changes_of_registered({'default_limit': None, **given})
+        changes_of_registered(
+            {**dict.fromkeys(REGISTERED_LIMIT.required), **given}
+        )
     )
 
 
@@ -120,11 +118,7 @@ def changes_of_registered(given: Mapping[str, Any]) -> Stored:
 
     :raises: as :func:`new_registered`.
     """
-    lengths.check(given, _LENGTHS)
-    lengths.check_null(given, ['default_limit'], 'registered_limit')
-    return {
-        name: given[name] for name in REGISTERED_ATTRIBUTES if name in given
-    }
+    return extras.to_row(given, REGISTERED_LIMIT, 'registered_limit')
 
 
 def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
@@ -133,9 +127,8 @@ def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
     :raises: as :func:`new_registered`.
     :raises keystone.exception.ValidationError: if it is nobody's.
     """
-    lengths.check(given, _LENGTHS)
-    own = {name: given.get(name) for name in _OWN}
-    lengths.check_null(own, ['resource_limit'], 'limit')
+    own = {name: given.get(name) for name in _OWN.attributes}
+    lengths.check(own, LIMIT, 'limit')
     if not (own['project_id'] or own['domain_id']):
         # Nobody could find it, and its registered limit would be in use.
         raise exception.ValidationError(
@@ -150,9 +143,9 @@ def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
 
 def presented_registered(registered_limit: Mapping[str, Any]) -> Stored:
     """Return a registered limit as the SQL driver shows it."""
-    return {name: registered_limit[name] for name in REGISTERED_ATTRIBUTES}
+    return extras.to_ref(registered_limit, REGISTERED_LIMIT)
 
 
 def presented(limit: Mapping[str, Any]) -> Stored:
     """Return a limit as the SQL driver shows it."""
-    return {name: limit[name] for name in ATTRIBUTES}
+    return extras.to_ref(limit, LIMIT)

@@ -36,18 +36,23 @@ from keystone_cassandra_token.db.cql import (
     read,
     scan,
 )
-from keystone_cassandra_token.db.rows import Row, json_text
+from keystone_cassandra_token.db.rows import Row, boolean, json_text, text
 from keystone_cassandra_token.db.store import created
 from keystone_cassandra_token.drivers.base import Driver
-
-_LENGTHS = {'domain_id': 64, 'group': 255, 'option': 255}
-_REGISTRATION_LENGTHS = {'domain_id': 64, 'type': 64}
 
 #: What names an option of a domain: sensitive, group and option.
 Name = tuple[bool, str, str]
 
-OPTION = Row('group', 'option', value=json_text)
-NAME = Row('sensitive', 'group', 'option', 'incarnation')
+DOMAIN_CONFIG = Row(
+    'incarnation',
+    domain_id=text(64),
+    sensitive=boolean,
+    group=text(255),
+    option=text(255),
+    value=json_text,
+)
+OPTION = DOMAIN_CONFIG.part(['group', 'option', 'value'])
+NAME = DOMAIN_CONFIG.part(['sensitive', 'group', 'option', 'incarnation'])
 
 _ONE = (
     ' WHERE domain_id = :domain_id AND sensitive = :sensitive'
@@ -73,7 +78,9 @@ PUT = mutate(
 )
 DROP = mutate(f'DELETE FROM domain_config{_ONE} IF incarnation = :seen')
 
-REGISTRATION = Row('type', 'domain_id', 'incarnation')
+REGISTRATION = Row(
+    'incarnation', type=text(64), domain_id=text(64, required=True)
+)
 # Keystone asks who it was right after it lost against somebody, who may be in
 # another region.
 GET_REGISTRATION = claim_read(
@@ -161,7 +168,7 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
             'domain_id': domain_id,
             'incarnation': clock.incarnation(),
         }
-        lengths.check(new, _REGISTRATION_LENGTHS)
+        lengths.check(new, REGISTRATION, 'config_register')
         return bool(
             self.db.cas_settled(
                 REGISTER,
@@ -201,7 +208,7 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
         """
         for name in put:
             named = {'domain_id': domain_id, **_columns(name)}
-            lengths.check(named, _LENGTHS)
+            lengths.check(named, DOMAIN_CONFIG, 'domain_config')
         attempts = Attempts('options of domain', domain_id)
         while attempts.another():
             seen, now = self._names(domain_id)

@@ -58,14 +58,14 @@ LOG = log.getLogger(__name__)
 
 Project = dict[str, Any]
 
-_FILTERS = tuple(name for name in projects.ATTRIBUTES if name != 'tags')
+_FILTERS = [name for name in PROJECT.attributes if name != 'tags']
 #: For how long a deletion may look for children.
 CLOSED = datetime.timedelta(minutes=1)
 #: Of a project: the ids of those above it.
 _ABOVE = Recent(4096)
 
 # An administrator lists the projects of all domains.
-LIST = scan(f'SELECT {PROJECT} FROM project')
+LIST = scan(f'SELECT {PROJECTS.entity.row} FROM project')
 
 
 class Resource(Driver, base.ResourceDriverBase):

@@ -13,8 +13,20 @@ from typing import Any
 from keystone.resource.backends import resource_options as options
 from keystone.resource.backends.base import NULL_DOMAIN_ID
 
-from keystone_cassandra_token.compat import lengths, listing, resource_options
-from keystone_cassandra_token.db.rows import Row, json_map, micros, text_list
+from keystone_cassandra_token.compat import (
+    extras,
+    lengths,
+    listing,
+    resource_options,
+)
+from keystone_cassandra_token.db.rows import (
+    Row,
+    boolean,
+    json_map,
+    micros,
+    text,
+    text_list,
+)
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import Kind
 from keystone_cassandra_token.tables.entity import Entity
@@ -26,35 +38,19 @@ Stored = dict[str, Any]
 
 _OPTIONS = options.PROJECT_OPTIONS_REGISTRY
 
-#: What Keystone's SQL model keeps outside of ``extra``.
-ATTRIBUTES = (
-    'id',
-    'name',
-    'domain_id',
-    'description',
-    'enabled',
-    'parent_id',
-    'is_domain',
-    'tags',
-)
-_NOT_EXTRA = (*ATTRIBUTES, 'options', 'extra')
-_LENGTHS = {'id': 64, 'name': 64, 'domain_id': 64, 'parent_id': 64}
-_TAG = {'name': 255}
-
 PROJECT = Row(
-    'id',
-    'incarnation',
-    'domain_id',
-    'parent_id',
-    'is_domain',
-    'name',
-    'description',
-    'enabled',
+    id=text(64),
+    name=text(64, required=True),
+    domain_id=text(64, required=True),
+    description=text,
+    enabled=boolean,
+    parent_id=text(64),
+    is_domain=boolean(required=True),
     tags=text_list,
-    closed_at=micros,
     options=json_map,
     extra=json_map,
 )
+TAG = Row(name=text(255))
 BY_DOMAIN = Index('project_by_domain', 'domain_id', incarnate=True)
 # Of a domain BY_DOMAIN has the children; below it they are few.
 BY_PARENT = Index(
@@ -90,11 +86,9 @@ def _key(db: Store, project: Mapping[str, Any]) -> dict[str, str]:
 PROJECTS = Named(
     Entity(
         'project',
-        PROJECT,
+        PROJECT | Row(closed_at=micros),
         Indexes(BY_DOMAIN, BY_PARENT, BY_TAG),
-        maps=['options', 'extra'],
         guarded=['domain_id', 'name', 'closed_at'],
-        always=['domain_id', 'name'],
     ),
     Claims('project_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
@@ -105,26 +99,17 @@ PROJECT_KIND = Kind.of(PROJECTS, 'name', 'tags')
 def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a project names.
 
-    :raises keystone.exception.StringLengthExceeded: as the SQL model.
+    :raises: as :func:`extras.to_row`.
     :raises TypeError, ValueError: for a value that an option refuses.
     """
-    found = {name: given[name] for name in ATTRIBUTES if name in given}
-    lengths.check(found, _LENGTHS)
-    if 'domain_id' in found:
-        found['domain_id'] = found['domain_id'] or NULL_DOMAIN_ID
+    if 'domain_id' in given:
+        given = {**given, 'domain_id': given['domain_id'] or NULL_DOMAIN_ID}
+    found = extras.to_row(given, PROJECT, 'project')
     if 'tags' in found:
         found['tags'] = [str(tag) for tag in found['tags']]
         for tag in found['tags']:
-            lengths.check({'name': tag}, _TAG)
-    return found | {
-        'options': resource_options.values(_OPTIONS, given),
-        'extra': {
-            name: given[name]
-            for name in given
-            # An attribute of that name is dropped, as with SQL.
-            if name not in _NOT_EXTRA
-        },
-    }
+            lengths.check({'name': tag}, TAG, 'project_tag')
+    return found | {'options': resource_options.values(_OPTIONS, given)}
 
 
 def presented(project: Mapping[str, Any], with_extra: bool = False) -> Stored:
@@ -133,12 +118,11 @@ def presented(project: Mapping[str, Any], with_extra: bool = False) -> Stored:
     :param with_extra: also the extra attributes by themselves, as an update
         does for clients of old.
     """
-    own = project['extra'] or {}
-    shown = {**own, **{name: project[name] for name in ATTRIBUTES}}
+    shown = extras.to_ref(project, PROJECT)
     if project['domain_id'] == NULL_DOMAIN_ID:
         shown['domain_id'] = None
     shown['tags'] = list(project['tags'] or ())
     shown['options'] = resource_options.shown(_OPTIONS, project['options'])
     if with_extra:
-        shown['extra'] = dict(own)
+        shown['extra'] = dict(project['extra'] or {})
     return shown
