@@ -194,7 +194,7 @@ def found(call: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a call returns, None where it finds nothing."""
     try:
         return call(*arguments)
-    except exception.NotFound:
+    except (exception.NotFound, exception.ConfigRegistrationNotFound):
         return None
 
 
