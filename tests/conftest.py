@@ -44,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="let Cassandra use Java's second compiler, too: slower at first,"
         ' and faster in the end',
     )
+    parser.addoption(
+        '--all-pairs',
+        action='store_true',
+        help='let each operation meet each other one, and not a few',
+    )
 
 
 #: Modules that wait for nodes and servers, or try many sequences.  They are

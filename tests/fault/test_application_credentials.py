@@ -12,26 +12,32 @@ from keystone.common.driver_hints import Hints
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers import application_credential
 from keystone_cassandra_token.drivers.application_credential import (
-    ACCESS_RULES,
     CREDENTIALS,
 )
-from keystone_cassandra_token.tables import unique
 from tests.fault import faults
+from tests.fault.generated import (
+    DONE,
+    Generated,
+    World,
+    ghosts,
+    operation,
+    told,
+    wrong_names,
+)
 
 CREATORS = 16
 
 
-@pytest.fixture
-def driver(store, conf):
+@pytest.fixture(autouse=True)
+def cheap_hashes(conf):
     conf.set_override('password_hash_rounds', 4, 'identity')
-    yield application_credential.ApplicationCredential()
+    yield
     conf.clear_override('password_hash_rounds', 'identity')
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Let a claim of a process that died be taken over at once."""
-    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
+def driver(store):
+    return application_credential.ApplicationCredential()
 
 
 def new(**more):
@@ -54,139 +60,129 @@ def create(driver, made):
     driver.create_application_credential(made, [{'id': 'role'}], [rule])
 
 
-def make(driver, **more):
-    made = new(**more)
-    create(driver, made)
-    return made
+LABELS = ('first', 'second', 'third')
 
 
-def works(driver, made):
-    """Return whether one is there, in all ways in which it can be asked."""
-    found = driver.list_application_credentials_for_user(
-        made['user_id'], Hints()
-    )
-    listed = made['id'] in {each['id'] for each in found}
-    try:
-        driver.authenticate(made['id'], made['secret'])
-    except AssertionError:
-        assert not listed
-        return False
-    assert listed
-    (shown,) = (each for each in found if each['id'] == made['id'])
-    assert shown['roles'] == [{'id': 'role'}]
-    assert [r['path'] for r in shown['access_rules']] == ['/servers']
-    return True
+class ApplicationCredentials(World):
+    """An application credential that is called a, with a rule; expiring."""
 
+    kinds = ('application_credential', 'access_rule')
+    hours: int | None = 1
 
-@pytest.mark.usefixtures('impatient')
-class TestCrashes:
-    def test_create(self, driver, store):
-        outcomes = []
-        for _, made in faults.each_crash(
-            store, new, lambda made: create(driver, made)
-        ):
-            there = works(driver, made)
-            outcomes.append(there)
-            again = made | {'id': uuid.uuid4().hex}
-            if there:
-                with pytest.raises(exception.Conflict):
-                    create(driver, again)
-            else:
-                create(driver, again)
-                assert works(driver, again)
-        assert outcomes == sorted(outcomes)
-        assert (outcomes[0], outcomes[-1]) == (False, True)
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = application_credential.ApplicationCredential()
+        self.create('first', 'a')
 
-    def test_delete(self, driver, store):
-        outcomes = []
-        for _, made in faults.each_crash(
-            store,
-            lambda: make(driver),
-            lambda made: driver.delete_application_credential(made['id']),
-        ):
-            there = works(driver, made)
-            outcomes.append(there)
-            if there:
-                # Its name is still its own.
-                with pytest.raises(exception.Conflict):
-                    create(driver, made | {'id': uuid.uuid4().hex})
-                driver.delete_application_credential(made['id'])
-            assert not works(driver, made)
-            again = made | {'id': uuid.uuid4().hex}
-            create(driver, again)
-            assert works(driver, again)
-        assert outcomes == sorted(outcomes, reverse=True)
-        assert (outcomes[0], outcomes[-1]) == (True, False)
+    def create(self, label, name):
+        ahead = datetime.timedelta(hours=self.hours or 0)
+        made = new(
+            id=self.id(label),
+            name=name,
+            user_id=self.id('user'),
+            project_id=self.id('project'),
+            expires_at=self.hours and clock.utcnow() + ahead,
+        )
+        create(self.driver, made)
 
-    def test_delete_an_access_rule(self, driver, store):
-        def prepare():
-            made = make(driver)
-            driver.delete_application_credential(made['id'])
-            (rule,) = driver.list_access_rules_for_user(
-                made['user_id'], Hints()
+    @operation(exception.Conflict, makes='second')
+    def create_a(self):
+        self.create('second', 'a')
+
+    @operation(exception.Conflict, makes='second')
+    def create_b(self):
+        self.create('second', 'b')
+
+    @operation(exception.Conflict, makes='third')
+    def another_creates_b(self):
+        self.create('third', 'b')
+
+    @operation(exception.ApplicationCredentialNotFound)
+    def delete(self):
+        self.driver.delete_application_credential(self.id('first'))
+
+    @operation(partly=None)
+    def delete_for_user(self):
+        self.driver.delete_application_credentials_for_user(self.id('user'))
+
+    @operation(partly=None)
+    def delete_for_project(self):
+        self.driver.delete_application_credentials_for_user_on_project(
+            self.id('user'), self.id('project')
+        )
+
+    @operation(exception.AccessRuleNotFound)
+    def delete_rule(self):
+        rules = self.driver.list_access_rules_for_user(
+            self.id('user'), Hints()
+        )
+        for each in rules:
+            self.driver.delete_access_rule(each['id'])
+
+    def state(self):
+        """Return which of them log in, and are listed, with what."""
+        listed = {
+            each['id']: each
+            for each in self.driver.list_application_credentials_for_user(
+                self.id('user'), Hints()
             )
-            return made, rule['id']
+        }
+        seen = {'listed': self.labels(listed)}
+        for label in LABELS:
+            try:
+                self.driver.authenticate(self.id(label), 'secret')
+            except AssertionError:
+                seen[label] = None
+            else:
+                shown = self.driver.get_application_credential(self.id(label))
+                rules = [each['path'] for each in shown['access_rules']]
+                seen[label] = shown['name'], shown['roles'], rules
+        rules = self.driver.list_access_rules_for_user(
+            self.id('user'), Hints()
+        )
+        seen['rules'] = [each['path'] for each in rules]
+        return seen
 
-        for _, (made, rule_id) in faults.each_crash(
-            store,
-            prepare,
-            lambda prepared: driver.delete_access_rule(prepared[1]),
-        ):
-            left = driver.list_access_rules_for_user(made['user_id'], Hints())
-            if left:
-                driver.delete_access_rule(rule_id)
-            with pytest.raises(exception.AccessRuleNotFound):
-                driver.get_access_rule(rule_id)
-            again = made | {'id': uuid.uuid4().hex}
-            create(driver, again)
-            assert works(driver, again)
+    def wrong(self):
+        user_id = self.id('user')
+        keys = {
+            name: CREDENTIALS.keys(
+                self.store, {'user_id': user_id, 'name': name}
+            )[0]
+            for name in 'ab'
+        }
+        return wrong_names(self, CREDENTIALS.entity, CREDENTIALS, keys, LABELS)
 
+    def left(self):
+        return ghosts(self, CREDENTIALS.entity, LABELS)
 
-LOSSES = {
-    'claim': CREDENTIALS.claims.insert_expiring,
-    'truth': CREDENTIALS.entity.insert_expiring,
-    'hold': CREDENTIALS.claims.set_held_expiring,
-    'rule': ACCESS_RULES.entity.insert,
-}
-
-
-@pytest.mark.parametrize('name', LOSSES)
-def test_a_lost_reply_is_settled(driver, store, name):
-    made = new()
-    with faults.lose_reply(store, LOSSES[name]):
-        create(driver, made)
-    assert works(driver, made)
-
-
-@pytest.mark.parametrize('name', LOSSES)
-def test_what_failed_leaves_nothing(driver, store, name, impatient):
-    made = new()
-    with (
-        faults.fail(store, LOSSES[name]),
-        pytest.raises(errors.StoreUnavailable),
-    ):
-        create(driver, made)
-    assert not works(driver, made)
-    again = made | {'id': uuid.uuid4().hex}
-    create(driver, again)
-    assert works(driver, again)
+    def probe(self):
+        """A name that nobody has can be had, and one that is had cannot."""
+        wrong = []
+        there = self.driver.list_application_credentials_for_user(
+            self.id('user'), Hints()
+        )
+        for name in 'ab':
+            said = told(self.create, 'probe', name)
+            if said == DONE:
+                self.driver.delete_application_credential(self.id('probe'))
+            if (said == DONE) is (name in [each['name'] for each in there]):
+                wrong.append(f'{said} to who wants {name}')
+        return wrong
 
 
-@pytest.mark.parametrize(
-    'target',
-    [
-        CREDENTIALS.claims.set_pending_expiring,
-        CREDENTIALS.entity.delete,
-        CREDENTIALS.claims.free_pending,
-    ],
-)
-def test_a_lost_reply_of_a_deletion_is_settled(driver, store, target):
-    made = make(driver)
-    with faults.lose_reply(store, target):
-        driver.delete_application_credential(made['id'])
-    again = made | {'id': uuid.uuid4().hex}
-    create(driver, again)
-    assert works(driver, again)
+class TestExpiring(Generated):
+    world = ApplicationCredentials
+
+
+class LastingCredentials(ApplicationCredentials):
+    """One that never expires."""
+
+    hours = None
+
+
+class TestLasting(Generated):
+    world = LastingCredentials
 
 
 def test_one_name_has_one_owner(driver):
@@ -214,39 +210,3 @@ def test_one_name_has_one_owner(driver):
     found = driver.list_application_credentials_for_user(user_id, Hints())
     assert len(found) == outcomes.count('made') <= 1
     assert outcomes.count('conflict') >= CREATORS // 2
-
-
-def test_a_deletion_that_stalls_gives_its_name_to_nobody(
-    driver, store, impatient
-):
-    """Its claim is pending; what it is for is there, and that counts."""
-    made = make(driver)
-    with faults.hold(store, CREDENTIALS.entity.delete) as held:
-        late = threading.Thread(
-            target=lambda: driver.delete_application_credential(made['id'])
-        )
-        late.start()
-        assert held.reached.wait(faults.PATIENCE)
-        with pytest.raises(exception.Conflict):
-            create(driver, made | {'id': uuid.uuid4().hex})
-        held.release()
-        late.join(faults.PATIENCE)
-    create(driver, made | {'id': uuid.uuid4().hex})
-
-
-def test_who_frees_late_frees_nobody_elses(driver, store, impatient):
-    """Deleted, and its name taken over before it is freed."""
-    made = make(driver)
-    again = made | {'id': uuid.uuid4().hex}
-    with faults.hold(store, CREDENTIALS.claims.free_pending) as held:
-        late = threading.Thread(
-            target=lambda: driver.delete_application_credential(made['id'])
-        )
-        late.start()
-        assert held.reached.wait(faults.PATIENCE)
-        create(driver, again)
-        held.release()
-        late.join(faults.PATIENCE)
-    assert works(driver, again)
-    with pytest.raises(exception.Conflict):
-        create(driver, made | {'id': uuid.uuid4().hex})

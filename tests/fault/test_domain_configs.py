@@ -10,6 +10,7 @@ from keystone import exception
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.drivers.resource import domain_config
 from tests.fault import faults
+from tests.fault.generated import Generated, World, found, operation
 
 #: Two sets of options, of which no one is in both with one value.
 FIRST = {'url': 'first', 'user': 'first', 'suffix': 'first'}
@@ -87,24 +88,85 @@ each_change = pytest.mark.parametrize(
 )
 
 
-@each_change
-def test_a_crash_leaves_all_or_nothing(driver, store, change, expected):
-    def prepare():
-        domain_id = uuid.uuid4().hex
-        create(driver, domain_id, FIRST)
-        return domain_id
+class Options(World):
+    """A domain with some options."""
 
-    outcomes = []
-    for _, domain_id in faults.each_crash(
-        store, prepare, lambda domain_id: change(driver, domain_id)
-    ):
-        found = state(driver, domain_id)
-        assert found in (FIRST, expected)
-        outcomes.append(found == expected)
-        change(driver, domain_id)
-        assert state(driver, domain_id) == expected
-    assert outcomes == sorted(outcomes)
-    assert (outcomes[0], outcomes[-1]) == (False, True)
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = domain_config.DomainConfig()
+        create(self.driver, self.id('domain'), FIRST)
+
+    @operation()
+    def replace(self):
+        replace(self.driver, self.id('domain'))
+
+    @operation()
+    def add(self):
+        add(self.driver, self.id('domain'))
+
+    @operation()
+    def add_another(self):
+        update(self.driver, self.id('domain'), {'page_size': 5})
+
+    @operation()
+    def drop(self):
+        drop(self.driver, self.id('domain'))
+
+    @operation()
+    def drop_all(self):
+        drop_all(self.driver, self.id('domain'))
+
+    def state(self):
+        return {'options': state(self.driver, self.id('domain'))}
+
+
+class TestOptions(Generated):
+    world = Options
+
+
+class Registrations(World):
+    """What one domain alone can have, and nobody has; something else."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = domain_config.DomainConfig()
+        self.obtain('me', 'mine')
+
+    def obtain(self, domain, label):
+        if not self.driver.obtain_registration(
+            self.id(domain), self.id(label)
+        ):
+            raise exception.Conflict(type='registration', details='taken')
+
+    @operation(exception.Conflict)
+    def obtain_it(self):
+        self.obtain('me', 'free')
+
+    @operation(exception.Conflict)
+    def another_obtains_it(self):
+        self.obtain('other', 'free')
+
+    @operation(exception.Conflict)
+    def another_wants_mine(self):
+        self.obtain('other', 'mine')
+
+    @operation()
+    def release_mine(self):
+        self.driver.release_registration(self.id('me'), self.id('mine'))
+
+    @operation()
+    def release_all(self):
+        self.driver.release_registration(self.id('me'))
+
+    def state(self):
+        owners = {
+            label: found(self.driver.read_registration, self.id(label))
+            for label in ('mine', 'free')
+        }
+        return {
+            label: owner and self.labels([owner])
+            for label, owner in owners.items()
+        }
 
 
 @each_change
@@ -118,32 +180,6 @@ def test_a_lost_reply_is_settled(driver, store, domain_id, change, expected):
     assert state(driver, domain_id) == expected
     # It was seen that it is done, and not done again.
     assert sum(domain_config.MARK in statements for statements in sent) == 1
-
-
-@each_change
-def test_what_was_not_done_is_told(driver, store, domain_id, change, expected):
-    create(driver, domain_id, FIRST)
-    with (
-        faults.fail(store, domain_config.MARK),
-        pytest.raises(errors.OutcomeUnknown),
-    ):
-        change(driver, domain_id)
-    assert state(driver, domain_id) == FIRST
-
-
-@each_change
-def test_of_two_changes_the_later_is_made_on_the_first(
-    driver, store, domain_id, change, expected
-):
-    create(driver, domain_id, FIRST)
-    with faults.hold(store, domain_config.MARK) as held:
-        late = in_thread(lambda: change(driver, domain_id))
-        assert held.reached.wait(faults.PATIENCE)
-        update(driver, domain_id, {'page_size': 5})
-        held.release()
-        late.join(faults.PATIENCE)
-    kept = {} if change in (replace, drop_all) else {'page_size': 5}
-    assert state(driver, domain_id) == expected | kept
 
 
 @each_change
@@ -243,7 +279,9 @@ def test_no_clock_decides(driver, store, domain_id, seconds):
     assert state(driver, domain_id) == FIRST
 
 
-class TestRegistrations:
+class TestRegistrations(Generated):
+    world = Registrations
+
     @pytest.fixture
     def type_(self):
         return uuid.uuid4().hex
@@ -276,27 +314,6 @@ class TestRegistrations:
         with faults.lose_reply(store, domain_config.REGISTER):
             assert driver.obtain_registration('me', type_) is (owner is None)
         assert driver.read_registration(type_) == (owner or 'me')
-
-    def test_a_lost_reply_of_who_releases(self, driver, store, type_):
-        driver.obtain_registration('me', type_)
-        with faults.lose_reply(store, domain_config.RELEASE):
-            driver.release_registration('me', type_)
-        with pytest.raises(exception.ConfigRegistrationNotFound):
-            driver.read_registration(type_)
-
-    def test_what_was_not_done_is_told(self, driver, store, type_):
-        with (
-            faults.fail(store, domain_config.REGISTER),
-            pytest.raises(errors.OutcomeUnknown),
-        ):
-            driver.obtain_registration('me', type_)
-        driver.obtain_registration('me', type_)
-        with (
-            faults.fail(store, domain_config.RELEASE),
-            pytest.raises(errors.OutcomeUnknown),
-        ):
-            driver.release_registration('me', type_)
-        assert driver.read_registration(type_) == 'me'
 
     @pytest.mark.parametrize('named', [True, False])
     def test_nobody_releases_anothers(self, driver, store, type_, named):

@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Roles and their rules under crashes, lost replies and races."""
 
-import datetime
 import threading
 import uuid
 
 import pytest
 from keystone import exception
+from keystone.assignment.role_backends import base
 from keystone.common.driver_hints import Hints
 
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.drivers.assignment import role
 from keystone_cassandra_token.drivers.assignment.role import ROLES, RULES
-from keystone_cassandra_token.tables import unique
 from tests.fault import faults
+from tests.fault.generated import (
+    DONE,
+    Generated,
+    World,
+    found,
+    ghosts,
+    operation,
+    told,
+    wrong_names,
+)
 
 CREATORS = 16
 
@@ -21,12 +30,6 @@ CREATORS = 16
 @pytest.fixture
 def driver(store):
     return role.Role()
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Let a claim of a process that died be taken over at once."""
-    monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
 def new(**more):
@@ -78,74 +81,138 @@ def in_thread(call):
     return thread
 
 
-@pytest.mark.usefixtures('impatient')
-class TestCrashes:
-    def test_create(self, driver, store):
-        other = make(driver)
+NAMES = 'abc'
+LABELS = ('first', 'prior', 'second', 'third')
 
-        def prepare():
-            made = new()
-            # What an earlier life of the id has left behind.
-            key = {
-                'prior_role_id': other['id'],
-                'implied_role_id': made['id'],
-            }
-            assert RULES.add(store, **key)
-            return made
 
-        outcomes = []
-        for _, made in faults.each_crash(
-            store, prepare, lambda made: driver.create_role(made['id'], made)
+class Roles(World):
+    """A role that is called a, implied by another one."""
+
+    kinds = ('role',)
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = role.Role()
+        self.suffix = self.id('names')
+        self.create('prior', 'p')
+        # What an earlier life of the id has left behind.
+        key = {
+            'prior_role_id': self.id('prior'),
+            'implied_role_id': self.id('second'),
+        }
+        assert RULES.add(store, **key)
+        self.create('first', 'a')
+        self.imply()
+
+    def create(self, label, name):
+        made = {'id': self.id(label), 'name': name + self.suffix}
+        self.driver.create_role(made['id'], made)
+
+    @operation(exception.Conflict, makes='third')
+    def create_a(self):
+        self.create('third', 'a')
+
+    @operation(exception.Conflict)
+    def create_b(self):
+        self.create('second', 'b')
+
+    @operation(exception.Conflict, makes='third')
+    def another_creates_b(self):
+        self.create('third', 'b')
+
+    @operation(exception.Conflict)
+    def create_again(self):
+        self.create('first', 'a')
+
+    @operation()
+    def rename_b(self):
+        self.driver.update_role(self.id('first'), {'name': 'b' + self.suffix})
+
+    @operation()
+    def rename_c(self):
+        self.driver.update_role(self.id('first'), {'name': 'c' + self.suffix})
+
+    @operation()
+    def describe(self):
+        self.driver.update_role(self.id('first'), {'description': 'new'})
+
+    @operation(exception.RoleNotFound)
+    def delete(self):
+        self.driver.delete_role(self.id('first'))
+
+    @operation(exception.RoleNotFound)
+    def delete_prior(self):
+        self.driver.delete_role(self.id('prior'))
+
+    @operation(exception.Conflict)
+    def imply(self):
+        self.driver.create_implied_role(self.id('prior'), self.id('first'))
+
+    @operation(exception.Conflict)
+    def imply_back(self):
+        self.driver.create_implied_role(self.id('first'), self.id('prior'))
+
+    @operation(exception.ImpliedRoleNotFound)
+    def imply_no_more(self):
+        self.driver.delete_implied_role(self.id('prior'), self.id('first'))
+
+    def state(self):
+        roles = {label: {'id': self.id(label)} for label in LABELS}
+        listed = self.driver.list_roles(Hints())
+        seen = {'listed': self.labels([each['id'] for each in listed], False)}
+        for label, each in roles.items():
+            there = found(self.driver.get_role, each['id'])
+            assert bool(self.driver.list_roles_from_ids([each['id']])) is (
+                there is not None
+            )
+            seen[label] = there and (
+                there['name'][0],
+                there['description'],
+            )
+        for prior, implied in (
+            ('prior', 'first'),
+            ('first', 'prior'),
+            ('prior', 'second'),
         ):
-            assert not implies(driver, other, made)
-            outcomes.append(exists(driver, made))
-            if outcomes[-1]:
-                with pytest.raises(exception.Conflict):
-                    make(driver, name=made['name'])
-            else:
-                driver.create_role(made['id'], made)
-            assert exists(driver, made)
-            assert not implies(driver, other, made)
-            imply(driver, other, made)
-            assert implies(driver, other, made)
-        assert outcomes == sorted(outcomes)
-        assert (outcomes[0], outcomes[-1]) == (False, True)
+            seen[f'{prior} implies {implied}'] = implies(
+                self.driver, roles[prior], roles[implied]
+            )
+        return seen
 
-    def test_delete(self, driver, store):
-        def prepare():
-            first, made, last = (make(driver) for _ in range(3))
-            for rule in (first, made), (made, last), (first, last):
-                imply(driver, *rule)
-            return first, made, last
+    def wrong(self):
+        (names,) = role.ROLE_KIND.names
+        keys = {
+            name: names.keys(
+                self.store,
+                {
+                    'id': '',
+                    'name': name + self.suffix,
+                    'domain_id': base.NULL_DOMAIN_ID,
+                },
+            )[0]
+            for name in NAMES
+        }
+        return wrong_names(self, ROLES.entity, names, keys, LABELS)
 
-        outcomes = []
-        for _, (first, made, last) in faults.each_crash(
-            store, prepare, lambda roles: driver.delete_role(roles[1]['id'])
-        ):
-            there = exists(driver, made)
-            outcomes.append(there)
-            assert implies(driver, first, made) is there
-            assert implies(driver, made, last) is there
-            assert implies(driver, first, last)
-            if there:
-                driver.delete_role(made['id'])
-            # The next life of the id has none of its rules.
-            driver.create_role(made['id'], made)
-            assert not implies(driver, first, made)
-            assert not implies(driver, made, last)
-            imply(driver, first, made)
-            assert implies(driver, first, made)
-        assert outcomes == sorted(outcomes, reverse=True)
-        assert (outcomes[0], outcomes[-1]) == (True, False)
+    def left(self):
+        return ghosts(self, ROLES.entity, LABELS)
+
+    def probe(self):
+        """The next life of an id has none of its rules."""
+        label = 'first'
+        if told(self.create, label, 'd') != DONE:
+            return []
+        roles = [{'id': self.id(each)} for each in ('prior', label)]
+        kept = implies(self.driver, *roles)
+        self.driver.delete_role(self.id(label))
+        return ['a rule of its former life'] if kept else []
+
+
+class TestRoles(Generated):
+    world = Roles
 
 
 class TestLostReplies:
-    def test_a_rule_that_is_made(self, driver, store):
-        prior, implied = make(driver), make(driver)
-        with faults.lose_reply(store, RULES.insert):
-            imply(driver, prior, implied)
-        assert implies(driver, prior, implied)
-
     def test_a_rule_that_is_refused(self, driver, store):
         prior, implied = make(driver), make(driver)
         imply(driver, prior, implied)
@@ -155,45 +222,6 @@ class TestLostReplies:
         ):
             imply(driver, prior, implied)
         assert implies(driver, prior, implied)
-
-    def test_a_rule_that_is_removed(self, driver, store):
-        prior, implied = make(driver), make(driver)
-        imply(driver, prior, implied)
-        with faults.lose_reply(store, RULES.delete):
-            driver.delete_implied_role(prior['id'], implied['id'])
-        assert not implies(driver, prior, implied)
-
-    def test_what_was_not_done_is_told(self, driver, store):
-        prior, implied = make(driver), make(driver)
-        with (
-            faults.fail(store, RULES.insert),
-            pytest.raises(errors.OutcomeUnknown),
-        ):
-            imply(driver, prior, implied)
-        assert not implies(driver, prior, implied)
-        imply(driver, prior, implied)
-        with (
-            faults.fail(store, RULES.delete),
-            pytest.raises(errors.OutcomeUnknown),
-        ):
-            driver.delete_implied_role(prior['id'], implied['id'])
-        assert implies(driver, prior, implied)
-
-    @pytest.mark.parametrize('name', ['insert', 'update', 'delete'])
-    def test_roles(self, driver, store, name):
-        made = new()
-        if name != 'insert':
-            driver.create_role(made['id'], made)
-        with faults.lose_reply(store, getattr(ROLES.entity, name)):
-            if name == 'insert':
-                driver.create_role(made['id'], made)
-            elif name == 'update':
-                driver.update_role(made['id'], {'name': made['name'] * 2})
-            else:
-                driver.delete_role(made['id'])
-        assert exists(driver, made) is (name != 'delete')
-        if name != 'insert':
-            make(driver, name=made['name'])
 
 
 class TestRaces:
@@ -285,67 +313,6 @@ class TestRaces:
         with pytest.raises(exception.Conflict):
             driver.create_role(implied['id'], new(id=implied['id']))
         assert implies(driver, prior, implied)
-
-    def test_two_that_remove_one_rule(self, driver, store):
-        prior, implied = make(driver), make(driver)
-        imply(driver, prior, implied)
-        failures = []
-
-        def remove():
-            try:
-                driver.delete_implied_role(prior['id'], implied['id'])
-            except exception.ImpliedRoleNotFound as error:
-                failures.append(error)
-
-        with faults.hold(store, RULES.delete) as held:
-            late = in_thread(remove)
-            assert held.reached.wait(faults.PATIENCE)
-            driver.delete_implied_role(prior['id'], implied['id'])
-            imply(driver, prior, implied)
-            held.release()
-            late.join(faults.PATIENCE)
-        assert len(failures) == 1
-        # The late one had seen the rule of before.
-        assert implies(driver, prior, implied)
-
-    def test_of_two_renames_at_once_no_name_is_left_over(
-        self, driver, store, impatient
-    ):
-        made = make(driver)
-        early, late = uuid.uuid4().hex, uuid.uuid4().hex
-        with faults.hold(store, ROLES.entity.update) as held:
-            slow = in_thread(
-                lambda: driver.update_role(made['id'], {'name': late})
-            )
-            assert held.reached.wait(faults.PATIENCE)
-            driver.update_role(made['id'], {'name': early})
-            held.release()
-            slow.join(faults.PATIENCE)
-        assert driver.get_role(made['id'])['name'] == late
-        with pytest.raises(exception.Conflict):
-            make(driver, name=late)
-        for name in (made['name'], early):
-            make(driver, name=name)
-
-    def test_an_update_never_brings_a_deleted_role_back(self, driver, store):
-        made = make(driver)
-        failures = []
-
-        def update():
-            try:
-                driver.update_role(made['id'], {'description': 'late'})
-            except exception.RoleNotFound as error:
-                failures.append(error)
-
-        with faults.hold(store, ROLES.entity.update) as held:
-            late = in_thread(update)
-            assert held.reached.wait(faults.PATIENCE)
-            driver.delete_role(made['id'])
-            held.release()
-            late.join(faults.PATIENCE)
-        assert len(failures) == 1
-        assert not exists(driver, made)
-        assert not ROLES.entity.find(store, made['id'])
 
 
 @pytest.mark.parametrize('seconds', [-5, 5])
