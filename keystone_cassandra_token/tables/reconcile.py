@@ -100,8 +100,7 @@ class Repair:
     :param examined: called with the name of a table and how many of its rows
         were looked at since the last call; may wait.
     :param problem: called with a line about what cannot be mended.
-    :param noticed: called with a line about each thing that is wrong, which
-        names its table and the key of its truth.
+    :param noticed: called with a line about each thing that is wrong.
     :ivar counts: by table.
     """
 
@@ -265,7 +264,6 @@ class Repair:
         if found is not None:
             other = _part(found, kind.key)
             if _fits(link, found, self._truth(kind, other)):
-                self._found(link.table, 'missing', key)
                 self._conflict(link.table, key, other)
                 return
         if not self._apply:
@@ -345,7 +343,6 @@ class Repair:
             if other == owner:
                 return
             if other is not None and self._owns(kind, names, other, key):
-                self._found(claims.table, 'missing', owner)
                 self._conflict(claims.table, owner, other)
                 return
             if other is None or self._is_young(_claimed_at(claim)):
@@ -379,14 +376,15 @@ class Repair:
         except _Gone:
             return
         except Taken as taken:
-            if not self._owns(kind, names, owner, key):
-                return
-            self._conflict(claims.table, owner, taken.owner)
+            if self._owns(kind, names, owner, key):
+                self._conflict(claims.table, owner, taken.owner)
+            return
         except errors.OutcomeUnknown as error:
             self._problem(f'{claims.table}, claim of {owner}: {error.reason}')
         self._found(claims.table, 'missing', owner)
 
     def _conflict(self, table: str, one: Any, other: Any) -> None:
+        self._found(table, 'missing', one)
         self._problem(
             f'{table}: {_text(one)} lacks its row, which {_text(other)} has;'
             ' delete or rename one of the two.'
