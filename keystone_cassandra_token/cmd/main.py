@@ -65,7 +65,7 @@ def _failed(text: str) -> int:
 
 def _configure(conf: cfg.ConfigOpts, argv: list[str]) -> None:
     conf.register_cli_opt(
-        cfg.SubCommandOpt('command', title='Commands', handler=_add_commands)
+        cfg.SubCommandOpt('command', title='Commands', handler=add_commands)
     )
     keystone.conf.configure()
     keystone.conf.set_default_for_default_log_levels()
@@ -84,7 +84,7 @@ def _configure(conf: cfg.ConfigOpts, argv: list[str]) -> None:
         logging.disable(logging.CRITICAL)
 
 
-def _add_commands(parsers: Any) -> None:
+def add_commands(parsers: Any) -> None:
     parser = parsers.add_parser('keyspace', help='make the keyspace')
     actions = parser.add_subparsers(dest='action', required=True)
     create = actions.add_parser('create', help='make the keyspace')

@@ -310,7 +310,7 @@ def commands(name: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize('name', PAGES)
 def test_commands_exist(name):
     top = argparse.ArgumentParser()
-    main._add_commands(top.add_subparsers())
+    main.add_commands(top.add_subparsers())
     for words in commands(name):
         parser, rest = top, words
         while rest and (known := subcommands(parser)):

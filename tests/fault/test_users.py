@@ -268,7 +268,9 @@ class Users(World):
 
     def left(self):
         user_id = self.id('first')
-        in_groups = self.labels(memberships.of_user(self.store, user_id))
+        in_groups = self.labels(
+            each['group_id'] for each in MEMBERSHIPS.of(self.store, user_id)
+        )
         gone = USERS.entity.find(self.store, user_id) is None
         return ghosts(self, USERS.entity, LABELS) + [
             f'a membership in {name}'

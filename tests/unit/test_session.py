@@ -471,7 +471,7 @@ QUIET = """
     drivers = [revoke.Revoke(), provider.Provider(), trust.Trust()]
     assert threading.active_count() == 1, threading.enumerate()
     assert len({driver.db for driver in drivers}) == 1
-    assert drivers[0].db._sessions.current is None
+    assert drivers[0].db.sessions.current is None
     assert CONF.cassandra.port == 9042
     print('made')
 """

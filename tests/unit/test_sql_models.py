@@ -24,8 +24,7 @@ from keystone_cassandra_token.drivers.identity import (
 from keystone_cassandra_token.drivers.resource import domain_config, projects
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.named import Named
-
-from .test_statements import modules
+from tests.statements import modules
 
 KEYSTONE = Path(keystone.__file__).parent
 for path in sorted(KEYSTONE.glob('*/*backends/sql*.py')):

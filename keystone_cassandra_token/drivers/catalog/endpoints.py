@@ -85,7 +85,7 @@ def new_service(given: Mapping[str, Any]) -> Stored:
 
     :raises: as :func:`extras.to_row`.
     """
-    given = _enabled({'enabled': None, **given})
+    given = _enabled_as_bool({'enabled': None, **given})
     return SERVICES.new(extras.to_row(given, SERVICE, 'service'))
 
 
@@ -109,7 +109,7 @@ def stored_endpoint(given: Mapping[str, Any]) -> Stored:
 
     :raises: as :func:`extras.to_row`.
     """
-    return extras.to_row(_enabled(given), ENDPOINT, 'endpoint')
+    return extras.to_row(_enabled_as_bool(given), ENDPOINT, 'endpoint')
 
 
 def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
@@ -249,7 +249,7 @@ def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
     )
 
 
-def _enabled(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _enabled_as_bool(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what is enabled if it says None, as the SQL models."""
     if given.get('enabled', True) is None:
         return {**given, 'enabled': True}
