@@ -28,9 +28,19 @@ _SERIALS = ('SERIAL', 'LOCAL_SERIAL')
 
 
 def _level(
-    name: str, default: str, choices: tuple[str, ...], text: str
+    name: str,
+    default: str,
+    choices: tuple[str, ...],
+    text: str,
+    deprecated_name: str | None = None,
 ) -> cfg.Opt:
-    return cfg.StrOpt(name, default=default, choices=choices, help=text)
+    return cfg.StrOpt(
+        name,
+        default=default,
+        choices=choices,
+        help=text,
+        deprecated_name=deprecated_name,
+    )
 
 
 database_opts: list[cfg.Opt] = [
@@ -281,7 +291,7 @@ Consistency level of all other writes, and of the commit of conditional ones.
 """,
     ),
     _level(
-        'claim_serial_consistency',
+        'global_serial_consistency',
         'SERIAL',
         _SERIALS,
         """
@@ -291,15 +301,17 @@ regions and is refused with 503 while this region is cut off. LOCAL_SERIAL is
 exact only if one region makes all such changes: two regions that count at
 LOCAL_SERIAL both succeed. All servers of a deployment must use the same.
 """,
+        deprecated_name='claim_serial_consistency',
     ),
     _level(
-        'mutate_serial_consistency',
+        'local_serial_consistency',
         'LOCAL_SERIAL',
         _SERIALS,
         """
 Where conditional changes of one entity (updates and deletes) are agreed on.
 All servers of a deployment must use the same.
 """,
+        deprecated_name='mutate_serial_consistency',
     ),
     cfg.BoolOpt(
         'accept_local_one',
@@ -331,7 +343,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register all options on ``conf``; again is harmless."""
+    """Register all options on ``conf``; idempotent."""
     for group, opts in list_opts():
         conf.register_opts(opts, group=group)
 

@@ -6,13 +6,13 @@ With a TTL of its own on each server the newest event would win with its own,
 perhaps shorter, TTL and give a revoked token back.  So the TTL is a setting
 of the keyspace.  Two rows hold it: ``revocation_ttl`` is what a revocation
 gets; ``revocation_ttl_everywhere`` is what a token may count on, and is only
-raised after the former has been read at EACH_QUORUM, from when on no region
-can miss it.
+raised after the former has been read at EACH_QUORUM, from when on no
+datacenter can miss it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from oslo_config import cfg
@@ -21,13 +21,13 @@ from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
     Statement,
-    claim,
-    claim_read,
     escalated_read,
+    lwt_global,
+    lwt_global_read,
     revocation_read,
 )
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Future, Store
 
 TTL = 'revocation_ttl'
 EVERYWHERE = 'revocation_ttl_everywhere'
@@ -38,13 +38,13 @@ GET = revocation_read('SELECT value FROM schema_setting WHERE name = :name')
 GET_EVERYWHERE = escalated_read(
     'SELECT value FROM schema_setting WHERE name = :name'
 )
-SETTLE = claim_read('SELECT value FROM schema_setting WHERE name = :name')
-# Servers of several regions may raise it at once; the highest must stay.
-SET = claim(
+SETTLE = lwt_global_read('SELECT value FROM schema_setting WHERE name = :name')
+# Servers of several datacenters may raise it at once; the highest must stay.
+SET = lwt_global(
     'INSERT INTO schema_setting (name, value) VALUES (:name, :value)'
     ' IF NOT EXISTS'
 )
-RAISE = claim(
+RAISE = lwt_global(
     'UPDATE schema_setting SET value = :value WHERE name = :name'
     ' IF value = :seen'
 )
@@ -69,22 +69,22 @@ class RevocationTTL:
 
     def current(self) -> int:
         """Return the TTL in seconds that a revocation needs now."""
-        return self.ask()[1]()
+        return self.current_async()[1].result()
 
-    def ask(self) -> tuple[int, Callable[[], int]]:
-        """Return the TTL last seen, and a function that waits for today's.
+    def current_async(self) -> tuple[int, Future[int]]:
+        """Return the TTL last seen, and the future of today's.
 
         Another server may have raised it a moment ago and already issue
         longer tokens, so each revocation asks; it need not wait for the
         answer before it writes with the value last seen, only before it is
         acknowledged.
         """
-        answer = self._db.ask(GET, SETTING, name=TTL)
 
-        def current() -> int:
-            self._seen = max(_seconds(answer()), needed(self._db.conf))
+        def seen(row: Mapping[str, str] | None) -> int:
+            self._seen = max(_seconds(row), needed(self._db.conf))
             return self._seen
 
+        current = self._db.one_async(GET, SETTING, name=TTL).then(seen)
         return max(self._seen, needed(self._db.conf)), current
 
     def ensure(self, seconds: int) -> None:
@@ -93,7 +93,7 @@ class RevocationTTL:
         To be called before a token is issued that lives as long; costs
         nothing once it was true.
 
-        :raises StoreUnavailable: if it has to be raised and some region
+        :raises StoreUnavailable: if it has to be raised and some datacenter
             cannot agree.
         """
         if seconds <= self._sure:
@@ -105,7 +105,7 @@ class RevocationTTL:
             if seen < seconds:
                 raise errors.StoreUnavailable(
                     f'The revocation TTL of {seconds} s is not yet known in'
-                    ' every region; trying again may help.'
+                    ' every region (datacenter); retry.'
                 )
             self._raise(EVERYWHERE, seconds)
             everywhere = seconds

@@ -18,7 +18,7 @@ import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.cmd import main, repair
+from keystone_cassandra_token.cmd import main, reconcile
 
 PROGRAM = Path(sys.executable).with_name('keystone-cassandra')
 
@@ -81,7 +81,7 @@ class Command:
 def here(*words: str) -> subprocess.CompletedProcess[str]:
     """Run ``main`` with these arguments, as a process of its own would."""
     # Modules of Keystone keep the CONF that they find when they are imported.
-    repair.kinds()
+    reconcile.all_derived()
     out, err = io.StringIO(), io.StringIO()
     conf = cfg.ConfigOpts()
     disabled = logging.root.manager.disable

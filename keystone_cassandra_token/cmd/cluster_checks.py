@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
-from keystone_cassandra_token.cmd.findings import Result, fail, ok, warn
 from keystone_cassandra_token.db import clock, errors, nodes
+from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     describe,
@@ -70,7 +70,7 @@ _ALLOW_ALL = 'AllowAllAuthenticator'
 
 def reachable(
     connection: Connection, conf: cfg.ConfigOpts
-) -> Iterator[Result]:
+) -> Iterator[Finding]:
     """All nodes are up."""
     name = 'connection'
     found = nodes.nodes(connection)
@@ -88,23 +88,24 @@ def reachable(
         )
 
 
-def schema(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
+def schema(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """The keyspace has this package's tables."""
     name = 'schema'
     differences = list(
         migrate.differences(connection, conf.cassandra.name_comparison)
     )
-    for finding in differences:
-        yield (fail if finding.fatal else warn)(name, finding.text)
+    yield from differences
     if not differences:
         yield ok(
-            name, f'level {files.latest()}, checksums and tables as released.'
+            name,
+            f'schema version {files.latest()}, checksums and tables as'
+            ' released.',
         )
 
 
 def replication(
     connection: Connection, conf: cfg.ConfigOpts
-) -> Iterator[Result]:
+) -> Iterator[Finding]:
     """The consistency options keep their promise with the replication."""
     name = 'replication'
     found = keyspace.replicas(connection)
@@ -115,9 +116,8 @@ def replication(
             ' run `keystone-cassandra keyspace create`.',
         )
         return
-    findings = list(connection.policy.proofs(found, connection.local_dc))
-    for finding in findings:
-        yield (fail if finding.fatal else warn)(name, finding.text)
+    findings = list(connection.policy.violations(found, connection.local_dc))
+    yield from findings
     others = {node.datacenter for node in nodes.nodes(connection)}
     for datacenter in sorted(others - found.keys() - {connection.local_dc}):
         yield warn(
@@ -132,7 +132,9 @@ def replication(
         )
 
 
-def versions(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
+def versions(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
     """The nodes' releases are known to be good."""
     name = 'version'
     found = {
@@ -169,7 +171,7 @@ def holes_of(numbers: tuple[int, ...]) -> Iterator[str]:
             yield f'{text}. Fixed in {".".join(map(str, fixed))}.'
 
 
-def clocks(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
+def clocks(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """The nodes' clocks agree with this machine's."""
     name = 'clock'
     for node in nodes.nodes(connection):
@@ -200,7 +202,7 @@ def clocks(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
 
 def authentication(
     connection: Connection, conf: cfg.ConfigOpts
-) -> Iterator[Result]:
+) -> Iterator[Finding]:
     """Nobody can log in without a password from another machine."""
     name = 'authentication'
     for node in nodes.nodes(connection):
@@ -241,7 +243,7 @@ def _unreadable(node: nodes.Node, what: str, error: BaseException) -> str:
     )
 
 
-def expiry(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
+def expiry(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Rows expire when they should, also near 2038."""
     name = 'expiry'
     longest = max(revocation_ttl.needed(conf), conf.cassandra.trust_retention)
@@ -296,7 +298,7 @@ def _expiry_settings(
 
 def revocation(
     connection: Connection, conf: cfg.ConfigOpts
-) -> Iterator[Result]:
+) -> Iterator[Finding]:
     """Revocations outlive the tokens of this configuration."""
     name = 'revocation'
     needed = revocation_ttl.needed(conf)
@@ -317,7 +319,7 @@ def _revocation_ttl(connection: Connection) -> int | None:
     return None if found is None else int(found)
 
 
-def windows(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Result]:
+def windows(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Tables whose rows expire have windows that fit their lives."""
     name = 'windows'
     revocations = _revocation_ttl(connection) or revocation_ttl.needed(conf)

@@ -14,8 +14,8 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks, local_checks
-from keystone_cassandra_token.cmd.findings import Result, State, fail
 from keystone_cassandra_token.db import errors, nodes
+from keystone_cassandra_token.db.findings import Finding, State, fail
 from keystone_cassandra_token.schema import ddl
 
 LOCAL = (
@@ -34,7 +34,7 @@ def run(conf: cfg.ConfigOpts, report: Callable[[str], None] = print) -> int:
     return failures
 
 
-def examine(conf: cfg.ConfigOpts) -> Iterator[Result]:
+def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Yield the results of all checks."""
     for check in LOCAL:
         yield from _guarded(check, conf)
@@ -54,8 +54,8 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Result]:
 
 
 def _guarded(
-    check: Callable[..., Iterator[Result]], *arguments: Any
-) -> Iterator[Result]:
+    check: Callable[..., Iterator[Finding]], *arguments: Any
+) -> Iterator[Finding]:
     name = check.__name__
     try:
         yield from check(*arguments)

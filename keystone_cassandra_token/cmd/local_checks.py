@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.cmd.findings import Result, fail, ok, warn
 from keystone_cassandra_token.db import nodes
+from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 
 #: What it means to leave one of them where it is.
 _CONSEQUENCES = {
@@ -21,7 +21,7 @@ _CONSEQUENCES = {
 _LIBEV = 'cassandra.io.libevreactor'
 
 
-def configuration(conf: cfg.ConfigOpts) -> Iterator[Result]:
+def configuration(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Every option of this package has a value that can work."""
     name = 'configuration'
     problems = list(options.problems(conf))
@@ -32,7 +32,7 @@ def configuration(conf: cfg.ConfigOpts) -> Iterator[Result]:
         yield ok(name, f'all options are valid ({files or "no file read"}).')
 
 
-def sections(conf: cfg.ConfigOpts) -> Iterator[Result]:
+def sections(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Which storage namespaces of Keystone are on Cassandra."""
     name = 'sections'
     for namespace, (section, option) in options.namespaces().items():
@@ -67,7 +67,7 @@ def _is_set(conf: cfg.ConfigOpts, section: str, option: str) -> bool:
     )
 
 
-def driver(conf: cfg.ConfigOpts) -> Iterator[Result]:
+def driver(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """The Python driver has its event loop and its compiled modules."""
     name = 'driver'
     found = nodes.driver()

@@ -19,7 +19,7 @@ import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.cmd import doctor, repair, schema
+from keystone_cassandra_token.cmd import doctor, reconcile, schema
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.schema import keyspace, lease, migrate
 
@@ -101,8 +101,8 @@ def add_commands(parsers: Any) -> None:
     )
     parser = parsers.add_parser('doctor', help='look for what would go wrong')
     parser.set_defaults(run=_examine)
-    repair.add_command(
-        parsers.add_parser('repair', help='mend index tables and names')
+    reconcile.add_command(
+        parsers.add_parser('reconcile', help='fix index tables and names')
     )
 
 

@@ -12,6 +12,7 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, store
+from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.schema import check, keyspace, lease, migrate
 
 _HEADER = """\
@@ -40,7 +41,7 @@ def add_commands(parser: Any) -> None:
     apply.set_defaults(run=_apply)
     for name, run, text in (
         ('verify', _verify, 'compare the tables with this release'),
-        ('status', _status, 'print levels, settings and who migrates'),
+        ('status', _status, 'print versions, settings and who migrates'),
         ('roles', _roles, 'print the CQL of least-privilege roles'),
         ('dump', _dump, 'print the tables as canonical CQL'),
     ):
@@ -91,23 +92,20 @@ def _set_revocation_ttl(conf: cfg.ConfigOpts) -> None:
 def _verify(conf: cfg.ConfigOpts) -> bool:
     findings = migrate.verify(conf)
     for finding in findings:
-        print(
-            f'{"FAIL" if finding.fatal else "warn"}  {finding.text}',
-            file=sys.stderr,
-        )
+        print(finding, file=sys.stderr)
     if not findings:
         print(f'Keyspace {conf.cassandra.keyspace} is as released.')
-    return any(finding.fatal for finding in findings)
+    return any(finding.state is State.FAIL for finding in findings)
 
 
 def _status(conf: cfg.ConfigOpts) -> bool:
     found = migrate.status(conf)
     print(f'keyspace     {found.keyspace}')
     print(f'replication  {keyspace.in_words(found.replication)}')
-    print(f'level        {found.level} of {found.needed}')
-    for level, (name, checksum, applied_at) in found.applied.items():
+    print(f'version      {found.version} of {found.needed}')
+    for version, (name, checksum, applied_at) in found.applied.items():
         when = clock.from_micros(applied_at).isoformat(' ', 'seconds')
-        print(f'  {level:04} {name:<20} {when}  {checksum[:12]}')
+        print(f'  {version:04} {name:<20} {when}  {checksum[:12]}')
     for name, value in sorted(found.settings.items()):
         print(f'{name} = {value}')
     if found.holder:
@@ -115,7 +113,7 @@ def _status(conf: cfg.ConfigOpts) -> bool:
             f'migrator     {found.holder.name}, lease for'
             f' {found.holder.seconds} s'
         )
-    return found.level < found.needed
+    return found.version < found.needed
 
 
 def _roles(conf: cfg.ConfigOpts) -> None:

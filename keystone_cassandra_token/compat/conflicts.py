@@ -16,7 +16,7 @@ from keystone import exception
 from keystone.i18n import _
 from oslo_log import log
 
-from keystone_cassandra_token.tables.unique import Taken
+from keystone_cassandra_token.tables.unique import NameTaken
 
 LOG = log.getLogger(__name__)
 
@@ -40,10 +40,10 @@ def duplicate(
 
 @contextlib.contextmanager
 def logged() -> Iterator[None]:
-    """Log a :class:`Taken` that is turned into a conflict."""
+    """Log a :class:`NameTaken` that is turned into a conflict."""
     try:
         yield
-    except Taken as taken:
+    except NameTaken as taken:
         if taken.table:
             LOG.info(
                 'Conflict: a claim in table %s belongs to %s.',
@@ -62,12 +62,12 @@ def conflict(
     :param kind: as for :func:`duplicate`.
     :param given: the entity as it was given to the driver, where its name, or
         else its id, is told.
-    :raises keystone.exception.Conflict: for :class:`Taken` in the body.
+    :raises keystone.exception.Conflict: for :class:`NameTaken` in the body.
     """
     try:
         with logged():
             yield
-    except Taken:
+    except NameTaken:
         if given is None:
             raise duplicate(kind) from None
         name = given.get('name', given.get('id'))

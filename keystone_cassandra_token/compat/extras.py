@@ -33,7 +33,7 @@ def to_row(given: Mapping[str, Any], row: Row, kind: str) -> dict[str, Any]:
 
 
 def to_ref(entity: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """Return an entity as the SQL drivers show it."""
+    """Return an entity as the SQL drivers return it."""
     return {
         **(entity.get('extra') or {}),
         **{name: entity[name] for name in row.attributes},

@@ -38,7 +38,7 @@ def fold(name: str, comparison: str) -> str:
     return unicodedata.normalize('NFC', normal.casefold())
 
 
-def satisfy(
+def filter_by_hints(
     entities: Iterable[Entity],
     hints: Hints | None,
     attributes: Collection[str],
@@ -49,16 +49,17 @@ def satisfy(
     :param attributes: what can be filtered by; other filters stay in the
         hints.
     """
-    passes = sieve(hints, attributes, comparison)
+    passes = predicate_from_hints(hints, attributes, comparison)
     return [entity for entity in entities if passes(entity)]
 
 
-def sieve(
+def predicate_from_hints(
     hints: Hints | None, attributes: Collection[str], comparison: str
 ) -> Callable[[Entity], bool]:
     """Return whether an entity passes the filters that are known here.
 
-    Those are removed from the hints; parameters as for :func:`satisfy`.
+    Those are removed from the hints; parameters as for
+    :func:`filter_by_hints`.
     """
     tests = []
     if hints is not None:

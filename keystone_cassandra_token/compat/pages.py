@@ -31,7 +31,7 @@ def candidates(
     by_domain: Index,
     everything: Statement,
 ) -> tuple[Iterable[Entity], bool]:
-    """Return what a list is chosen from, behind the marker.
+    """Return what a list is chosen from, after the marker.
 
     And whether it comes in the order of ids.
 
@@ -52,13 +52,13 @@ def candidates(
         return _of_domain(db, hints, named, by_domain, domain_id), True
     else:
         found = named.entity.scanned(db, everything)
-    return behind(db, hints, named, found), False
+    return after_marker(db, hints, named, found), False
 
 
-def behind(
+def after_marker(
     db: Store, hints: Hints, named: Named, found: Iterable[Entity]
 ) -> Iterable[Entity]:
-    """Return those of some entities that are behind the marker.
+    """Return those of some entities that are after the marker.
 
     :raises keystone.exception.MarkerNotFound: if there is no such.
     """
@@ -78,9 +78,9 @@ def _check_marker(db: Store, hints: Hints, named: Named) -> None:
 def _of_domain(
     db: Store, hints: Hints, named: Named, by_domain: Index, domain_id: str
 ) -> Iterator[Entity]:
-    """Yield the entities of a domain behind the marker, by id."""
+    """Yield the entities of a domain after the marker, by id."""
     most = hints.get_limit_or_max()
-    ids = by_domain.ids_behind(db, domain_id, hints.marker, most)
+    ids = by_domain.ids_after(db, domain_id, hints.marker, most)
     while some := list(itertools.islice(ids, max(16, most))):
         for entity in named.entity.find_all(db, some):
             if domain_id in by_domain.values(entity):

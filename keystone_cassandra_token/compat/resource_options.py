@@ -9,7 +9,7 @@ from typing import Any
 from keystone.common.resource_options import ResourceOptionRegistry
 
 
-def values(
+def to_row(
     registry: ResourceOptionRegistry, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the options that an entity names, by id; None clears one.
@@ -27,7 +27,7 @@ def values(
     return found
 
 
-def shown(
+def to_ref(
     registry: ResourceOptionRegistry, stored: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return stored options by name, but for those that were cleared."""

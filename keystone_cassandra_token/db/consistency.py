@@ -14,6 +14,8 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keystone_cassandra_token.db.findings import Finding, fail, warn
+
 
 class Operation(enum.Enum):
     """Classes of operations; see :class:`Policy` for their levels."""
@@ -25,14 +27,14 @@ class Operation(enum.Enum):
     READ = 'read'
     WRITE = 'write'
     #: Conditional, agreed on in the whole deployment: names, counted uses.
-    CLAIM = 'claim'
-    #: A read that settles what CLAIM statements did.
-    CLAIM_READ = 'claim_read'
+    LWT_GLOBAL = 'lwt_global'
+    #: A read that settles what LWT_GLOBAL statements did.
+    LWT_GLOBAL_READ = 'lwt_global_read'
     #: Conditional change of one entity.
-    MUTATE = 'mutate'
-    #: A read that settles what MUTATE statements did.
-    MUTATE_READ = 'mutate_read'
-    #: A read that must see what any region has acknowledged.
+    LWT_LOCAL = 'lwt_local'
+    #: A read that settles what LWT_LOCAL statements did.
+    LWT_LOCAL_READ = 'lwt_local_read'
+    #: A read that must see what any datacenter has acknowledged.
     ESCALATED_READ = 'escalated_read'
     #: Bookkeeping of migrations; agreed on in the whole deployment always.
     SCHEMA = 'schema'
@@ -41,7 +43,9 @@ class Operation(enum.Enum):
 
 
 #: Classes whose statements are compare-and-set.
-CONDITIONAL = frozenset({Operation.CLAIM, Operation.MUTATE, Operation.SCHEMA})
+CONDITIONAL = frozenset(
+    {Operation.LWT_GLOBAL, Operation.LWT_LOCAL, Operation.SCHEMA}
+)
 
 _OPTIONS = {
     Operation.TOKEN_READ: 'token_read_consistency',
@@ -69,18 +73,6 @@ class Level:
     serial: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """Something that a proof found.
-
-    :ivar fatal: a server must not serve with it.
-    :ivar text: what is wrong and what to do, naming options.
-    """
-
-    fatal: bool
-    text: str
-
-
 class Policy:
     """Levels of the operation classes.
 
@@ -96,13 +88,13 @@ class Policy:
         for operation, option in _OPTIONS.items():
             yield operation, Level(self._options[option])
         commit = self._options['write_consistency']
-        claim = self._options['claim_serial_consistency']
-        mutate = self._options['mutate_serial_consistency']
-        yield Operation.CLAIM, Level(commit, claim)
-        yield Operation.MUTATE, Level(commit, mutate)
+        global_serial = self._options['global_serial_consistency']
+        local_serial = self._options['local_serial_consistency']
+        yield Operation.LWT_GLOBAL, Level(commit, global_serial)
+        yield Operation.LWT_LOCAL, Level(commit, local_serial)
         # A read at a serial level completes what is in progress first.
-        yield Operation.CLAIM_READ, Level(claim)
-        yield Operation.MUTATE_READ, Level(mutate)
+        yield Operation.LWT_GLOBAL_READ, Level(global_serial)
+        yield Operation.LWT_LOCAL_READ, Level(local_serial)
         yield Operation.ESCALATED_READ, Level('EACH_QUORUM')
         yield Operation.SCHEMA, Level('LOCAL_QUORUM', 'SERIAL')
         yield Operation.SCHEMA_READ, Level('SERIAL')
@@ -112,10 +104,10 @@ class Policy:
         return self._levels[operation]
 
     def fallback(self, operation: Operation) -> Level | None:
-        """Return the level to keep a write at while a region is away.
+        """Return the level to keep a write at while a datacenter is away.
 
         Only revocations in the strict mode have one: they must stop tokens
-        here even if another region cannot be told now.
+        here even if another datacenter cannot be told now.
         """
         if (
             operation is Operation.REVOCATION_WRITE
@@ -130,7 +122,7 @@ class Policy:
             serial = f', agreed on at {level.serial}' if level.serial else ''
             yield operation.value, f'{level.consistency}{serial}'
 
-    def proofs(
+    def violations(
         self, replication: Mapping[str, int], local_dc: str | None = None
     ) -> Iterator[Finding]:
         """Check the levels against the keyspace's replication.
@@ -141,16 +133,16 @@ class Policy:
         """
         yield from self._refusals()
         if not replication:
-            yield Finding(
-                True,
+            yield fail(
+                'replication',
                 'The keyspace is not replicated by NetworkTopologyStrategy:'
                 ' consistency by datacenter cannot be promised. Alter its'
                 ' replication.',
             )
             return
         if local_dc is not None and local_dc not in replication:
-            yield Finding(
-                True,
+            yield fail(
+                'replication',
                 f'The keyspace has no replica in datacenter {local_dc}, which'
                 " is this server's ([cassandra] local_dc): add it by ALTER"
                 ' KEYSPACE, then `nodetool rebuild` on its nodes.',
@@ -159,22 +151,22 @@ class Policy:
             yield from self._overlap(reader, writer, replication)
         for datacenter, replicas in sorted(replication.items()):
             if replicas == 1:
-                yield Finding(
-                    False,
+                yield warn(
+                    'replication',
                     f'Datacenter {datacenter} keeps one replica: one lost'
                     ' node loses data and stops its region. Use 3.',
                 )
             elif replicas == 2:
-                yield Finding(
-                    False,
+                yield warn(
+                    'replication',
                     f'Datacenter {datacenter} keeps two replicas: one lost'
                     ' node stops LOCAL_QUORUM in its region. Use 3.',
                 )
-        serials = self._options['claim_serial_consistency']
+        serials = self._options['global_serial_consistency']
         if serials == 'LOCAL_SERIAL' and len(replication) > 1:
-            yield Finding(
-                False,
-                '[cassandra] claim_serial_consistency is LOCAL_SERIAL and the'
+            yield warn(
+                'replication',
+                '[cassandra] global_serial_consistency is LOCAL_SERIAL and the'
                 ' keyspace spans several datacenters: names and trust uses'
                 ' are exact only if one region alone changes them.',
             )
@@ -184,8 +176,8 @@ class Policy:
             if self._options[option] != 'LOCAL_ONE':
                 continue
             if not self._options['accept_local_one']:
-                yield Finding(
-                    True,
+                yield fail(
+                    'replication',
                     f'[cassandra] {option} is LOCAL_ONE: one lagging node'
                     ' could hide what was acknowledged. Use LOCAL_QUORUM, or'
                     ' set [cassandra] accept_local_one to accept that.',
@@ -200,11 +192,11 @@ class Policy:
         read = self.level(reader).consistency
         write = self.level(writer).consistency
         if read == 'LOCAL_ONE' and self._options['accept_local_one']:
-            return  # the operator accepted it in so many words
+            return  # the operator accepted it explicitly
         for datacenter in sorted(replication):
             if not overlaps(read, write, datacenter, replication):
-                yield Finding(
-                    True,
+                yield fail(
+                    'replication',
                     f'In datacenter {datacenter}, [cassandra]'
                     f' {_OPTIONS[reader]} = {read} does not always see what'
                     f' {_OPTIONS[writer]} = {write} acknowledged (R + W must'

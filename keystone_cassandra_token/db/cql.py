@@ -50,8 +50,8 @@ class Statement:
         conditional = bool(_CONDITION.search(self.cql))
         if conditional != (self.operation in CONDITIONAL):
             raise ValueError(
-                'a conditional statement is a claim or a mutate, and the'
-                f' other way round: {self.cql}'
+                'conditional statements, and no others, are lwt_global or'
+                f' lwt_local: {self.cql}'
             )
 
     @functools.cached_property
@@ -140,28 +140,28 @@ def write(cql: str) -> Statement:
     return Statement(cql, Operation.WRITE)
 
 
-def claim(cql: str) -> Statement:
+def lwt_global(cql: str) -> Statement:
     """Return a conditional write agreed on in the whole deployment."""
-    return Statement(cql, Operation.CLAIM, idempotent=False)
+    return Statement(cql, Operation.LWT_GLOBAL, idempotent=False)
 
 
-def claim_read(cql: str) -> Statement:
+def lwt_global_read(cql: str) -> Statement:
     """Return a read that settles what claims did."""
-    return Statement(cql, Operation.CLAIM_READ)
+    return Statement(cql, Operation.LWT_GLOBAL_READ)
 
 
-def mutate(cql: str) -> Statement:
+def lwt_local(cql: str) -> Statement:
     """Return a conditional change of one entity."""
-    return Statement(cql, Operation.MUTATE, idempotent=False)
+    return Statement(cql, Operation.LWT_LOCAL, idempotent=False)
 
 
-def mutate_read(cql: str) -> Statement:
+def lwt_local_read(cql: str) -> Statement:
     """Return a read that settles what conditional changes did."""
-    return Statement(cql, Operation.MUTATE_READ)
+    return Statement(cql, Operation.LWT_LOCAL_READ)
 
 
 def escalated_read(cql: str) -> Statement:
-    """Return a read that sees what any region acknowledged."""
+    """Return a read that sees what any datacenter acknowledged."""
     return Statement(cql, Operation.ESCALATED_READ)
 
 

@@ -54,12 +54,12 @@ class StoreUnavailable(exception.ServiceUnavailable):
         super().__init__(message=reason)
 
 
-class RegionUnavailable(StoreUnavailable):
-    """The write is durable in this region and not yet in another: 503."""
+class DatacenterUnavailable(StoreUnavailable):
+    """The write is durable in this datacenter and not yet in another: 503."""
 
 
 class SchemaMissing(StoreUnavailable):
-    """The keyspace or a table is not there, or of another level: 503."""
+    """The keyspace or a table is missing, or of an older version: 503."""
 
 
 class OutcomeUnknown(StoreUnavailable):
@@ -99,7 +99,7 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
     return StoreUnavailable(f'Cassandra is not available: {reason}')
 
 
-def absent_region(error: BaseException) -> str | None:
+def absent_datacenter(error: BaseException) -> str | None:
     """Return the datacenter that kept an EACH_QUORUM write from success.
 
     An empty string means one that the error does not name; None, that the
@@ -107,9 +107,11 @@ def absent_region(error: BaseException) -> str | None:
     """
     if isinstance(error, cassandra.cluster.NoHostAvailable):
         # What is sent again to another node ends so once all have said it.
-        regions = [absent_region(said) for said in _said_by_hosts(error)]
+        datacenters = [
+            absent_datacenter(said) for said in _said_by_hosts(error)
+        ]
         return max(
-            (name for name in regions if name is not None), default=None
+            (name for name in datacenters if name is not None), default=None
         )
     if isinstance(error, (cassandra.Unavailable, cassandra.WriteTimeout)):
         found = _DATACENTER.search(str(error) + ' ')
@@ -158,8 +160,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer within [cassandra] request_timeout'
     if isinstance(error, cassandra.Unavailable):
-        region = absent_region(error)
-        where = f' in datacenter {region}' if region else ''
+        datacenter = absent_datacenter(error)
+        where = f' in datacenter {datacenter}' if datacenter else ''
         return (
             f'too few replicas are alive{where}:'
             f' {error.alive_replicas} of {error.required_replicas} required'

@@ -107,7 +107,7 @@ def reach_all(connection: Connection) -> None:
         )
 
 
-def ask(
+def query(
     connection: Connection, node: Node, cql: str, *values: Any
 ) -> list[dict[str, Any]]:
     """Run a read on one node; :func:`reach_all` comes before.
@@ -126,7 +126,7 @@ def skew(connection: Connection, node: Node) -> Skew:
     best: Skew | None = None
     for _ in range(_SAMPLES):
         began, sent = time.monotonic(), time.time()
-        row = ask(
+        row = query(
             connection,
             node,
             'SELECT toUnixTimestamp(now()) AS millis FROM system.local',
@@ -150,7 +150,7 @@ def setting(connection: Connection, node: Node, *names: str) -> str | None:
     :raises cassandra.Unauthorized: if the role may not read them.
     """
     for name in names:
-        for row in ask(
+        for row in query(
             connection,
             node,
             'SELECT value FROM system_views.settings WHERE name = %s',
@@ -168,7 +168,7 @@ def system_property(
 
     :raises cassandra.Unauthorized: if the role may not read them.
     """
-    for row in ask(
+    for row in query(
         connection,
         node,
         'SELECT value FROM system_views.system_properties WHERE name = %s',

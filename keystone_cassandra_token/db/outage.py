@@ -38,7 +38,7 @@ _MINUTE = 60.0
 class Outage:
     """What fails now, and why, by kind of operation.
 
-    By kind, since a region that is cut off answers everything except
+    By kind, since a datacenter that is cut off answers everything except
     agreement with the others: that is one outage, not one for each request.
     """
 
@@ -107,7 +107,7 @@ _ONCE_A_MINUTE = _OnceAMinute()
 
 
 def quieten() -> None:
-    """Set the filters; again is harmless."""
+    """Set the filters; idempotent."""
     for name in _KEYSTONE_LOGGERS:
         logging.getLogger(name).addFilter(_WITHOUT_OUTAGES)
     for name in _DRIVER_LOGGERS:

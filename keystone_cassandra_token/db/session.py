@@ -32,6 +32,7 @@ from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.consistency import Operation, Policy
 from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.db.outage import Outage
 from keystone_cassandra_token.db.threads import Turns
 
@@ -101,7 +102,7 @@ class RetryPolicy(cassandra.policies.RetryPolicy):
 class ReconnectionPolicy(cassandra.policies.ReconnectionPolicy):
     """Wait 0.5 to 10 s between attempts, jittered.
 
-    After a region comes back its nodes must not be stormed by all servers
+    After a datacenter comes back its nodes must not be stormed by all servers
     at the same moment.
     """
 
@@ -433,6 +434,10 @@ def _check_policy(
 ) -> None:
     if replication is None:
         return  # the check of the schema says what to do
-    fatal = [f.text for f in policy.proofs(replication, local_dc) if f.fatal]
+    fatal = [
+        finding.text
+        for finding in policy.violations(replication, local_dc)
+        if finding.state is State.FAIL
+    ]
     if fatal:
         raise options.ConfigurationError(' '.join(fatal))

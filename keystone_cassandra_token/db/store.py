@@ -15,7 +15,7 @@ import functools
 import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cassandra.cluster
 import cassandra.query
@@ -33,6 +33,9 @@ from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.rows import Row
 
 LOG = log.getLogger(__name__)
+
+T = TypeVar('T')
+U = TypeVar('U')
 
 UNSET = cassandra.query.UNSET_VALUE
 
@@ -84,6 +87,21 @@ def deleted(incarnation: object) -> Applied:
     )
 
 
+class Future(Generic[T]):
+    """The answer to a statement that was sent."""
+
+    def __init__(self, wait: Callable[[], T]) -> None:
+        self._wait = wait
+
+    def result(self) -> T:
+        """Wait for the answer; raise what the statement ended with."""
+        return self._wait()
+
+    def then(self, convert: Callable[[T], U]) -> Future[U]:
+        """Return the future of what a function makes of the answer."""
+        return Future(lambda: convert(self._wait()))
+
+
 class Store:
     """Runs statements on the process's session.
 
@@ -110,33 +128,29 @@ class Store:
         found = self.rows(statement, row, **binds)
         return found[0] if found else None
 
-    def ask(
+    def one_async(
         self, statement: Statement, row: Row, **binds: Any
-    ) -> Callable[[], dict[str, Any] | None]:
-        """Send a read; return a function that waits for its row.
+    ) -> Future[dict[str, Any] | None]:
+        """Send a read; return the future of its row.
 
-        So that the read is under way while something else is done.
+        The read is in progress while the caller does something else.
         """
-        rows = self.ask_all(statement, row, **binds)
+        return self.rows_async(statement, row, **binds).then(
+            lambda found: found[0] if found else None
+        )
 
-        def answer() -> dict[str, Any] | None:
-            found = rows()
-            return found[0] if found else None
-
-        return answer
-
-    def ask_all(
+    def rows_async(
         self, statement: Statement, row: Row, **binds: Any
-    ) -> Callable[[], list[dict[str, Any]]]:
-        """Send a read; return a function that waits for its rows."""
+    ) -> Future[list[dict[str, Any]]]:
+        """Send a read; return the future of its rows."""
         with self._translated(statement):
             pending = self._start(statement, binds)
 
-        def answer() -> list[dict[str, Any]]:
+        def wait() -> list[dict[str, Any]]:
             with self._translated(statement):
                 return [row.load(stored) for stored in pending.result()]
 
-        return answer
+        return Future(wait)
 
     def rows(
         self, statement: Statement, row: Row, **binds: Any
@@ -268,8 +282,8 @@ class Store:
     def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
         """Run plain writes of one class as a logged batch: all or none.
 
-        :raises RegionUnavailable: in the strict mode of revocations, if the
-            batch is durable here and not yet in another region.
+        :raises DatacenterUnavailable: in the strict mode of revocations, if
+            the batch is durable here and not yet in another datacenter.
         """
         statement = _of_one_class(steps)
         _check_plain(statement)
@@ -287,10 +301,10 @@ class Store:
     ) -> None:
         """Write at the fallback level, where the class has one; then 503."""
         operation = steps[0][0].operation
-        region = errors.absent_region(failure.__cause__)
+        datacenter = errors.absent_datacenter(failure.__cause__)
         connection = self.sessions.get()
         level = connection.policy.fallback(operation)
-        if region is None or level is None:
+        if datacenter is None or level is None:
             self._outage.began(operation.value, failure.reason)
             raise failure
         with self._translated(steps[0][0]):
@@ -298,11 +312,11 @@ class Store:
         # A time-out does not say which it was.
         others = sorted(connection.replication.keys() - {connection.local_dc})
         reason = (
-            'The change is durable in this region, but datacenter'
-            f' {region or " or ".join(others)} could not be told.'
+            'The change is durable in this region (datacenter), but datacenter'
+            f' {datacenter or " or ".join(others)} could not be told.'
         )
         self._outage.began(operation.value, reason)
-        raise errors.RegionUnavailable(reason) from failure
+        raise errors.DatacenterUnavailable(reason) from failure
 
     def close(self) -> None:
         """Close the session; the next use opens a new one."""

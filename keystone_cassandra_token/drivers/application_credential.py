@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.application_credential`` on Cassandra.
 
-``application_credential`` is the truth and never changes; it has the roles
-and the access rules in it, so that one read authenticates.  One that expires
-has a TTL, and so has all that belongs to it.  ``access_rule`` holds the rules
-that a user's application credentials share.  ``*_by_user`` hold ids,
+``application_credential`` is the source of truth and never changes; it has the
+roles and the access rules in it, so that one read authenticates.  One that
+expires has a TTL, and so has all that belongs to it.  ``access_rule`` holds
+the rules that a user's application credentials share.  ``*_by_user`` hold ids,
 ``application_credential_claim`` keeps a user's names apart and
 ``access_rule_claim`` a user's rules.
 
@@ -43,11 +43,11 @@ from keystone_cassandra_token.db.rows import (
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims, Taken
+from keystone_cassandra_token.tables.unique import Claims, NameTaken
 
 Credential = dict[str, Any]
 
@@ -69,7 +69,7 @@ CREDENTIALS_BY_USER = Index(
     'application_credential_by_user',
     'user_id',
     sharded=False,
-    incarnate=True,
+    versioned=True,
 )
 
 
@@ -91,7 +91,7 @@ CREDENTIALS = Named(
     Claims('application_credential_claim', 'user_id', 'folded_name'),
     _name,
 )
-CREDENTIAL_KIND = Kind.of(CREDENTIALS, 'name')
+CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS, 'name')
 
 ACCESS_RULE = Row(
     id=text(64),
@@ -101,15 +101,17 @@ ACCESS_RULE = Row(
     method=text(16),
 )
 RULES_BY_USER = Index(
-    'access_rule_by_user', 'user_id', sharded=False, incarnate=True
+    'access_rule_by_user', 'user_id', sharded=False, versioned=True
 )
 ACCESS_RULES = Named(
     Entity('access_rule', ACCESS_RULE, Indexes(RULES_BY_USER)),
-    # A rule that exists twice does no harm: one region agrees.
-    Claims('access_rule_claim', 'user_id', *_RULE, operation=Operation.MUTATE),
+    # A rule that exists twice does no harm: one datacenter agrees.
+    Claims(
+        'access_rule_claim', 'user_id', *_RULE, operation=Operation.LWT_LOCAL
+    ),
     lambda _db, rule: {name: rule[name] for name in ('user_id', *_RULE)},
 )
-ACCESS_RULE_KIND = Kind.of(ACCESS_RULES, *_RULE)
+ACCESS_RULE_DERIVED = DerivedTables.of(ACCESS_RULES, *_RULE)
 
 
 class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
@@ -139,7 +141,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         roles: Iterable[Mapping[str, Any]],
         access_rules: Collection[Mapping[str, Any]] | None = None,
     ) -> Credential:
-        stored = CREDENTIALS.entity.new(_stored(application_credential, roles))
+        stored = CREDENTIALS.entity.new(_to_row(application_credential, roles))
         lengths.check(
             application_credential, CREDENTIAL, 'application_credential'
         )
@@ -147,7 +149,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
             self._create(
                 stored, application_credential['secret'], access_rules or ()
             )
-        return _presented(stored)
+        return _to_ref(stored)
 
     def get_application_credential(
         self, application_credential_id: str
@@ -157,13 +159,13 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
             raise exception.ApplicationCredentialNotFound(
                 application_credential_id=application_credential_id
             )
-        return _presented(stored)
+        return _to_ref(stored)
 
     def list_application_credentials_for_user(
         self, user_id: str, hints: Hints
     ) -> list[Credential]:
-        found = listing.satisfy(
-            map(_presented, self._of_user(user_id)),
+        found = listing.filter_by_hints(
+            map(_to_ref, self._of_user(user_id)),
             hints,
             CREDENTIAL.attributes,
             self.conf.cassandra.name_comparison,
@@ -193,18 +195,18 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     def get_access_rule(
         self, access_rule_id: str, user_id: str | None = None
     ) -> dict[str, Any]:
-        return _presented_rule(self._get_rule(access_rule_id, user_id))
+        return _rule_to_ref(self._get_rule(access_rule_id, user_id))
 
     def list_access_rules_for_user(
         self, user_id: str, hints: Hints
     ) -> list[dict[str, Any]]:
-        found = listing.satisfy(
+        found = listing.filter_by_hints(
             ACCESS_RULES.entity.find_by(self.db, RULES_BY_USER, user_id),
             hints,
             ('user_id', *_RULE),
             'sensitive',  # none of them is a name
         )
-        return [_presented_rule(rule) for rule in listing.limit(found, hints)]
+        return [_rule_to_ref(rule) for rule in listing.limit(found, hints)]
 
     def delete_access_rule(
         self, access_rule_id: str, user_id: str | None = None
@@ -234,10 +236,10 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     ) -> None:
         """Create one, with those of its rules that the user has not yet.
 
-        :raises Taken: if it or its name is there already.
+        :raises NameTaken: if it or its name is there already.
         """
         if len(set(stored['roles'])) < len(stored['roles']):
-            raise Taken(stored['id'])  # in SQL it and a role are a key
+            raise NameTaken(stored['id'])  # in SQL it and a role are a key
         # First whatever can be refused, so that no rule is made for nothing.
         rules = [
             self._known_rule(stored['user_id'], rule) for rule in access_rules
@@ -247,7 +249,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
             self._rule(stored['user_id'], rule) for rule in rules
         ] or None
         if _repeats(stored['access_rules'] or ()):
-            raise Taken(stored['id'])
+            raise NameTaken(stored['id'])
         stored['secret_hash'] = password_hashing.hash_password(secret)
         CREDENTIALS.create(self.db, stored, self._ttl(stored))
 
@@ -294,24 +296,24 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     def _rule(self, user_id: str, rule: Mapping[str, Any]) -> dict[str, Any]:
         """Return a user's rule; made if the user has none that is equal."""
         if 'incarnation' in rule:
-            return _presented_rule(rule)
+            return _rule_to_ref(rule)
         made = ACCESS_RULES.entity.new(
             {name: rule[name] for name in ('id', *_RULE)}
             | {'user_id': user_id}
         )
         try:
             ACCESS_RULES.create(self.db, made)
-        except Taken as taken:
+        except NameTaken as taken:
             # The user has it already, by another id.
-            return _presented_rule(made | {'id': taken.owner})
-        return _presented_rule(made)
+            return _rule_to_ref(made | {'id': taken.owner})
+        return _rule_to_ref(made)
 
 
 def _repeats(rules: Collection[Mapping[str, Any]]) -> bool:
     return len({rule['id'] for rule in rules}) < len(rules)
 
 
-def _stored(
+def _to_row(
     given: Mapping[str, Any], roles: Iterable[Mapping[str, Any]]
 ) -> Credential:
     """Return the values of the columns, but for secret and rules."""
@@ -322,8 +324,8 @@ def _stored(
     }
 
 
-def _presented(stored: Mapping[str, Any]) -> Credential:
-    """Return an application credential as the SQL driver shows it."""
+def _to_ref(stored: Mapping[str, Any]) -> Credential:
+    """Return an application credential as the SQL driver returns it."""
     shown = extras.to_ref(stored, CREDENTIAL)
     shown['roles'] = [{'id': role} for role in stored['roles'] or ()]
     if stored['access_rules']:
@@ -331,5 +333,5 @@ def _presented(stored: Mapping[str, Any]) -> Credential:
     return shown
 
 
-def _presented_rule(stored: Mapping[str, Any]) -> dict[str, Any]:
+def _rule_to_ref(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {name: stored[name] for name in ('id', *_RULE)}

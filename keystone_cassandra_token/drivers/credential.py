@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.credential`` on Cassandra.
 
-``credential`` is the truth; the ``credential_by_*`` tables hold ids.  Both are
-written as ``tables.entity`` says: conditionally, since
+``credential`` is the source of truth; the ``credential_by_*`` tables hold ids.
+Both are written as ``tables.entity`` says: conditionally, since
 an id can come back (that of an EC2 credential is a hash of its access key),
 and so that a crash leaves at most index rows that readers skip.
 
@@ -24,7 +24,7 @@ from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 
@@ -38,13 +38,13 @@ CREDENTIAL = Row(
     extra=json_map,
 )
 # A user's are few, and read by log-ins with a second factor.
-BY_USER = Index('credential_by_user', 'user_id', sharded=False, incarnate=True)
-BY_PROJECT = Index('credential_by_project', 'project_id', incarnate=True)
-BY_TYPE = Index('credential_by_type', 'type', incarnate=True)
+BY_USER = Index('credential_by_user', 'user_id', sharded=False, versioned=True)
+BY_PROJECT = Index('credential_by_project', 'project_id', versioned=True)
+BY_TYPE = Index('credential_by_type', 'type', versioned=True)
 CREDENTIALS = Entity(
     'credential', CREDENTIAL, Indexes(BY_USER, BY_PROJECT, BY_TYPE)
 )
-CREDENTIAL_KIND = Kind.of(CREDENTIALS)
+CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS)
 # Keystone lists all credentials for an administrator, and to rotate keys.
 LIST = scan(f'SELECT {CREDENTIALS.row} FROM credential')
 
@@ -55,14 +55,14 @@ class Credential(Driver, base.CredentialDriverBase):
     def create_credential(
         self, credential_id: str, credential: Mapping[str, Any]
     ) -> dict[str, Any]:
-        stored = CREDENTIALS.new(_stored(credential))
+        stored = CREDENTIALS.new(_to_row(credential))
         if not CREDENTIALS.create(self.db, stored):
             raise duplicate('credential', 'ID', credential['id'])
-        return _presented(stored)
+        return _to_ref(stored)
 
     def list_credentials(self, hints: Hints) -> list[dict[str, Any]]:
-        found = listing.satisfy(
-            map(_presented, self._candidates(hints)),
+        found = listing.filter_by_hints(
+            map(_to_ref, self._candidates(hints)),
             hints,
             CREDENTIAL.attributes,
             'sensitive',  # none of them is a name
@@ -73,7 +73,7 @@ class Credential(Driver, base.CredentialDriverBase):
         self, user_id: str, type: str | None = None
     ) -> list[dict[str, Any]]:
         return [
-            _presented(stored)
+            _to_ref(stored)
             for stored in self._indexed(BY_USER, user_id)
             if not type or stored['type'] == type
         ]
@@ -82,17 +82,17 @@ class Credential(Driver, base.CredentialDriverBase):
         stored = CREDENTIALS.find(self.db, credential_id)
         if stored is None:
             raise _not_found(credential_id)
-        return _presented(stored)
+        return _to_ref(stored)
 
     def update_credential(
         self, credential_id: str, credential: Mapping[str, Any]
     ) -> dict[str, Any]:
-        changes = _stored(credential)
+        changes = _to_row(credential)
         changes.pop('id', None)
         stored = CREDENTIALS.change(self.db, credential_id, changes)
         if stored is None:
             raise _not_found(credential_id)
-        return _presented(stored)
+        return _to_ref(stored)
 
     def delete_credential(self, credential_id: str) -> None:
         if not CREDENTIALS.remove(self.db, credential_id):
@@ -128,7 +128,7 @@ def _not_found(credential_id: str) -> exception.CredentialNotFound:
     return exception.CredentialNotFound(credential_id=credential_id)
 
 
-def _stored(credential: Mapping[str, Any]) -> dict[str, Any]:
+def _to_row(credential: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a credential names.
 
     :raises: as :func:`extras.to_row`.
@@ -140,6 +140,6 @@ def _stored(credential: Mapping[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _presented(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a credential as the SQL driver shows it."""
+def _to_ref(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a credential as the SQL driver returns it."""
     return extras.to_ref(stored, CREDENTIAL)

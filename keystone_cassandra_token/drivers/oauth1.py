@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.oauth1`` on Cassandra.
 
-``consumer``, ``request_token`` and ``access_token`` are the truth; the
-``*_by_*`` tables hold ids.  A token that expires has a TTL, with all that
+``consumer``, ``request_token`` and ``access_token`` are the source of truth;
+the ``*_by_*`` tables hold ids.  A token that expires has a TTL, with all that
 belongs to it: until its expiry and for as long as a Keystone token that was
 made with it can be asked for.
 
@@ -42,10 +42,15 @@ from oslo_serialization import jsonutils
 from keystone_cassandra_token.compat import extras, lengths
 from keystone_cassandra_token.compat.conflicts import duplicate
 from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.cql import Statement, claim, claim_read, read
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    lwt_global,
+    lwt_global_read,
+    read,
+)
 from keystone_cassandra_token.db.rows import Row, json_map, micros, text
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 
@@ -61,7 +66,7 @@ CONSUMER = Row(
     secret=text(64, required=True, secret=True),
     extra=json_map,
 )
-CONSUMERS = Entity('consumer', CONSUMER, Indexes(), together=True)
+CONSUMERS = Entity('consumer', CONSUMER, Indexes(), single_partition=True)
 
 REQUEST = Row(
     'access_token_id',
@@ -78,32 +83,32 @@ REQUESTS_BY_CONSUMER = Index('request_token_by_consumer', 'consumer_id')
 REQUEST_INDEXES = Indexes(REQUESTS_BY_CONSUMER)
 
 GET = read(f'SELECT {REQUEST} FROM request_token WHERE id = :id')
-SETTLE = claim_read(f'SELECT {REQUEST} FROM request_token WHERE id = :id')
-# Servers of several regions may exchange one; all that changes one agrees on
-# it in the same way.
-INSERT = claim(
+SETTLE = lwt_global_read(f'SELECT {REQUEST} FROM request_token WHERE id = :id')
+# Servers of several datacenters may exchange one; all that changes one agrees
+# on it in the same way.
+INSERT = lwt_global(
     f'INSERT INTO request_token ({REQUEST}) VALUES ({REQUEST.markers})'
     ' IF NOT EXISTS'
 )
 INSERT_EXPIRING = INSERT.expiring()
-AUTHORIZE = claim(
+AUTHORIZE = lwt_global(
     'UPDATE request_token SET verifier = :verifier,'
     ' authorizing_user_id = :authorizing_user_id, role_ids = :role_ids'
     ' WHERE id = :id'
     ' IF consumer_id = :consumer_id AND access_token_id = null'
 )
-AUTHORIZE_EXPIRING = claim(
+AUTHORIZE_EXPIRING = lwt_global(
     AUTHORIZE.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
 )
 # What was authorized since it was read is another authorization.
-EXCHANGE = claim(
+EXCHANGE = lwt_global(
     'UPDATE request_token SET access_token_id = :access_token_id'
     ' WHERE id = :id IF verifier = :verifier AND access_token_id = null'
 )
-EXCHANGE_EXPIRING = claim(
+EXCHANGE_EXPIRING = lwt_global(
     EXCHANGE.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
 )
-DELETE = claim('DELETE FROM request_token WHERE id = :id IF EXISTS')
+DELETE = lwt_global('DELETE FROM request_token WHERE id = :id IF EXISTS')
 _EXPIRING = {
     INSERT: INSERT_EXPIRING,
     AUTHORIZE: AUTHORIZE_EXPIRING,
@@ -130,31 +135,31 @@ ACCESS_TOKENS = Entity(
     expiring=True,
 )
 
-REQUEST_KIND = Kind(
+REQUEST_DERIVED = DerivedTables(
     'request_token',
     REQUEST.part(['id', 'consumer_id']),
-    always=['consumer_id'],
-    settle=claim_read,
-    links=REQUEST_INDEXES,
+    required=['consumer_id'],
+    settle=lwt_global_read,
+    tables=REQUEST_INDEXES,
 )
-ACCESS_KIND = Kind.of(ACCESS_TOKENS)
+ACCESS_DERIVED = DerivedTables.of(ACCESS_TOKENS)
 
 
 class OAuth1(Driver, base.Oauth1DriverBase):
     """Consumers, request tokens and access tokens in Cassandra."""
 
     def create_consumer(self, consumer_ref: Mapping[str, Any]) -> Stored:
-        stored = CONSUMERS.new(_stored_consumer(consumer_ref))
+        stored = CONSUMERS.new(_consumer_to_row(consumer_ref))
         if not CONSUMERS.create(self.db, stored):
             raise duplicate('consumer')
-        return _presented_consumer(stored)
+        return _consumer_to_ref(stored)
 
     def update_consumer(
         self, consumer_id: str, consumer_ref: Mapping[str, Any]
     ) -> Stored:
         def changes(_now: Stored) -> Stored:
             # As with SQL, their lengths count once there is one.
-            found = _stored_consumer(consumer_ref)
+            found = _consumer_to_row(consumer_ref)
             for name in ('id', 'secret'):
                 found.pop(name, None)
             return found
@@ -162,11 +167,11 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         changed = CONSUMERS.change(self.db, consumer_id, changes)
         if changed is None:
             raise exception.NotFound(_('Consumer not found'))
-        return _without_secret(_presented_consumer(changed))
+        return _without_secret(_consumer_to_ref(changed))
 
     def list_consumers(self) -> list[Stored]:
         return [
-            _without_secret(_presented_consumer(stored))
+            _without_secret(_consumer_to_ref(stored))
             for stored in CONSUMERS.all(self.db)
         ]
 
@@ -174,7 +179,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         return _without_secret(self.get_consumer_with_secret(consumer_id))
 
     def get_consumer_with_secret(self, consumer_id: str) -> Stored:
-        return _presented_consumer(self._consumer(consumer_id))
+        return _consumer_to_ref(self._consumer(consumer_id))
 
     def delete_consumer(self, consumer_id: str) -> None:
         # Also where it is gone: perhaps with a server that died on the way.
@@ -185,7 +190,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
 
     def list_access_tokens(self, user_id: str) -> list[Stored]:
         found = ACCESS_TOKENS.find_by(self.db, ACCESS_BY_USER, user_id)
-        return [base.filter_token(_presented_access(each)) for each in found]
+        return [base.filter_token(_access_to_ref(each)) for each in found]
 
     def delete_access_token(self, user_id: str, access_token_id: str) -> None:
         stored = self._access_token(access_token_id)
@@ -219,13 +224,13 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         if not self._has_consumer(new):
             self._delete_request_token(new)
             raise exception.NotFound(_('Consumer not found'))
-        return _presented_request(new)
+        return _request_to_ref(new)
 
     def get_request_token(self, request_token_id: str) -> Stored:
-        return _presented_request(self._request_token(request_token_id))
+        return _request_to_ref(self._request_token(request_token_id))
 
     def get_access_token(self, access_token_id: str) -> Stored:
-        return _presented_access(self._access_token(access_token_id))
+        return _access_to_ref(self._access_token(access_token_id))
 
     def authorize_request_token(
         self, request_token_id: str, user_id: str, role_ids: Collection[str]
@@ -249,7 +254,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             **changes,
         ):
             raise exception.NotFound(_('Request token not found'))
-        return _presented_request(stored | changes)
+        return _request_to_ref(stored | changes)
 
     def create_access_token(
         self, request_id: str, access_token_duration: int
@@ -283,12 +288,12 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         ):
             raise duplicate('access_token')
         with contextlib.suppress(errors.StoreUnavailable):
-            # Used up it is already.
+            # It is already consumed.
             self._delete_request_token(request)
         if not self._has_consumer(new):
             ACCESS_TOKENS.discard(self.db, new)
             raise exception.NotFound(_('Consumer not found'))
-        return _presented_access(new)
+        return _access_to_ref(new)
 
     def _has_consumer(self, token: Stored) -> bool:
         """Return whether a new token's consumer is there still.
@@ -305,9 +310,9 @@ class OAuth1(Driver, base.Oauth1DriverBase):
 
     def _request_token(self, request_token_id: str) -> Stored:
         stored = None
-        if request_token_id:  # else Cassandra takes it for an error
+        if request_token_id:  # else Cassandra rejects it
             stored = self.db.one(GET, REQUEST, id=request_token_id)
-        if not _usable(stored):
+        if not _exists(stored):
             raise exception.NotFound(_('Request token not found'))
         return stored
 
@@ -338,7 +343,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         def applied(row: Mapping[str, Any] | None) -> bool | None:
             if row is not None and row[own] == values[own]:
                 return True
-            if _usable(row) or statement.verb == 'INSERT':
+            if _exists(row) or statement.verb == 'INSERT':
                 return None
             return False  # somebody else has used it up, or it was deleted
 
@@ -375,7 +380,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         )
 
 
-def _usable(stored: Mapping[str, Any] | None) -> TypeGuard[Stored]:
+def _exists(stored: Mapping[str, Any] | None) -> TypeGuard[Stored]:
     # What is written shortly before the end can outlive its row by a moment.
     return (
         stored is not None
@@ -392,7 +397,7 @@ def _expiry(duration: int) -> datetime.datetime | None:
     return end.replace(microsecond=0)  # as Keystone shows it
 
 
-def _stored_consumer(given: Mapping[str, Any]) -> Stored:
+def _consumer_to_row(given: Mapping[str, Any]) -> Stored:
     """Return the values of the columns that a consumer names.
 
     :raises: as :func:`extras.to_row`.
@@ -400,8 +405,8 @@ def _stored_consumer(given: Mapping[str, Any]) -> Stored:
     return extras.to_row(given, CONSUMER, 'consumer')
 
 
-def _presented_consumer(stored: Mapping[str, Any]) -> Stored:
-    """Return a consumer as the SQL driver shows it, with its secret."""
+def _consumer_to_ref(stored: Mapping[str, Any]) -> Stored:
+    """Return a consumer as the SQL driver returns it, with its secret."""
     return extras.to_ref(stored, CONSUMER)
 
 
@@ -410,16 +415,16 @@ def _without_secret(consumer: Stored) -> Stored:
     return shown
 
 
-def _presented_request(stored: Mapping[str, Any]) -> Stored:
-    return _presented_token(stored, 'access_token_id')
+def _request_to_ref(stored: Mapping[str, Any]) -> Stored:
+    return _token_to_ref(stored, 'access_token_id')
 
 
-def _presented_access(stored: Mapping[str, Any]) -> Stored:
-    return _presented_token(stored, 'incarnation')
+def _access_to_ref(stored: Mapping[str, Any]) -> Stored:
+    return _token_to_ref(stored, 'incarnation')
 
 
-def _presented_token(stored: Mapping[str, Any], hidden: str) -> Stored:
-    """Return a token as the SQL driver shows it."""
+def _token_to_ref(stored: Mapping[str, Any], hidden: str) -> Stored:
+    """Return a token as the SQL driver returns it."""
     shown = {name: value for name, value in stored.items() if name != hidden}
     if shown['expires_at'] is not None:
         shown['expires_at'] = utils.isotime(

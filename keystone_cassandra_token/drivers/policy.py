@@ -29,7 +29,7 @@ POLICY = Row(
     type=text(255, required=True),
     extra=json_map,
 )
-POLICIES = Entity('policy', POLICY, Indexes(), together=True)
+POLICIES = Entity('policy', POLICY, Indexes(), single_partition=True)
 
 
 class Policy(Driver, base.PolicyDriverBase):
@@ -44,16 +44,16 @@ class Policy(Driver, base.PolicyDriverBase):
     def create_policy(
         self, policy_id: str, policy: Mapping[str, Any]
     ) -> dict[str, Any]:
-        new = POLICIES.new(_stored(policy))
+        new = POLICIES.new(_to_row(policy))
         if not POLICIES.create(self.db, new):
             # Keystone calls a policy by its name if it has one.
             if name := policy.get('name'):
                 raise duplicate('policy', 'name', name)
             raise duplicate('policy', 'ID', new['id'])
-        return _presented(new)
+        return _to_ref(new)
 
     def list_policies(self) -> list[dict[str, Any]]:
-        return [_presented(policy) for policy in POLICIES.all(self.db)]
+        return [_to_ref(policy) for policy in POLICIES.all(self.db)]
 
     def get_policy(self, policy_id: str | tuple[str]) -> dict[str, Any]:
         if not isinstance(policy_id, str):
@@ -62,24 +62,24 @@ class Policy(Driver, base.PolicyDriverBase):
         policy = POLICIES.find(self.db, policy_id)
         if policy is None:
             raise exception.PolicyNotFound(policy_id=policy_id)
-        return _presented(policy)
+        return _to_ref(policy)
 
     def update_policy(
         self, policy_id: str, policy: Mapping[str, Any]
     ) -> dict[str, Any]:
-        changes = _stored(policy)
+        changes = _to_row(policy)
         changes.pop('id', None)
         changed = POLICIES.change(self.db, policy_id, changes)
         if changed is None:
             raise exception.PolicyNotFound(policy_id=policy_id)
-        return _presented(changed)
+        return _to_ref(changed)
 
     def delete_policy(self, policy_id: str) -> None:
         if not POLICIES.remove(self.db, policy_id):
             raise exception.PolicyNotFound(policy_id=policy_id)
 
 
-def _stored(policy: Mapping[str, Any]) -> dict[str, Any]:
+def _to_row(policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a policy names.
 
     :raises: as :func:`extras.to_row`.
@@ -87,6 +87,6 @@ def _stored(policy: Mapping[str, Any]) -> dict[str, Any]:
     return extras.to_row(policy, POLICY, 'policy')
 
 
-def _presented(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy as the SQL driver shows it."""
+def _to_ref(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy as the SQL driver returns it."""
     return extras.to_ref(policy, POLICY)

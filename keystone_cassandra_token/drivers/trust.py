@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.trust`` on Cassandra.
 
-``trust`` is the truth: its columns are written once, but for ``deleted_at``,
-which is set when the trust is deleted and never unset, so that deletion
-needs no clock.  ``trust_use`` counts the uses that a limited trust has left,
-by conditional writes alone.  The ``trust_by_*`` tables hold ids.
+``trust`` is the source of truth: its columns are written once, but for
+``deleted_at``, which is set when the trust is deleted and never unset, so that
+deletion needs no clock.  ``trust_use`` counts the uses that a limited trust
+has left, by conditional writes alone.  The ``trust_by_*`` tables hold ids.
 ``trust_claim`` keeps two equal trusts apart.
 
 On create: claim, use counter, index rows, trust, claim held.  A crash leaves
@@ -12,8 +12,8 @@ at most rows without a trust: readers skip them, and what belongs to a trust
 that expires expires with it.  On flush: the trust first, index rows last.
 
 As with the SQL driver a deleted trust stays until it is flushed or expires,
-and an equal one cannot be made before.  Two equal trusts made in two regions
-at the same moment may both succeed.
+and an equal one cannot be made before.  Two equal trusts made in two
+datacenters at the same moment may both succeed.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import (
-    claim,
-    claim_read,
     escalated_read,
+    lwt_global,
+    lwt_global_read,
     read,
     scan,
     write,
@@ -53,9 +53,9 @@ from keystone_cassandra_token.db.rows import (
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.tables.derived import Kind, Names
+from keystone_cassandra_token.tables.derived import ClaimSpec, DerivedTables
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.unique import Claims, Taken
+from keystone_cassandra_token.tables.unique import Claims, NameTaken
 
 LOG = log.getLogger(__name__)
 
@@ -90,7 +90,7 @@ CLAIMS = Claims(
     'project_id',
     'impersonation',
     'expires_at',
-    operation=Operation.MUTATE,
+    operation=Operation.LWT_LOCAL,
 )
 
 GET = read(f'SELECT {TRUST} FROM trust WHERE id = :id')
@@ -108,21 +108,21 @@ MARK_DELETED_EXPIRING = write(
 DELETE = write('DELETE FROM trust WHERE id = :id')
 
 GET_USE = read(f'SELECT {USE} FROM trust_use WHERE id = :id')
-SETTLE_USE = claim_read(f'SELECT {USE} FROM trust_use WHERE id = :id')
-# Servers of several regions race for a use.
-INSERT_USE = claim(
+SETTLE_USE = lwt_global_read(f'SELECT {USE} FROM trust_use WHERE id = :id')
+# Servers of several datacenters race for a use.
+INSERT_USE = lwt_global(
     f'INSERT INTO trust_use ({USE}) VALUES ({USE.markers}) IF NOT EXISTS'
 )
 INSERT_USE_EXPIRING = INSERT_USE.expiring()
-CONSUME = claim(
+CONSUME = lwt_global(
     'UPDATE trust_use SET remaining = :left, attempt = :attempt'
     ' WHERE id = :id IF remaining = :seen'
 )
-CONSUME_EXPIRING = claim(
+CONSUME_EXPIRING = lwt_global(
     'UPDATE trust_use USING TTL :ttl SET remaining = :left,'
     ' attempt = :attempt WHERE id = :id IF remaining = :seen'
 )
-DELETE_USE = claim('DELETE FROM trust_use WHERE id = :id IF EXISTS')
+DELETE_USE = lwt_global('DELETE FROM trust_use WHERE id = :id IF EXISTS')
 
 
 BY_TRUSTOR = Index('trust_by_trustor', 'trustor_user_id')
@@ -144,7 +144,7 @@ def _claim_keys(_db: Store, stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [] if key is None else [key]
 
 
-def _is_over(stored: Mapping[str, Any]) -> bool:
+def _is_flushable(stored: Mapping[str, Any]) -> bool:
     """Return whether it can be flushed; a flush frees the claim first."""
     expires_at = stored['expires_at']
     return stored['deleted_at'] is not None or (
@@ -153,14 +153,14 @@ def _is_over(stored: Mapping[str, Any]) -> bool:
 
 
 # Not trust_use: how many uses are left nobody else knows.
-TRUST_KIND = Kind(
+TRUST_DERIVED = DerivedTables(
     'trust',
     TRUST.part(['id', 'deleted_at', *CLAIMS.key]),
-    always=['trustor_user_id'],
+    required=['trustor_user_id'],
     settle=None,
-    links=INDEXES,
-    names=[Names(CLAIMS, _claim_keys)],
-    over=_is_over,
+    tables=INDEXES,
+    claim_specs=[ClaimSpec(CLAIMS, _claim_keys)],
+    is_expired=_is_flushable,
 )
 
 
@@ -195,7 +195,7 @@ class Trust(Driver, base.TrustDriverBase):
                     ),
                 ):
                     self._write(stored, ttl)
-            except Taken:
+            except NameTaken:
                 raise exception.Conflict(
                     type='trust',
                     details=_(
@@ -203,7 +203,7 @@ class Trust(Driver, base.TrustDriverBase):
                         ' project, impersonation and expiry'
                     ),
                 ) from None
-        created = _presented(stored, stored['uses'])
+        created = _to_ref(stored, stored['uses'])
         created['roles'] = [{'id': role} for role in stored['roles']]
         return created
 
@@ -218,15 +218,15 @@ class Trust(Driver, base.TrustDriverBase):
             or (remaining is not None and remaining <= 0)
         ):
             raise exception.TrustNotFound(trust_id=trust_id)
-        trust = _presented(stored, remaining)
+        trust = _to_ref(stored, remaining)
         trust['roles'] = [{'id': role} for role in stored['roles']]
         return trust
 
     def list_trusts(self) -> list[dict[str, Any]]:
-        return self._present_all(self.db.iterate(LIST, TRUST))
+        return self._to_refs(self.db.iterate(LIST, TRUST))
 
     def list_trusts_for_trustee(self, trustee: str) -> list[dict[str, Any]]:
-        return self._present_all(self._indexed(BY_TRUSTEE, trustee))
+        return self._to_refs(self._indexed(BY_TRUSTEE, trustee))
 
     def list_trusts_for_trustor(
         self, trustor: str, redelegated_trust_id: str | None = None
@@ -238,7 +238,7 @@ class Trust(Driver, base.TrustDriverBase):
                 for trust in found
                 if trust['redelegated_trust_id'] == redelegated_trust_id
             )
-        return self._present_all(found)
+        return self._to_refs(found)
 
     def delete_trust(self, trust_id: str) -> None:
         self._mark_deleted(self._get(trust_id, deleted=True))
@@ -415,7 +415,7 @@ class Trust(Driver, base.TrustDriverBase):
             CLAIMS.release(self.db, trust_id, **key)
         self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
 
-    def _present_all(
+    def _to_refs(
         self, stored: Iterable[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Return trusts as listed: not the deleted ones, without roles."""
@@ -424,7 +424,7 @@ class Trust(Driver, base.TrustDriverBase):
             for trust in stored
             if _exists(trust) and trust['deleted_at'] is None
         ]
-        return [_presented(trust, self._remaining(trust)) for trust in trusts]
+        return [_to_ref(trust, self._remaining(trust)) for trust in trusts]
 
     def _ttl(self, stored: dict[str, Any]) -> int | None:
         """Return the seconds for which a trust stays; None is for ever."""
@@ -460,8 +460,6 @@ def to_row(
     }
 
 
-def _presented(
-    stored: dict[str, Any], remaining: int | None
-) -> dict[str, Any]:
-    """Return a trust as the SQL driver shows it, without roles."""
+def _to_ref(stored: dict[str, Any], remaining: int | None) -> dict[str, Any]:
+    """Return a trust as the SQL driver returns it, without roles."""
     return {**extras.to_ref(stored, _REF), 'remaining_uses': remaining}

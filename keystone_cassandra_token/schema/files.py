@@ -28,11 +28,11 @@ _NAMESPACE = uuid.UUID('5f2a1b1e-6c0d-5c57-9a53-0f9f4d1c6e11')
 class Migration:
     """One migration file.
 
-    :ivar level: its number; migrations are applied in this order.
+    :ivar version: its number; migrations are applied in this order.
     :ivar checksum: SHA-256 of the file, hexadecimal.
     """
 
-    level: int
+    version: int
     name: str
     text: str
 
@@ -73,9 +73,9 @@ def read(folder: Traversable) -> tuple[Migration, ...]:
             found.append(
                 Migration(int(name[1]), name[2], entry.read_text('utf-8'))
             )
-    return tuple(sorted(found, key=lambda migration: migration.level))
+    return tuple(sorted(found, key=lambda migration: migration.version))
 
 
 def latest() -> int:
-    """Return the level that this package needs."""
-    return migrations()[-1].level
+    """Return the schema version that this package needs."""
+    return migrations()[-1].version

@@ -54,7 +54,9 @@ def create_keyspace(
                 f' {in_words(found or {})}, not as {in_words(wanted)}:'
                 ' change that by ALTER KEYSPACE, then repair all nodes.'
             )
-        for finding in connection.policy.proofs(found, connection.local_dc):
+        for finding in connection.policy.violations(
+            found, connection.local_dc
+        ):
             report(finding.text)
         for name, factor in wanted.items():
             if factor > nodes[name]:

@@ -4,7 +4,7 @@
 One row of ``schema_lock`` with a TTL: who wrote it alone may change the
 schema, and renews it before each statement.  A migrator that died holds it
 for at most :data:`SECONDS` more.  It is agreed on at SERIAL whatever the
-options say: two migrators in two regions must not meet.
+options say: two migrators in two datacenters must not meet.
 """
 
 from __future__ import annotations

@@ -24,13 +24,13 @@ from collections.abc import Iterable, Iterator
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import clock, errors
-from keystone_cassandra_token.db.consistency import Finding
 from keystone_cassandra_token.db.cql import (
-    claim,
+    lwt_global,
     scan,
     schema_change,
     schema_read,
 )
+from keystone_cassandra_token.db.findings import Finding, fail, warn
 from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     ddl,
@@ -59,7 +59,7 @@ LIST_RECORDS = scan(
     'SELECT level, name, checksum, applied_at FROM schema_migration'
 )
 # Agreed on as servers agree on the other settings of this table.
-SET = claim(
+SET = lwt_global(
     'INSERT INTO schema_setting (name, value) VALUES (:name, :value)'
     ' IF NOT EXISTS'
 )
@@ -70,8 +70,8 @@ LIST_SETTINGS = scan('SELECT name, value FROM schema_setting')
 class Status:
     """What state the keyspace is in.
 
-    :ivar needed: the level that this package needs.
-    :ivar applied: level -> (name, checksum, time in microseconds).
+    :ivar needed: the schema version that this package needs.
+    :ivar applied: version -> (name, checksum, time in microseconds).
     :ivar holder: the migrator at work, or None.
     :ivar settings: name -> value.
     """
@@ -84,8 +84,8 @@ class Status:
     settings: dict[str, str]
 
     @property
-    def level(self) -> int:
-        """The highest level applied; 0 if none is."""
+    def version(self) -> int:
+        """The highest version applied; 0 if none is."""
         return max(self.applied, default=0)
 
 
@@ -109,7 +109,7 @@ def plan(conf: cfg.ConfigOpts, offline: bool = False) -> list[str]:
 
 
 def apply(conf: cfg.ConfigOpts, report: ddl.Report = print) -> int:
-    """Apply what is not applied yet; return the level reached.
+    """Apply what is not applied yet; return the version reached.
 
     :raises LeaseTaken: if another migrator is at work.
     :raises MigrationError: if a file that was applied has changed, the nodes
@@ -129,8 +129,10 @@ def apply(conf: cfg.ConfigOpts, report: ddl.Report = print) -> int:
                 held.renew()
                 _record(connection, migration)
             _set_name_comparison(connection, conf)
-        reached = _level(connection)
-    report(f'Keyspace {conf.cassandra.keyspace} is of level {reached}.')
+        reached = _version(connection)
+    report(
+        f'Keyspace {conf.cassandra.keyspace} is at schema version {reached}.'
+    )
     return reached
 
 
@@ -146,28 +148,28 @@ def differences(
 ) -> Iterator[Finding]:
     """Yield in what a keyspace differs from this package.
 
-    Levels, checksums, how names are compared, and the tables themselves.
+    Versions, checksums, how names are compared, and the tables themselves.
     """
     applied = _applied(connection)
     missing = []
     for migration in files.migrations():
-        checksum = applied.get(migration.level)
+        checksum = applied.get(migration.version)
         if checksum is None:
             missing.append(_title(migration))
         elif checksum != migration.checksum:
-            yield Finding(True, _changed(migration))
+            yield fail('schema', _changed(migration))
     if missing:
-        yield Finding(
-            True,
+        yield fail(
+            'schema',
             f'Not applied: {", ".join(missing)}. Run `keystone-cassandra'
             ' schema apply`.',
         )
         return  # the rest follows from that
     recorded = _setting(connection, version.NAME_COMPARISON)
     if recorded != name_comparison:
-        yield Finding(True, _other_names(name_comparison, recorded))
+        yield fail('schema', _other_names(name_comparison, recorded))
     for fatal, text in describe.differences(connection):
-        yield Finding(fatal, text)
+        yield (fail if fatal else warn)('schema', text)
 
 
 def status(conf: cfg.ConfigOpts) -> Status:
@@ -225,7 +227,7 @@ def _apply_first(connection: Connection, report: ddl.Report) -> None:
         # read of one that it has not yet.  If it is not that, the statements
         # below, which change nothing a second time, say what it is.
         applied = {}
-    if first.level not in applied:
+    if first.version not in applied:
         report(f'Applying {_title(first)}.')
         for text in first.statements(connection.keyspace):
             _alter_beside_others(connection, text)
@@ -246,20 +248,20 @@ def _alter_beside_others(connection: Connection, text: str) -> None:
 
 
 def _applied(connection: Connection) -> dict[int, str]:
-    """Return the checksums of this package's levels that are recorded."""
+    """Return the checksums of this package's versions that are recorded."""
     if _MIGRATIONS not in ddl.table_names(connection):
         return {}
     return {
         row['level']: row['checksum']
         for migration in files.migrations()
         for row in version.execute(
-            connection, GET_RECORD, level=migration.level
+            connection, GET_RECORD, level=migration.version
         )
     }
 
 
-def _level(connection: Connection) -> int:
-    rows = version.execute(connection, version.LEVELS)
+def _version(connection: Connection) -> int:
+    rows = version.execute(connection, version.VERSIONS)
     return max((row['level'] for row in rows), default=0)
 
 
@@ -271,7 +273,7 @@ def _pending(connection: Connection) -> list[Migration]:
     applied = _applied(connection)
     pending = []
     for migration in files.migrations():
-        checksum = applied.get(migration.level)
+        checksum = applied.get(migration.version)
         if checksum is None:
             pending.append(migration)
         elif checksum != migration.checksum:
@@ -280,7 +282,7 @@ def _pending(connection: Connection) -> list[Migration]:
 
 
 def _title(migration: Migration) -> str:
-    return f'{migration.level:04} {migration.name}'
+    return f'{migration.version:04} {migration.name}'
 
 
 def _changed(migration: Migration) -> str:
@@ -296,12 +298,12 @@ def _record(connection: Connection, migration: Migration) -> None:
         version.execute(
             connection,
             RECORD,
-            level=migration.level,
+            level=migration.version,
             name=migration.name,
             checksum=migration.checksum,
             applied_at=clock.to_micros(clock.utcnow()),
         )
-    rows = version.execute(connection, GET_RECORD, level=migration.level)
+    rows = version.execute(connection, GET_RECORD, level=migration.version)
     if not rows or rows[0]['checksum'] != migration.checksum:
         raise ddl.MigrationError(
             f'Migration {_title(migration)} could not be'
@@ -340,7 +342,7 @@ def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:
         yield (
             f'INSERT INTO {keyspace}.schema_migration'
             ' (level, name, checksum, applied_at) VALUES'
-            f" ({migration.level}, '{migration.name}',"
+            f" ({migration.version}, '{migration.name}',"
             f" '{migration.checksum}', {now}) IF NOT EXISTS"
         )
 

@@ -2,7 +2,7 @@
 """What a server checks of the schema when it connects.
 
 A server never creates or alters: it answers 503 with the command to run
-until the keyspace is of its level.
+until the keyspace is at its schema version.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME_COMPARISON = 'name_comparison'
 
 # A whole table of some ten rows, read once when a server connects.
-LEVELS = scan('SELECT level, checksum FROM schema_migration')
+VERSIONS = scan('SELECT level, checksum FROM schema_migration')
 SETTING = read('SELECT value FROM schema_setting WHERE name = :name')
 
 
@@ -37,12 +37,12 @@ def check(connection: Connection, name_comparison: str) -> None:
             ' `keystone-cassandra keyspace create` and `keystone-cassandra'
             ' schema apply`.'
         )
-    found = {row['level'] for row in execute(connection, LEVELS)}
+    found = {row['level'] for row in execute(connection, VERSIONS)}
     if max(found, default=0) < files.latest():
         raise errors.SchemaMissing(
-            f'Keyspace {keyspace} is of schema level {max(found, default=0)},'
-            f' this server needs {files.latest()}: run `keystone-cassandra'
-            ' schema apply`.'
+            f'Keyspace {keyspace} is at schema version'
+            f' {max(found, default=0)}, this server needs'
+            f' {files.latest()}: run `keystone-cassandra schema apply`.'
         )
     recorded = setting(connection, NAME_COMPARISON)
     if recorded != name_comparison:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of tables that several areas share, and what mends them."""
+"""Shapes of tables that several areas share, and what fixes them."""

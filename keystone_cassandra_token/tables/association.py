@@ -15,21 +15,31 @@ the association, so they skip it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
     Statement,
-    mutate,
-    mutate_read,
+    lwt_local,
+    lwt_local_read,
     read,
     write,
 )
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Outcome, Store, created, deleted
-from keystone_cassandra_token.tables.derived import Kind
-from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.db.store import (
+    Future,
+    Outcome,
+    Store,
+    created,
+    deleted,
+)
+from keystone_cassandra_token.tables.derived import DerivedTables
+from keystone_cassandra_token.tables.index import (
+    ALL_SHARDS,
+    DerivedTable,
+    shard_of,
+)
 
 #: A row as it was read.
 Pair = dict[str, Any]
@@ -43,8 +53,8 @@ class Association:
         what is given last.
     :param listed: the table that lists by what is given, sharded by holder;
         None where nobody asks for that.
-    :param together: whether all are in one partition, ``bucket`` 0; for
-        hundreds that are often wanted all at once.
+    :param single_partition: whether all are in one partition, ``bucket`` 0;
+        for hundreds that are often wanted all at once.
     """
 
     get_all: Statement
@@ -60,30 +70,30 @@ class Association:
         key: Row,
         *,
         listed: str | None = None,
-        together: bool = False,
+        single_partition: bool = False,
     ) -> None:
         names = tuple(key.columns)
         holder, given = names[0], names[-1]
         self.row = key | Row('incarnation')
         self._table = table
         self._key, self._holder, self._given = names, holder, given
-        self._links: list[Link] = []
+        self._links: list[DerivedTable] = []
         columns, markers = str(self.row), self.row.markers
         at = f'{holder} = :{holder}'
         where = ' AND '.join(f'{name} = :{name}' for name in names)
         select = f'SELECT {self.row} FROM {table} WHERE '
-        if together:
+        if single_partition:
             columns, markers = f'bucket, {columns}', f'0, {markers}'
             at, where = f'bucket = 0 AND {at}', f'bucket = 0 AND {where}'
             self.get_all = read(f'{select}bucket = 0')
         self.list = read(select + at)
         self.get = read(select + where)
-        self.settle = mutate_read(select + where)
+        self.settle = lwt_local_read(select + where)
         # A removal must count whatever the clocks say.
-        self.insert = mutate(
+        self.insert = lwt_local(
             f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
         )
-        self.delete = mutate(
+        self.delete = lwt_local(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
         if listed:
@@ -100,7 +110,7 @@ class Association:
                 + ' AND '.join(f'{name} = :{name}' for name in row.columns)
             )
             self._links = [
-                Link(
+                DerivedTable(
                     listed,
                     row,
                     row.columns,
@@ -108,9 +118,11 @@ class Association:
                 )
             ]
 
-    def kind(self) -> Kind:
+    def derived(self) -> DerivedTables:
         """Return what follows from an association."""
-        return Kind(self._table, self.row, key=self._key, links=self._links)
+        return DerivedTables(
+            self._table, self.row, key=self._key, tables=self._links
+        )
 
     def key(self, pair: Mapping[str, Any]) -> dict[str, Any]:
         """Return an association without its incarnation."""
@@ -119,8 +131,8 @@ class Association:
     def add(self, db: Store, **key: Any) -> bool:
         """Make an association; return whether there was none.
 
-        :raises OutcomeUnknown: if that cannot be found out; doing it again
-            does no harm.
+        :raises OutcomeUnknown: if that cannot be found out; it is safe to
+            retry.
         """
         new = {**key, 'incarnation': clock.incarnation()}
         if self._links:
@@ -168,15 +180,15 @@ class Association:
         """Return what deletes the row of an association, as it was found."""
         return self.delete, self.key(pair) | {'seen': pair['incarnation']}
 
-    def ask_of(
+    def of_async(
         self, db: Store, holder_id: str
-    ) -> Callable[[], list[dict[str, Any]]]:
-        """Ask for what a holder has; return a function that waits for it."""
-        return db.ask_all(self.list, self.row, **{self._holder: holder_id})
+    ) -> Future[list[dict[str, Any]]]:
+        """Ask for what a holder has."""
+        return db.rows_async(self.list, self.row, **{self._holder: holder_id})
 
     def of(self, db: Store, holder_id: str) -> list[Pair]:
         """Return what a holder has."""
-        return self.ask_of(db, holder_id)()
+        return self.of_async(db, holder_id).result()
 
     def having(self, db: Store, given_id: str) -> list[Pair]:
         """Return who has been given it."""

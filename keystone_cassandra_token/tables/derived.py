@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of data: truths, and the tables whose rows follow from them; no I/O.
+"""Base tables, and the tables that are derived from them; no I/O.
 
 A driver declares each of its kinds once, as a constant; ``keystone-cassandra
-repair`` finds it there, and compares each table that follows with its truths
-and each truth with what should follow::
+reconcile`` finds it there, and compares each table that follows with its base
+rows and each base row with what should follow::
 
-    CREDENTIAL_KIND = Kind.of(CREDENTIALS)
-    GROUP_KIND = Kind.of(GROUPS, 'name')
+    CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS)
+    GROUP_DERIVED = DerivedTables.of(GROUPS, 'name')
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from keystone_cassandra_token.db import cql
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
-from keystone_cassandra_token.tables.index import Link
+from keystone_cassandra_token.tables.index import DerivedTable
 from keystone_cassandra_token.tables.named import Named
 from keystone_cassandra_token.tables.unique import Claims
 
-Truth = Mapping[str, Any]
+BaseRow = Mapping[str, Any]
 Step = tuple[cql.Statement, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Names:
-    """What truths of a kind hold in one table of claims.
+class ClaimSpec:
+    """What base rows of a kind hold in one table of claims.
 
-    :ivar keys: returns the keys of a truth's claims.
+    :ivar keys: returns the keys of a base row's claims.
     """
 
     claims: Claims
-    keys: Callable[[Store, Truth], Iterable[Mapping[str, Any]]]
+    keys: Callable[[Store, BaseRow], Iterable[Mapping[str, Any]]]
 
 
-class Kind:
-    """One table of truths, with what follows from it.
+class DerivedTables:
+    """One table of base rows, with what follows from it.
 
     :param table: its name.
     :param row: the columns that decide what follows; no secrets.
     :param key: its primary key.
-    :param always: the columns without one of which a row does not exist; the
+    :param required: the columns without one of which a row does not exist; the
         first one tells when it was written.
     :param settle: the class of a read that ends what is in progress; None
-        where truths are not written conditionally.
-    :param together: whether all are in one partition, ``bucket`` 0.
-    :param links: its index tables.
-    :param names: its unique names; the key is one column then.
-    :param over: whether a truth may be without its claims, as one whose
-        removal was broken off.
-    :param stamp: returns the timestamp with which the rows of a truth are
-        added, where they are deleted with one that follows from the truth:
-        so that a deletion takes them along, whenever it comes.
-    :param rewrite: returns the writes that make up for a row of a truth
+        where base rows are not written conditionally.
+    :param single_partition: whether all are in one partition, ``bucket`` 0.
+    :param tables: its index tables.
+    :param claim_specs: its unique names; the key is one column then.
+    :param is_expired: whether a base row may be without its claims, as one
+        whose removal was broken off.
+    :param timestamp_of: returns the timestamp with which the rows of a base
+        row are added, where they are deleted with one that follows from the
+        base row: so that a deletion takes them along, whenever it comes.
+    :param rewrite: returns the writes that make up for a row of a base row
         which a later deletion hides then, for one batch.
     """
 
@@ -66,39 +66,39 @@ class Kind:
         row: Row,
         *,
         key: Collection[str] = ('id',),
-        always: Collection[str] = ('incarnation',),
-        settle: Callable[[str], cql.Statement] | None = cql.mutate_read,
-        together: bool = False,
-        links: Iterable[Link] = (),
-        names: Iterable[Names] = (),
-        over: Callable[[Truth], bool] = lambda truth: False,
-        stamp: Callable[[Truth], int] | None = None,
-        rewrite: Callable[[Truth, Link], list[Step]] | None = None,
+        required: Collection[str] = ('incarnation',),
+        settle: Callable[[str], cql.Statement] | None = cql.lwt_local_read,
+        single_partition: bool = False,
+        tables: Iterable[DerivedTable] = (),
+        claim_specs: Iterable[ClaimSpec] = (),
+        is_expired: Callable[[BaseRow], bool] = lambda base: False,
+        timestamp_of: Callable[[BaseRow], int] | None = None,
+        rewrite: Callable[[BaseRow, DerivedTable], list[Step]] | None = None,
     ) -> None:
-        self.table = table
+        self.base_table = table
         self.row = row
         self.key = tuple(key)
-        self.links = tuple(links)
-        self.names = tuple(names)
-        self.over = over
-        self.stamp = stamp
+        self.tables = tuple(tables)
+        self.claim_specs = tuple(claim_specs)
+        self.is_expired = is_expired
+        self.timestamp_of = timestamp_of
         self.rewrite = rewrite
-        self._always = tuple(always)
-        birth = self._always[0]
+        self._required = tuple(required)
+        birth = self._required[0]
         select = (
             f'SELECT {row}, WRITETIME({birth}) AS written_at,'
             f' TTL({birth}) AS ttl_left FROM {table}'
         )
         where = ' AND '.join(
             [
-                *(['bucket = 0'] if together else []),
+                *(['bucket = 0'] if single_partition else []),
                 *(f'{name} = :{name}' for name in key),
             ]
         )
         # Each of them is looked for in the tables that follow.
         self.all = (
             cql.read(f'{select} WHERE bucket = 0')
-            if together
+            if single_partition
             else cql.scan(select)
         )
         self.find = cql.read(f'{select} WHERE {where}')
@@ -110,17 +110,17 @@ class Kind:
         cls,
         entities: Entity | Named,
         *columns: str,
-        also: Iterable[Names] = (),
-    ) -> Kind:
+        also: Iterable[ClaimSpec] = (),
+    ) -> DerivedTables:
         """Return the kind of an entity.
 
         :param columns: those that decide what follows, besides the columns
             of its indexes.
         :param also: unique names besides the one of a :class:`Named`.
         """
-        names = [*also]
+        claim_specs = [*also]
         if isinstance(entities, Named):
-            names.insert(0, Names(entities.claims, entities.keys))
+            claim_specs.insert(0, ClaimSpec(entities.claims, entities.keys))
             entities = entities.entity
         indexed = [
             index.column
@@ -131,14 +131,14 @@ class Kind:
         return cls(
             entities.table,
             entities.row.part(wanted),
-            together=entities.together,
-            links=entities.indexes,
-            names=names,
-            always=entities.required,
+            single_partition=entities.single_partition,
+            tables=entities.indexes,
+            claim_specs=claim_specs,
+            required=entities.required,
         )
 
-    def is_born(self, truth: Truth | None) -> TypeGuard[Truth]:
+    def exists(self, base: BaseRow | None) -> TypeGuard[BaseRow]:
         """Return whether a row that was read exists."""
-        return truth is not None and all(
-            truth[name] is not None for name in self._always
+        return base is not None and all(
+            base[name] is not None for name in self._required
         )

@@ -31,7 +31,13 @@ from typing import Any
 from keystone_cassandra_token.db import clock, cql
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import KEEP, Applied, Store, created
+from keystone_cassandra_token.db.store import (
+    KEEP,
+    Applied,
+    Future,
+    Store,
+    created,
+)
 from keystone_cassandra_token.tables.index import Index, Indexes
 
 #: Entities in one read.  A read of each costs the server less and the client,
@@ -46,18 +52,18 @@ class Entity:
 
     :param table: its name.
     :param row: its columns but for ``incarnation``; ``id`` among them.  A row
-        without one of those that are required is a remnant: what a change
-        in another region, in the moment of the deletion, has left of an
+        without one of those that are required is a ghost row: what a change
+        in another datacenter, in the moment of the deletion, has left of an
         entity.
     :param indexes: its index tables.
     :param guarded: columns whose new value is made from the one that was
         read: a change of one is a new incarnation, so that of two at once
         the later one is made again.
-    :param apart: columns that other statements write, plainly.
+    :param written_elsewhere: columns that other statements write, plainly.
     :param expiring: whether it can be created with a TTL.  Then it cannot be
         changed: cells that are written later would outlive their row.
-    :param together: whether all are in one partition, ``bucket`` 0; for
-        hundreds that are often wanted all at once.
+    :param single_partition: whether all are in one partition, ``bucket`` 0;
+        for hundreds that are often wanted all at once.
     """
 
     get_all: cql.Statement
@@ -73,30 +79,32 @@ class Entity:
         indexes: Indexes,
         *,
         guarded: Collection[str] = (),
-        apart: Collection[str] = (),
+        written_elsewhere: Collection[str] = (),
         expiring: bool = False,
-        together: bool = False,
+        single_partition: bool = False,
     ) -> None:
         self.table = table
         row |= Row('incarnation')
-        # A column that is written apart can outlive its row, too.
+        # A column that is written elsewhere can outlive its row, too.
         self.required = (
             'incarnation',
             *(name for name in row.required if not row.columns[name].secret),
         )
         self.row = row
         self.indexes = indexes
-        self.together = together
-        self._maps = frozenset(
+        self.single_partition = single_partition
+        self._map_columns = frozenset(
             name for name, column in row.columns.items() if column.is_map
         )
         self.guarded = frozenset(guarded)
-        self._written = [name for name in row.columns if name not in apart]
+        self._written = [
+            name for name in row.columns if name not in written_elsewhere
+        ]
         self._changing = [name for name in self._written if name != 'id']
         where = 'id = :id'
         columns = ', '.join(self._written)
         markers = ', '.join(f':{name}' for name in self._written)
-        if together:
+        if single_partition:
             where = f'bucket = 0 AND {where}'
             columns, markers = f'bucket, {columns}', f'0, {markers}'
             self.get_all = cql.read(
@@ -107,10 +115,10 @@ class Entity:
         self.get_some = cql.read(
             f'SELECT {row} FROM {table} WHERE {some}'
         ).unpaged()
-        self.settle = cql.mutate_read(
+        self.settle = cql.lwt_local_read(
             f'SELECT {row} FROM {table} WHERE {where}'
         )
-        self.insert = cql.mutate(
+        self.insert = cql.lwt_local(
             f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
         )
         if expiring:
@@ -118,21 +126,21 @@ class Entity:
         else:
             assignments = ', '.join(
                 f'{name} = {name} + :{name}'
-                if name in self._maps
+                if name in self._map_columns
                 else f'{name} = :{name}'
                 for name in self._changing
             )
-            self.update = cql.mutate(
+            self.update = cql.lwt_local(
                 f'UPDATE {table} SET {assignments} WHERE {where}'
                 ' IF incarnation = :seen'
             )
-            # A remnant keeps IF NOT EXISTS from seeing that there is none.
-            self.revive = cql.mutate(
+            # A ghost row keeps IF NOT EXISTS from seeing that there is none.
+            self.revive = cql.lwt_local(
                 f'UPDATE {table} SET '
                 + ', '.join(f'{name} = :{name}' for name in self._changing)
                 + f' WHERE {where} IF incarnation = :seen'
             )
-        self.delete = cql.mutate(
+        self.delete = cql.lwt_local(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
 
@@ -147,9 +155,9 @@ class Entity:
         :param read: another read of its columns by id.
         """
         if not entity_id:
-            return None  # Cassandra takes it for an error
+            return None  # Cassandra rejects it
         found = db.one(read or self.get, self.row, id=entity_id)
-        return found if found and self.is_whole(found) else None
+        return found if found and self.exists(found) else None
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""
@@ -162,34 +170,34 @@ class Entity:
             entity['id']: entity
             for entities in db.many(self.get_some, self.row, some)
             for entity in entities
-            if self.is_whole(entity)
+            if self.exists(entity)
         }
         return [found[each] for each in wanted if each in found]
 
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
-        return self.ask_all(db)()
+        return self.all_async(db).result()
 
-    def ask_all(self, db: Store) -> Callable[[], list[dict[str, Any]]]:
-        """Ask for :meth:`all`; return a function that waits for them."""
-        answer = db.ask_all(self.get_all, self.row)
-        return lambda: list(filter(self.is_whole, answer()))
+    def all_async(self, db: Store) -> Future[list[dict[str, Any]]]:
+        """Ask for :meth:`all`."""
+        answer = db.rows_async(self.get_all, self.row)
+        return answer.then(lambda found: list(filter(self.exists, found)))
 
     def scanned(
         self, db: Store, scan: cql.Statement
     ) -> Iterator[dict[str, Any]]:
         """Yield all entities, by a scan of the table."""
-        return filter(self.is_whole, db.iterate(scan, self.row))
+        return filter(self.exists, db.iterate(scan, self.row))
 
-    def ask_some(
+    def find_all_async(
         self, db: Store, ids: Collection[str]
-    ) -> Callable[[], list[dict[str, Any]]]:
-        """Ask for ``AT_ONCE`` entities at most, as :meth:`ask_all`."""
-        answer = db.ask_all(self.get_some, self.row, ids=list(ids))
-        return lambda: list(filter(self.is_whole, answer()))
+    ) -> Future[list[dict[str, Any]]]:
+        """Ask for ``AT_ONCE`` entities at most, as :meth:`all_async`."""
+        answer = db.rows_async(self.get_some, self.row, ids=list(ids))
+        return answer.then(lambda found: list(filter(self.exists, found)))
 
-    def is_whole(self, stored: Mapping[str, Any]) -> bool:
-        """Return whether a row that was read is an entity, and no remnant."""
+    def exists(self, stored: Mapping[str, Any]) -> bool:
+        """Return whether a row is an entity, and no ghost row."""
         return all(stored[name] is not None for name in self.required)
 
     def find_by(
@@ -220,8 +228,8 @@ class Entity:
 
         :param new: from :meth:`new`.
         :param ttl: seconds after which it expires; None is never.
-        :raises OutcomeUnknown: if that cannot be found out; doing it again
-            does no harm.
+        :raises OutcomeUnknown: if that cannot be found out; it is safe to
+            retry.
         """
         self._write(db, self.indexes.inserts(new, ttl))
         stored = self.row.encode({name: new[name] for name in self._written})
@@ -231,7 +239,7 @@ class Entity:
             insert = self.insert_expiring
         applied = self._applied(created(new['incarnation']))
         outcome = db.cas_settled(insert, self.settle, applied, **stored)
-        if not outcome and not self.is_whole(outcome.row):
+        if not outcome and not self.exists(outcome.row):
             seen = outcome.row['incarnation']
             outcome = db.cas_settled(
                 self.revive, self.settle, applied, seen=seen, **stored
@@ -249,7 +257,7 @@ class Entity:
         :param new: each from :meth:`new`; no two have one id.
         :raises OutcomeUnknown: as :meth:`create`.
         """
-        if not self.together:
+        if not self.single_partition:
             return all(self.create(db, each) for each in new)
         steps = [step for each in new for step in self.indexes.inserts(each)]
         self._write(db, steps)
@@ -279,8 +287,8 @@ class Entity:
         :param changes: values by column, of a map the entries to set; or a
             function that returns them for what the entity is now.
         :raises OutcomeUnknown: if it cannot be found out whether it was
-            changed; doing it again does no harm.
-        :raises Contended: if others change it all the time.
+            changed; it is safe to retry.
+        :raises Contended: if too many others change it at once.
         """
         attempts = self.attempts(entity_id)
         while attempts.another():
@@ -302,9 +310,9 @@ class Entity:
     def remove(self, db: Store, entity_id: str) -> bool:
         """Delete an entity; return whether it was there.
 
-        :raises OutcomeUnknown: if that cannot be found out; doing it again
-            does no harm.
-        :raises Contended: if others change it all the time.
+        :raises OutcomeUnknown: if that cannot be found out; it is safe to
+            retry.
+        :raises Contended: if too many others change it at once.
         """
         attempts = self.attempts(entity_id)
         while attempts.another():
@@ -347,7 +355,9 @@ class Entity:
         self, old: dict[str, Any], changes: Changes
     ) -> dict[str, Any]:
         return old | {
-            name: (old[name] or {}) | value if name in self._maps else value
+            name: (old[name] or {}) | value
+            if name in self._map_columns
+            else value
             for name, value in changes.items()
         }
 
@@ -368,7 +378,7 @@ class Entity:
         binds = dict.fromkeys(self._changing, KEEP) | {
             name: value
             for name, value in self.row.encode(changes).items()
-            if value is not None or name not in self._maps
+            if value is not None or name not in self._map_columns
         }
         if new['incarnation'] != seen:
             binds['incarnation'] = new['incarnation']
@@ -386,7 +396,7 @@ class Entity:
             found = self.row.load(row)
             made = all(
                 (found[name] or None) == (new[name] or None)
-                if name in self._maps  # an empty one is not stored
+                if name in self._map_columns  # an empty one is not stored
                 else found[name] == new[name]
                 for name in changes
             )
@@ -404,8 +414,8 @@ class Entity:
         )
 
     def _applied(self, applied: Applied) -> Applied:
-        """Return what tells of an entity, to which a remnant is none."""
-        return lambda row: applied(row if row and self.is_whole(row) else None)
+        """Return what tells of an entity, to which a ghost row is none."""
+        return lambda row: applied(row if row and self.exists(row) else None)
 
     @staticmethod
     def _write(db: Store, steps: list[Any]) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index tables: the ids of entities by one of their columns.
 
-The entity is the truth, an index holds ids only.  On creation index rows go
-first and the entity last, on deletion the entity first: a crash leaves at
-most an index row without an entity, which readers skip, as they skip one
+The entity is the source of truth, an index holds ids only.  On creation index
+rows go first and the entity last, on deletion the entity first: a crash leaves
+at most an index row without an entity, which readers skip, as they skip one
 whose entity has another value by now.
 
 Where an id can come back after its entity was deleted, or an entity can move
@@ -42,55 +42,57 @@ def shard_of(entity_id: str) -> int:
     return zlib.crc32(entity_id.encode()) % SHARDS
 
 
-class Link:
-    """A table whose rows follow from truths, and from nothing else.
+class DerivedTable:
+    """A table whose rows follow from base rows, and from nothing else.
 
-    Its statements are those of ``keystone-cassandra repair``.
+    Its statements are those of ``keystone-cassandra reconcile``.
 
-    :param table: its name.
-    :param row: its columns; those that are the key of the truth have their
+    :param name: its name.
+    :param row: its columns; those that are the key of the base row have their
         names there.
     :param key: the columns of its primary key.
-    :param rows: returns the rows that a truth has here.
-    :param loose: columns that may have another value than those rows.
+    :param rows: returns the rows that a base row has here.
+    :param ignored: columns that may have another value than those rows.
     """
 
     def __init__(
         self,
-        table: str,
+        name: str,
         row: Row,
         key: Collection[str],
         rows: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]],
-        loose: Collection[str] = (),
+        ignored: Collection[str] = (),
     ) -> None:
-        self.table = table
+        self.name = name
         self.row = row
         self.rows = rows
         self._key = tuple(key)
-        self._compared = [name for name in row.columns if name not in loose]
-        where = ' AND '.join(f'{name} = :{name}' for name in key)
+        self._compared = [
+            column for column in row.columns if column not in ignored
+        ]
+        where = ' AND '.join(f'{column} = :{column}' for column in key)
         # What has a key alone does not tell how old it is.
         aged = [
-            f'WRITETIME({name}) AS written_at'
-            for name in row.columns
-            if name not in key
+            f'WRITETIME({column}) AS written_at'
+            for column in row.columns
+            if column not in key
         ]
         columns = ', '.join([*row.columns, *aged[:1]])
-        # Each of them is compared with its truth.
-        self.all = scan(f'SELECT {columns} FROM {table}')
-        self.find = read(f'SELECT {columns} FROM {table} WHERE {where}')
+        # Each of them is compared with its base row.
+        self.all = scan(f'SELECT {columns} FROM {name}')
+        self.find = read(f'SELECT {columns} FROM {name} WHERE {where}')
         self.find_everywhere = escalated_read(self.find.cql)
         self.put = write(
-            f'INSERT INTO {table} ({row}) VALUES ({row.markers})'
+            f'INSERT INTO {name} ({row}) VALUES ({row.markers})'
             ' USING TIMESTAMP :written_at'
         )
         self.put_expiring = write(
-            f'INSERT INTO {table} ({row}) VALUES ({row.markers})'
+            f'INSERT INTO {name} ({row}) VALUES ({row.markers})'
             ' USING TTL :ttl AND TIMESTAMP :written_at'
         )
         # Spares what was written later, whoever wrote it.
         self.delete_older = write(
-            f'DELETE FROM {table} USING TIMESTAMP :written_at WHERE {where}'
+            f'DELETE FROM {name} USING TIMESTAMP :written_at WHERE {where}'
         )
 
     def key(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class Link:
         )
 
 
-class Index(Link):
+class Index(DerivedTable):
     """Statements of one index table.
 
     :ivar list_some: reads several values at once, where it is not sharded.
@@ -115,8 +117,8 @@ class Index(Link):
     :param column: the column by which it lists.
     :param sharded: whether a partition is a value and a shard, a hash of the
         id; for values that millions of entities can have.
-    :param incarnate: whether its rows carry the incarnation.
-    :param among: returns the values by which an entity is listed, where
+    :param versioned: whether its rows carry the incarnation.
+    :param values_of: returns the values by which an entity is listed, where
         that is not the one value of the column.
     """
 
@@ -128,15 +130,16 @@ class Index(Link):
         column: str,
         *,
         sharded: bool = True,
-        incarnate: bool = False,
-        among: Callable[[Mapping[str, Any]], Collection[str]] | None = None,
+        versioned: bool = False,
+        values_of: Callable[[Mapping[str, Any]], Collection[str]]
+        | None = None,
     ) -> None:
         self.column = column
-        self._among = among
+        self._values_of = values_of
         self._sharded = sharded
-        self._incarnate = incarnate
+        self._versioned = versioned
         partition = [column, 'shard'] if sharded else [column]
-        names = [*partition, 'id', *(['incarnation'] if incarnate else [])]
+        names = [*partition, 'id', *(['incarnation'] if versioned else [])]
         where = ' AND '.join(f'{name} = :{name}' for name in names)
         super().__init__(table, Row(*names), names, self.keys)
         self.list = read(
@@ -180,14 +183,14 @@ class Index(Link):
         )
         return list(dict.fromkeys(row['id'] for rows in found for row in rows))
 
-    def ids_behind(
+    def ids_after(
         self, db: Store, value: str, marker: str | None, most: int
     ) -> Iterator[str]:
         """Yield the ids of a value in order, each once.
 
         What it reads grows with what is taken, not with what there is.
 
-        :param marker: the id behind which to begin; None for the first.
+        :param marker: the id after which to begin; None for the first.
         :param most: how many will be taken, about.
         """
         chunk = max(8, 2 * most // SHARDS)
@@ -233,8 +236,8 @@ class Index(Link):
 
     def values(self, entity: Mapping[str, Any]) -> Collection[str]:
         """Return the values by which an entity is listed."""
-        if self._among is not None:
-            return self._among(entity)
+        if self._values_of is not None:
+            return self._values_of(entity)
         value = entity[self.column]
         return () if value is None else (value,)
 
@@ -247,7 +250,7 @@ class Index(Link):
         key = {self.column: value, 'id': entity['id']}
         if self._sharded:
             key['shard'] = shard_of(entity['id'])
-        if self._incarnate:
+        if self._versioned:
             key['incarnation'] = entity['incarnation']
         return key
 

@@ -23,8 +23,8 @@ from typing import Any
 from keystone_cassandra_token.db import cql, errors
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
-from keystone_cassandra_token.tables.recent import Recent
-from keystone_cassandra_token.tables.unique import Claims, Key, Taken
+from keystone_cassandra_token.tables.recent import ReadAheadCache
+from keystone_cassandra_token.tables.unique import Claims, Key, NameTaken
 
 
 class _Renamed(Exception):
@@ -50,7 +50,7 @@ class Named:
         self.claims = claims
         self._key = key
         self.get_everywhere = cql.escalated_read(entity.get.cql)
-        self._owners = Recent(4096)
+        self._owners = ReadAheadCache(4096)
 
     def keys(self, db: Store, entity: Mapping[str, Any]) -> list[Key]:
         """Return the keys of the claims that an entity needs."""
@@ -92,10 +92,10 @@ class Named:
     def check_free(self, db: Store, key: Key) -> None:
         """Check that no entity has a name.
 
-        :raises Taken: if one has.
+        :raises NameTaken: if one has.
         """
         if found := self.find(db, key):
-            raise Taken(found['id'], self.claims.table)
+            raise NameTaken(found['id'], self.claims.table)
 
     def create(
         self, db: Store, new: dict[str, Any], ttl: int | None = None
@@ -104,11 +104,11 @@ class Named:
 
         :param new: from ``entity.new``.
         :param ttl: as for the entity.
-        :raises Taken: if its name or its id is in use.
+        :raises NameTaken: if its name or its id is in use.
         """
         if self.entity.find(db, new['id']):
             # Before anything is written that would have to be undone.
-            raise Taken(new['id'])
+            raise NameTaken(new['id'])
         with self._claimed(
             db,
             new['id'],
@@ -117,7 +117,7 @@ class Named:
             ttl=ttl,
         ):
             if not self.entity.create(db, new, ttl):
-                raise Taken(new['id'])
+                raise NameTaken(new['id'])
 
     def create_all(
         self,
@@ -135,13 +135,13 @@ class Named:
 
         :param new: each from ``entity.new``.
         :param check: raises if they must not be; called once they are there.
-        :raises Taken: if a name or an id is in use.
+        :raises NameTaken: if a name or an id is in use.
         """
         ids = [each['id'] for each in new]
         if len(set(ids)) < len(ids):
-            raise Taken(max(ids, key=ids.count))
+            raise NameTaken(max(ids, key=ids.count))
         if found := self.entity.find_all(db, ids):
-            raise Taken(found[0]['id'])
+            raise NameTaken(found[0]['id'])
         made = False
         try:
             with contextlib.ExitStack() as claimed:
@@ -152,7 +152,7 @@ class Named:
                         self._claimed(db, each['id'], keys, undo)
                     )
                 if new and not self.entity.create_all(db, new):
-                    raise Taken(ids[0])
+                    raise NameTaken(ids[0])
                 check()
                 made = True
         except BaseException:
@@ -173,7 +173,7 @@ class Named:
 
         :param changes: returns the changes for what it is now.
         :returns: None if there is none.
-        :raises Taken: if somebody else has the new name.
+        :raises NameTaken: if somebody else has the new name.
         """
         attempts = self.entity.attempts(entity_id)
         while attempts.another():
@@ -218,7 +218,7 @@ class Named:
             )
 
         with (
-            self.claims.all_released(
+            self.claims.releasing(
                 db,
                 entity_id,
                 [key for key in old_keys if key not in new_keys],
@@ -252,7 +252,7 @@ class Named:
             if old is None or (provided and not provided(old)):
                 return None
             with contextlib.suppress(_Renamed):
-                with self.claims.all_released(
+                with self.claims.releasing(
                     db,
                     entity_id,
                     self.keys(db, old),
@@ -281,6 +281,6 @@ class Named:
         )
 
     def _has(self, db: Store, owner: str, key: Key) -> bool:
-        """Return whether any region knows this owner by this name."""
+        """Return whether any datacenter knows this owner by this name."""
         found = self.entity.find(db, owner, self.get_everywhere)
         return found is not None and key in self.keys(db, found)

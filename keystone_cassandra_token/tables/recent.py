@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 
-class Recent:
+class ReadAheadCache:
     """The values that were last set, of so many names.
 
     :param most: how many names.

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repair: tables that follow from truths are made to fit them again.
+"""Reconcile: tables that follow from base rows are made to fit them again.
 
-In both directions, for each kind of data: a row that fits no truth is
-removed, a truth gets the rows that it lacks.  Truths are never deleted.
+In both directions, for each kind of data: a row that fits no base row is
+removed, a base row gets the rows that it lacks.  Base rows are never deleted.
 
 It is safe beside running servers:
 
 * What was written less than :data:`YOUNG` before the run, or since, is no
-  damage: its writer may not be done.  A truth's age is its timestamp, an
+  damage: its writer may not be done.  A base row's age is its timestamp, an
   index row's its incarnation or timestamp, a claim's ``claimed_at``.
 * Index rows of trusts have no age that can be read.  But a removal carries
   the timestamp of that moment, ``YOUNG`` before the run, so Cassandra itself
   spares whatever is younger, also a row that is written between the last
   look and the removal.
 * What a local read says is only a suspicion.  Before anything is counted or
-  changed, truth and row are read at EACH_QUORUM, and before that, where the
-  truth is changed conditionally, at the serial level, which ends what is in
+  changed, base row and row are read at EACH_QUORUM, and before that, where the
+  base row is changed conditionally, at the serial level, which ends what is in
   progress.
-* A row that is added is taken back if its truth is gone right after, with
+* A row that is added is taken back if its base row is gone right after, with
   the timestamp that it was added with.
 * A claim is made and freed by the conditional steps of a server's own.
 
@@ -36,9 +36,13 @@ from typing import Any, TypeGuard
 from keystone_cassandra_token.db import clock, cql, errors
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.derived import Kind, Names, Truth
-from keystone_cassandra_token.tables.index import Link
-from keystone_cassandra_token.tables.unique import PENDING, Taken
+from keystone_cassandra_token.tables.derived import (
+    BaseRow,
+    ClaimSpec,
+    DerivedTables,
+)
+from keystone_cassandra_token.tables.index import DerivedTable
+from keystone_cassandra_token.tables.unique import PENDING, Key, NameTaken
 
 #: Age up to which nothing is damage.
 YOUNG = datetime.timedelta(minutes=10)
@@ -49,7 +53,7 @@ EXPIRING = 60
 #: Rows that are compared at once.
 CHUNK = 100
 
-# Answered once a quorum of each region is there.
+# Answered once a quorum of each datacenter is there.
 PROBE = cql.escalated_read(
     'SELECT name FROM schema_setting WHERE name = :name'
 )
@@ -62,11 +66,11 @@ class Counts:
     """What was found in a table, and done.
 
     :ivar rows: rows that were looked at.
-    :ivar stale: index rows that fit no truth.
+    :ivar stale: index rows that fit no base row.
     :ivar pending: pending claims without an owner.
     :ivar held: held claims whose owner is gone.
-    :ivar missing: index rows or claims that a truth lacks.
-    :ivar mended: of these four, what is no longer so.
+    :ivar missing: index rows or claims that a base row lacks.
+    :ivar fixed: of these four, what is no longer so.
     :ivar young: what would be one of these four, and was left alone.
     """
 
@@ -75,7 +79,7 @@ class Counts:
     pending: int = 0
     held: int = 0
     missing: int = 0
-    mended: int = 0
+    fixed: int = 0
     young: int = 0
 
     @property
@@ -86,20 +90,20 @@ class Counts:
     @property
     def left(self) -> int:
         """What still is."""
-        return self.wrong - self.mended
+        return self.wrong - self.fixed
 
 
 class _Gone(Exception):
-    """The truth was deleted or renamed while its claim was made."""
+    """The base row was deleted or renamed while its claim was made."""
 
 
-class Repair:
+class Reconciler:
     """One run.
 
-    :param apply: mend; else only count.
+    :param apply: fix; else only count.
     :param examined: called with the name of a table and how many of its rows
         were looked at since the last call; may wait.
-    :param problem: called with a line about what cannot be mended.
+    :param problem: called with a line about what cannot be fixed.
     :param noticed: called with a line about each thing that is wrong.
     :ivar counts: by table.
     """
@@ -121,57 +125,63 @@ class Repair:
         self._horizon = clock.to_micros(clock.utcnow() - YOUNG)
         self.counts: dict[str, Counts] = {}
 
-    def run(self, kind: Kind) -> None:
-        """Compare all tables of a kind; mend.
+    def run(self, derived: DerivedTables) -> None:
+        """Compare all tables of a kind; fix.
 
-        :raises StoreUnavailable: if a region cannot be asked: before
+        :raises StoreUnavailable: if a datacenter cannot be asked: before
             anything is changed, or between two changes.
         """
         self._db.one(PROBE, Row('name'), name='name_comparison')
-        for link in kind.links:
-            self._compare_rows(kind, link)
-        for names in kind.names:
-            self._compare_claims(kind, names)
-        self._compare_truths(kind)
+        for table in derived.tables:
+            self._compare_rows(derived, table)
+        for spec in derived.claim_specs:
+            self._compare_claims(derived, spec)
+        self._compare_base_rows(derived)
 
-    def _compare_rows(self, kind: Kind, link: Link) -> None:
-        """Look for index rows that fit no truth."""
-        for found, counts in self._chunks(link.table, link.all, link.row):
-            for row, truth in self._with_truths(kind, found, kind.key):
-                if _fits(link, row, truth):
+    def _compare_rows(
+        self, derived: DerivedTables, table: DerivedTable
+    ) -> None:
+        """Look for index rows that fit no base row."""
+        for found, counts in self._chunks(table.name, table.all, table.row):
+            for row, base in self._with_base_rows(derived, found, derived.key):
+                if _fits(table, row, base):
                     continue
                 if self._is_young(_written_at(row)):
                     counts.young += 1
                 else:
-                    self._remove(kind, link, row, counts)
+                    self._remove(derived, table, row, counts)
 
     def _remove(
-        self, kind: Kind, link: Link, row: Found, counts: Counts
+        self,
+        derived: DerivedTables,
+        table: DerivedTable,
+        row: Found,
+        counts: Counts,
     ) -> None:
-        """Remove a row that seems to fit no truth."""
-        truth = self._truth(kind, _part(row, kind.key))
-        if _fits(link, row, truth):
+        """Remove a row that seems to fit no base row."""
+        base = self._base_row(derived, _part(row, derived.key))
+        if _fits(table, row, base):
             return
-        if truth is not None and self._is_young(truth['written_at']):
+        if base is not None and self._is_young(base['written_at']):
             counts.young += 1  # its writer is about to remove the row
             return
-        if not self._is_there(link, row):
+        if not self._is_there(table, row):
             return
         if self._apply:
             self._db.run(
-                link.delete_older,
+                table.delete_older,
                 written_at=self._horizon,
-                **link.key(row),
+                **table.key(row),
             )
-            if self._is_there(link, row):
+            if self._is_there(table, row):
                 counts.young += 1
                 return
-            counts.mended += 1
-        self._found(link.table, 'stale', _part(row, kind.key))
+            counts.fixed += 1
+        self._found(table.name, 'stale', _part(row, derived.key))
 
-    def _compare_claims(self, kind: Kind, names: Names) -> None:
+    def _compare_claims(self, derived: DerivedTables, spec: ClaimSpec) -> None:
         """Look for claims whose owner is gone, or has another name."""
-        claims = names.claims
+        claims = spec.claims
         for found, counts in self._chunks(
             claims.table, claims.all, claims.row
         ):
@@ -181,159 +191,179 @@ class Repair:
                 for row in found
                 if row['owner'] is not None and not _expires(row)
             ]
-            for row, truth in self._with_truths(kind, owned, ['owner']):
-                if self._has(names, truth, _part(row, claims.key)):
+            for row, base in self._with_base_rows(derived, owned, ['owner']):
+                if self._has(spec, base, _part(row, claims.key)):
                     continue
                 if self._is_young(_claimed_at(row)):
                     counts.young += 1
                 else:
-                    self._free(kind, names, row, counts)
+                    self._free(derived, spec, row, counts)
 
     def _free(
-        self, kind: Kind, names: Names, seen: Found, counts: Counts
+        self,
+        derived: DerivedTables,
+        spec: ClaimSpec,
+        seen: Found,
+        counts: Counts,
     ) -> None:
         """Free a claim whose owner seems to be nowhere."""
-        claims = names.claims
+        claims = spec.claims
         key = _part(seen, claims.key)
         owner = seen['owner']
-        truth = self._owner(kind, owner)
-        if self._has(names, truth, key):
+        base = self._owner(derived, owner)
+        if self._has(spec, base, key):
             return
         claim = claims.settled(self._db, **key)
         if claim is None or claim['owner'] != owner or _expires(claim):
             return
         if self._is_young(_claimed_at(claim)) or (
-            truth is not None and self._is_young(truth['written_at'])
+            base is not None and self._is_young(base['written_at'])
         ):
             counts.young += 1
             return
         pending = claim['state'] == PENDING
         try:
-            if self._apply and not claims.evict(
+            if self._apply and not claims.free_if_orphaned(
                 self._db,
                 owner,
-                exists=lambda owner: self._owns(kind, names, owner, key),
+                exists=lambda owner: self._owns(derived, spec, owner, key),
                 ttl=claim['ttl_left'],
                 **key,
             ):
                 return  # somebody has changed it meanwhile
-            counts.mended += self._apply
+            counts.fixed += self._apply
         except errors.OutcomeUnknown as error:
             self._problem(f'{claims.table}, claim of {owner}: {error.reason}')
         self._found(claims.table, 'pending' if pending else 'held', owner)
 
-    def _compare_truths(self, kind: Kind) -> None:
-        """Look for what truths lack."""
-        for found, _ in self._chunks(kind.table, kind.all, kind.row):
-            truths = [
-                truth
-                for truth in found
-                if kind.is_born(truth) and not _expires(truth)
+    def _compare_base_rows(self, derived: DerivedTables) -> None:
+        """Look for what base rows lack."""
+        for found, _ in self._chunks(
+            derived.base_table, derived.all, derived.row
+        ):
+            base_rows = [
+                base
+                for base in found
+                if derived.exists(base) and not _expires(base)
             ]
-            for link in kind.links:
-                self._look_for_rows(kind, link, truths)
-            for names in kind.names:
-                self._look_for_claims(kind, names, truths)
+            for table in derived.tables:
+                self._look_for_rows(derived, table, base_rows)
+            for spec in derived.claim_specs:
+                self._look_for_claims(derived, spec, base_rows)
 
     def _look_for_rows(
-        self, kind: Kind, link: Link, truths: Sequence[Found]
+        self,
+        derived: DerivedTables,
+        table: DerivedTable,
+        base_rows: Sequence[Found],
     ) -> None:
         wanted = [
-            (truth, place) for truth in truths for place in link.rows(truth)
+            (base, place) for base in base_rows for place in table.rows(base)
         ]
-        keys = (link.key(place) for _, place in wanted)
-        found = self._db.many(link.find, link.row, keys)
-        for (truth, place), rows in zip(wanted, found, strict=True):
-            if any(link.fits(place, row) for row in rows):
+        keys = (table.key(place) for _, place in wanted)
+        found = self._db.many(table.find, table.row, keys)
+        for (base, place), rows in zip(wanted, found, strict=True):
+            if any(table.fits(place, row) for row in rows):
                 continue
-            if self._is_young(truth['written_at']):
-                self._counts(link.table).young += 1
+            if self._is_young(base['written_at']):
+                self._counts(table.name).young += 1
             else:
-                self._add(kind, link, _part(truth, kind.key), place)
+                self._add(derived, table, _part(base, derived.key), place)
 
     def _add(
-        self, kind: Kind, link: Link, key: dict[str, Any], place: Found
+        self,
+        derived: DerivedTables,
+        table: DerivedTable,
+        key: Key,
+        place: Found,
     ) -> None:
-        """Give a truth the row that it seems to lack."""
-        truth = self._truth(kind, key)
-        if not self._is_settled(truth) or not _fits(link, place, truth):
+        """Give a base row the row that it seems to lack."""
+        base = self._base_row(derived, key)
+        if not self._is_settled(base) or not _fits(table, place, base):
             return
-        found = self._row(link, place)
-        if link.fits(place, found):
+        found = self._row(table, place)
+        if table.fits(place, found):
             return
         if found is not None:
-            other = _part(found, kind.key)
-            if _fits(link, found, self._truth(kind, other)):
-                self._conflict(link.table, key, other)
+            other = _part(found, derived.key)
+            if _fits(table, found, self._base_row(derived, other)):
+                self._conflict(table.name, key, other)
                 return
         if not self._apply:
-            self._found(link.table, 'missing', key)
+            self._found(table.name, 'missing', key)
             return
         written_at = (
-            kind.stamp(truth)
-            if kind.stamp
+            derived.timestamp_of(base)
+            if derived.timestamp_of
             else clock.to_micros(clock.utcnow())
         )
-        self._put(link, place, truth['ttl_left'], written_at)
-        if not _fits(link, place, self._truth(kind, key)):
+        self._put(table, place, base['ttl_left'], written_at)
+        if not _fits(table, place, self._base_row(derived, key)):
             # Deleted meanwhile, perhaps before the row was added.
             self._db.run(
-                link.delete_older, written_at=written_at, **link.key(place)
+                table.delete_older, written_at=written_at, **table.key(place)
             )
             return
-        if kind.rewrite and not self._is_there(link, place):
-            self._db.batch(*kind.rewrite(truth, link))
-        self._found(link.table, 'missing', key)
-        if self._is_there(link, place):
-            self._counts(link.table).mended += 1
+        if derived.rewrite and not self._is_there(table, place):
+            self._db.batch(*derived.rewrite(base, table))
+        self._found(table.name, 'missing', key)
+        if self._is_there(table, place):
+            self._counts(table.name).fixed += 1
         else:
             self._problem(
-                f'{link.table}: the row of {kind.table} {_text(key)} is'
-                ' hidden by a deletion with a later timestamp; check the'
-                ' clocks.'
+                f'{table.name}: the row of {derived.base_table}'
+                f' {_text(key)} is hidden by a deletion with a later'
+                ' timestamp; check the clocks.'
             )
 
     def _put(
-        self, link: Link, place: Found, ttl: int | None, written_at: int
+        self,
+        table: DerivedTable,
+        place: Found,
+        ttl: int | None,
+        written_at: int,
     ) -> None:
         if ttl is None:
-            self._db.run(link.put, written_at=written_at, **place)
+            self._db.run(table.put, written_at=written_at, **place)
         else:
             self._db.run(
-                link.put_expiring, ttl=ttl, written_at=written_at, **place
+                table.put_expiring, ttl=ttl, written_at=written_at, **place
             )
 
     def _look_for_claims(
-        self, kind: Kind, names: Names, truths: Sequence[Found]
+        self,
+        derived: DerivedTables,
+        spec: ClaimSpec,
+        base_rows: Sequence[Found],
     ) -> None:
         wanted = [
-            (truth, key)
-            for truth in truths
-            if not kind.over(truth)
-            for key in names.keys(self._db, truth)
+            (base, key)
+            for base in base_rows
+            if not derived.is_expired(base)
+            for key in spec.keys(self._db, base)
         ]
         keys = (key for _, key in wanted)
-        found = self._db.many(names.claims.get, names.claims.row, keys)
-        for (truth, key), rows in zip(wanted, found, strict=True):
-            (owner,) = _part(truth, kind.key).values()
-            # A pending claim protects the name of a truth that is there.
+        found = self._db.many(spec.claims.get, spec.claims.row, keys)
+        for (base, key), rows in zip(wanted, found, strict=True):
+            (owner,) = _part(base, derived.key).values()
+            # A pending claim protects the name of a base row that is there.
             if [row['owner'] for row in rows] == [owner]:
                 continue
-            if self._is_young(truth['written_at']):
-                self._counts(names.claims.table).young += 1
+            if self._is_young(base['written_at']):
+                self._counts(spec.claims.table).young += 1
             else:
-                self._claim(kind, names, owner, dict(key))
+                self._claim(derived, spec, owner, dict(key))
 
     def _claim(
-        self, kind: Kind, names: Names, owner: str, key: dict[str, Any]
+        self, derived: DerivedTables, spec: ClaimSpec, owner: str, key: Key
     ) -> None:
-        """Give a truth the claim that it seems to lack."""
-        claims = names.claims
-        truth = self._owner(kind, owner)
+        """Give a base row the claim that it seems to lack."""
+        claims = spec.claims
+        base = self._owner(derived, owner)
         if (
-            not self._is_settled(truth)
-            or kind.over(truth)
-            or not self._has(names, truth, key)
+            not self._is_settled(base)
+            or derived.is_expired(base)
+            or not self._has(spec, base, key)
         ):
             return
         counts = self._counts(claims.table)
@@ -342,7 +372,7 @@ class Repair:
             other = claim['owner']
             if other == owner:
                 return
-            if other is not None and self._owns(kind, names, other, key):
+            if other is not None and self._owns(derived, spec, other, key):
                 self._conflict(claims.table, owner, other)
                 return
             if other is None or self._is_young(_claimed_at(claim)):
@@ -355,28 +385,28 @@ class Repair:
             with claims.claimed(
                 self._db,
                 owner,
-                exists=lambda other: self._owns(kind, names, other, key),
-                undo=lambda: None,  # the truth stays
-                ttl=truth['ttl_left'],
+                exists=lambda other: self._owns(derived, spec, other, key),
+                undo=lambda: None,  # the base row stays
+                ttl=base['ttl_left'],
                 **key,
             ):
-                if not self._owns(kind, names, owner, key):
+                if not self._owns(derived, spec, owner, key):
                     raise _Gone
-            if not self._owns(kind, names, owner, key):
+            if not self._owns(derived, spec, owner, key):
                 # Unless it has come back in this moment, and holds it.
-                claims.evict(
+                claims.free_if_orphaned(
                     self._db,
                     owner,
-                    exists=lambda owner: self._owns(kind, names, owner, key),
-                    ttl=truth['ttl_left'],
+                    exists=lambda owner: self._owns(derived, spec, owner, key),
+                    ttl=base['ttl_left'],
                     **key,
                 )
                 raise _Gone
-            counts.mended += 1
+            counts.fixed += 1
         except _Gone:
             return
-        except Taken as taken:
-            if self._owns(kind, names, owner, key):
+        except NameTaken as taken:
+            if self._owns(derived, spec, owner, key):
                 self._conflict(claims.table, owner, taken.owner)
             return
         except errors.OutcomeUnknown as error:
@@ -411,64 +441,65 @@ class Repair:
             counts.rows += len(rows)
             self._examined(table, len(rows))
 
-    def _with_truths(
-        self, kind: Kind, rows: list[dict[str, Any]], names: Iterable[str]
-    ) -> Iterator[tuple[Found, Truth | None]]:
-        """Yield each row with its truth as this region sees it.
+    def _with_base_rows(
+        self,
+        derived: DerivedTables,
+        rows: list[dict[str, Any]],
+        names: Iterable[str],
+    ) -> Iterator[tuple[Found, BaseRow | None]]:
+        """Yield each row with its base row as this datacenter sees it.
 
-        :param names: the columns that have the key of the truth.
+        :param names: the columns that have the key of the base row.
         """
-        columns = list(zip(kind.key, names, strict=True))
+        columns = list(zip(derived.key, names, strict=True))
         keys = ({key: row[name] for key, name in columns} for row in rows)
-        truths = self._db.many(kind.find, kind.row, keys)
-        for row, found in zip(rows, truths, strict=True):
-            yield row, next(filter(kind.is_born, found), None)
+        base_rows = self._db.many(derived.find, derived.row, keys)
+        for row, found in zip(rows, base_rows, strict=True):
+            yield row, next(filter(derived.exists, found), None)
 
-    def _truth(self, kind: Kind, key: Mapping[str, Any]) -> Truth | None:
-        """Return a truth as any region may see it."""
-        if kind.settle:
+    def _base_row(self, derived: DerivedTables, key: Key) -> BaseRow | None:
+        """Return a base row as any datacenter may see it."""
+        if derived.settle:
             # Ends what is in progress; what it is, is read next.
-            self._db.one(kind.settle, kind.row, **key)
-        truth = self._db.one(kind.find_everywhere, kind.row, **key)
-        return truth if kind.is_born(truth) else None
+            self._db.one(derived.settle, derived.row, **key)
+        base = self._db.one(derived.find_everywhere, derived.row, **key)
+        return base if derived.exists(base) else None
 
-    def _owner(self, kind: Kind, owner: str) -> Truth | None:
-        (column,) = kind.key
-        return self._truth(kind, {column: owner})
+    def _owner(self, derived: DerivedTables, owner: str) -> BaseRow | None:
+        (column,) = derived.key
+        return self._base_row(derived, {column: owner})
 
     def _owns(
-        self, kind: Kind, names: Names, owner: str, key: Mapping[str, Any]
+        self, derived: DerivedTables, spec: ClaimSpec, owner: str, key: Key
     ) -> bool:
-        """Return whether any region knows this owner by this name."""
-        return self._has(names, self._owner(kind, owner), key)
+        """Return whether any datacenter knows this owner by this name."""
+        return self._has(spec, self._owner(derived, owner), key)
 
-    def _has(
-        self, names: Names, truth: Truth | None, key: Mapping[str, Any]
-    ) -> bool:
-        return truth is not None and key in names.keys(self._db, truth)
+    def _has(self, spec: ClaimSpec, base: BaseRow | None, key: Key) -> bool:
+        return base is not None and key in spec.keys(self._db, base)
 
-    def _row(self, link: Link, row: Found) -> dict[str, Any] | None:
-        """Return what is in a row's place, as any region may see it."""
-        return self._db.one(link.find_everywhere, link.row, **link.key(row))
+    def _row(self, table: DerivedTable, row: Found) -> dict[str, Any] | None:
+        """Return what is in a row's place, as any datacenter may see it."""
+        return self._db.one(table.find_everywhere, table.row, **table.key(row))
 
-    def _is_there(self, link: Link, row: Found) -> bool:
-        return link.fits(row, self._row(link, row))
+    def _is_there(self, table: DerivedTable, row: Found) -> bool:
+        return table.fits(row, self._row(table, row))
 
     def _is_young(self, written_at: int | None) -> bool:
         return written_at is not None and written_at > self._horizon
 
-    def _is_settled(self, truth: Truth | None) -> TypeGuard[Truth]:
-        """Return whether a truth should have all that follows from it."""
+    def _is_settled(self, base: BaseRow | None) -> TypeGuard[BaseRow]:
+        """Return whether a base row should have all that follows from it."""
         return (
-            truth is not None
-            and not self._is_young(truth['written_at'])
-            and not _expires(truth)
+            base is not None
+            and not self._is_young(base['written_at'])
+            and not _expires(base)
         )
 
 
-def _fits(link: Link, row: Found, truth: Truth | None) -> bool:
-    return truth is not None and any(
-        link.fits(row, place) for place in link.rows(truth)
+def _fits(table: DerivedTable, row: Found, base: BaseRow | None) -> bool:
+    return base is not None and any(
+        table.fits(row, place) for place in table.rows(base)
     )
 
 
@@ -494,6 +525,6 @@ def _part(row: Found, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _text(key: Any) -> str:
-    """Return a truth's key for a line of text."""
+    """Return a base row's key for a line of text."""
     values = key.values() if isinstance(key, dict) else [key]
     return ' '.join(map(str, values))

@@ -2,21 +2,21 @@
 """Unique names: a claim row for what must be unique.
 
 The key of a claim table is what must be unique; the row holds the owner's id
-and a state.  A creator claims (``pending``), writes its truth, then holds
+and a state.  A creator claims (``pending``), writes its base row, then holds
 (``held``).  Each step is a conditional write::
 
-    claim --> truth written --> hold
-      |                          |
-      '- taken: 409              '- lost: remove the truth, 409
+    claim --> base row written --> confirm
+      |                              |
+      '- taken: 409                  '- lost: remove the base row, 409
 
 A creator may die between the steps.  Its pending claim may be taken over
 once it is older than :data:`STALE_AFTER` and an EACH_QUORUM read of the
-owner's truth succeeded and found nothing.  A creator that was merely slow
-then finds at ``hold`` that it lost, and removes its truth.  A held claim is
-freed by its owner's delete or rename alone; who deletes makes it pending
+owner's base row succeeded and found nothing.  A creator that was merely slow
+then finds at ``confirm`` that it lost, and removes its base row.  A held claim
+is freed by its owner's delete or rename alone; who deletes makes it pending
 first, so that a name does not stay taken if it dies on the way::
 
-    pending again --> truth removed --> free
+    pending again --> base row removed --> free
 
 A compare-and-set whose reply is lost is settled by a serial read.
 """
@@ -52,7 +52,7 @@ Key = Mapping[str, Any]
 _OWNER = Row('owner')
 
 
-class Taken(Exception):
+class NameTaken(Exception):
     """Somebody else has the name.
 
     :ivar owner: the id of who has it.
@@ -73,8 +73,8 @@ class Claims:
     :param table: its name; beside the key it has the columns ``owner``,
         ``state`` and ``claimed_at``.
     :param key: the columns of its primary key.
-    :param operation: ``CLAIM``, agreed on in the whole deployment, or
-        ``MUTATE``, in one region.
+    :param operation: ``LWT_GLOBAL``, agreed on in the whole deployment, or
+        ``LWT_LOCAL``, in one datacenter.
     :param part: the column of the key that is its partition alone, if it is
         not all of them: then the owners of a part can be listed.
     """
@@ -85,12 +85,12 @@ class Claims:
         self,
         table: str,
         *key: str,
-        operation: Operation = Operation.CLAIM,
+        operation: Operation = Operation.LWT_GLOBAL,
         part: str | None = None,
     ) -> None:
         write, read = {
-            Operation.CLAIM: (cql.claim, cql.claim_read),
-            Operation.MUTATE: (cql.mutate, cql.mutate_read),
+            Operation.LWT_GLOBAL: (cql.lwt_global, cql.lwt_global_read),
+            Operation.LWT_LOCAL: (cql.lwt_local, cql.lwt_local_read),
         }[operation]
         where = ' AND '.join(f'{name} = :{name}' for name in key)
         self.table = table
@@ -103,7 +103,7 @@ class Claims:
             )
         self.settle = read(f'SELECT {self.row} FROM {table} WHERE {where}')
         lasting = f'{self.row}, TTL(owner) AS ttl_left'
-        # Repair compares all of them with their owners.
+        # Reconcile compares all of them with their owners.
         self.all = cql.scan(f'SELECT {", ".join(key)}, {lasting} FROM {table}')
         self.settle_lasting = read(
             f'SELECT {lasting} FROM {table} WHERE {where}'
@@ -171,13 +171,13 @@ class Claims:
         ttl: int | None = None,
         **key: Any,
     ) -> Iterator[None]:
-        """Have the name while the body writes the owner's truth.
+        """Have the name while the body writes the owner's base row.
 
-        :param exists: whether an owner's truth is visible in any region; an
-            escalated read.
+        :param exists: whether an owner's base row is visible in any
+            datacenter; an escalated read.
         :param undo: removes what the body wrote.
         :param ttl: seconds after which the claim expires with its owner.
-        :raises Taken: if somebody else has it, before or after the body.
+        :raises NameTaken: if somebody else has it, before or after the body.
         """
         with self.all_claimed(
             db,
@@ -203,7 +203,7 @@ class Claims:
         """Have several names, all or none, as :meth:`claimed`.
 
         :param exists: whether an owner with this name is visible in any
-            region; an escalated read.
+            datacenter; an escalated read.
         """
         if not keys:
             yield
@@ -229,23 +229,25 @@ class Claims:
         try:
             yield
         except BaseException:
-            # Also when the body only seemed to fail: a truth without a held
+            # Also when the body only seemed to fail: a base row without a held
             # claim must not stay.  While Cassandra is away nothing can be
-            # removed, and the pending claim of a visible truth stays.
+            # removed, and the pending claim of a visible base row stays.
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
                 give_back()
             raise
         try:
             for key in keys:
-                self.hold(db, owner, ttl=ttl, **key)
+                self.confirm(db, owner, ttl=ttl, **key)
         except BaseException:
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
                 # Another one that creates this owner may hold it by now.
                 for key in keys:
                     known = functools.partial(_known, exists, key)
-                    self.evict(db, owner, exists=known, ttl=ttl, **key)
+                    self.free_if_orphaned(
+                        db, owner, exists=known, ttl=ttl, **key
+                    )
             raise
 
     def claim(
@@ -260,9 +262,9 @@ class Claims:
         """Make the name ``owner``'s, pending.  Mine already is success.
 
         :returns: whether it was not the owner's before.
-        :raises Taken: if somebody else has it.
+        :raises NameTaken: if somebody else has it.
         """
-        life, insert = _living(self.insert, self.insert_expiring, ttl)
+        life, insert = _with_ttl(self.insert, self.insert_expiring, ttl)
         now = clock.utcnow()
         outcome = self._cas(
             db,
@@ -282,8 +284,10 @@ class Claims:
             or now - seen['claimed_at'] < STALE_AFTER
             or exists(seen['owner'])
         ):
-            raise Taken(seen['owner'], self.table)
-        life, take_over = _living(self.take_over, self.take_over_expiring, ttl)
+            raise NameTaken(seen['owner'], self.table)
+        life, take_over = _with_ttl(
+            self.take_over, self.take_over_expiring, ttl
+        )
         outcome = self._cas(
             db,
             take_over,
@@ -295,23 +299,23 @@ class Claims:
         )
         if not outcome and outcome.row.get('owner') != owner:
             other = outcome.row.get('owner', seen['owner'])
-            raise Taken(other, self.table)
+            raise NameTaken(other, self.table)
         return True
 
-    def hold(
+    def confirm(
         self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
     ) -> None:
         """Make ``owner``'s pending claim a held one.
 
-        :raises Taken: if it was taken over meanwhile.
+        :raises NameTaken: if it was taken over meanwhile.
         """
-        life, hold = _living(self.set_held, self.set_held_expiring, ttl)
-        outcome = self._cas(db, hold, key, owner=owner, **life)
+        life, confirm = _with_ttl(self.set_held, self.set_held_expiring, ttl)
+        outcome = self._cas(db, confirm, key, owner=owner, **life)
         if not outcome and outcome.row.get('owner') != owner:
-            raise Taken(outcome.row.get('owner', 'nobody'), self.table)
+            raise NameTaken(outcome.row.get('owner', 'nobody'), self.table)
 
     @contextlib.contextmanager
-    def all_released(
+    def releasing(
         self,
         db: Store,
         owner: str,
@@ -320,7 +324,7 @@ class Claims:
         exists: Callable[[str, Key], bool],
         ttl: int | None = None,
     ) -> Iterator[None]:
-        """Free several names once the body has removed the owner's truth.
+        """Free several names once the body has removed the owner's base row.
 
         Until then their claims are pending: if this process dies after the
         body, a name can be taken over as from a creator that died.
@@ -331,7 +335,7 @@ class Claims:
         :param exists: as for :meth:`all_claimed`.
         :param ttl: as for :meth:`claimed`.
         """
-        life, loosen = _living(
+        life, mark_pending = _with_ttl(
             self.set_pending, self.set_pending_expiring, ttl
         )
         now = clock.to_micros(clock.utcnow())
@@ -339,7 +343,7 @@ class Claims:
         try:
             for key in keys:
                 if self._cas(
-                    db, loosen, key, owner=owner, claimed_at=now, **life
+                    db, mark_pending, key, owner=owner, claimed_at=now, **life
                 ):
                     mine.append(key)
             yield
@@ -347,20 +351,20 @@ class Claims:
             # Pending it is safe where the owner is there, and taken over where
             # somebody else has removed it.
             for key in mine:
-                with contextlib.suppress(Taken, errors.StoreUnavailable):
+                with contextlib.suppress(NameTaken, errors.StoreUnavailable):
                     if exists(owner, key):
-                        self.hold(db, owner, ttl=ttl, **key)
+                        self.confirm(db, owner, ttl=ttl, **key)
             raise
         for key in mine:
             if self._free(db, self.free_pending, owner, key):
                 known = functools.partial(_known, exists, key)
-                self.evict(db, owner, exists=known, ttl=ttl, **key)
+                self.free_if_orphaned(db, owner, exists=known, ttl=ttl, **key)
 
     def release(self, db: Store, owner: str, **key: Any) -> None:
         """Free the name if it is ``owner``'s; else leave it."""
         self._free(db, self.free, owner, key)
 
-    def evict(
+    def free_if_orphaned(
         self,
         db: Store,
         owner: str,
@@ -373,21 +377,23 @@ class Claims:
 
         The claim is made pending before the owner is looked for once more.
         So one that is created at that very moment, with the same id, is
-        found, or finds at :meth:`hold` that it lost the name.
+        found, or finds at :meth:`confirm` that it lost the name.
 
         :param exists: as for :meth:`claim`.
         :param ttl: seconds that the claim has left; None is for ever.
         :raises OutcomeUnknown: if it cannot be found out.
         """
-        life, loosen = _living(
+        life, mark_pending = _with_ttl(
             self.set_pending, self.set_pending_expiring, ttl
         )
         now = clock.to_micros(clock.utcnow())
-        if not self._cas(db, loosen, key, owner=owner, claimed_at=now, **life):
+        if not self._cas(
+            db, mark_pending, key, owner=owner, claimed_at=now, **life
+        ):
             return False  # its owner freed it, or somebody took it over
         if exists(owner):
-            with contextlib.suppress(Taken):
-                self.hold(db, owner, ttl=ttl, **key)
+            with contextlib.suppress(NameTaken):
+                self.confirm(db, owner, ttl=ttl, **key)
             return False
         return bool(
             db.cas_settled(
@@ -453,7 +459,7 @@ def _known(exists: Callable[[str, Key], bool], key: Key, owner: str) -> bool:
     return exists(owner, key)
 
 
-def _living(
+def _with_ttl(
     statement: cql.Statement, expiring: cql.Statement, ttl: int | None
 ) -> tuple[dict[str, int], cql.Statement]:
     if ttl is None:

@@ -80,7 +80,7 @@ class UserRef:
         return getattr(self, name)
 
     def to_dict(self) -> dict[str, Any]:
-        return users.presented(self._stored)
+        return users.to_ref(self._stored)
 
     def _get_password_expires_at(
         self, created_at: datetime.datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Truths of each kind, made through their drivers, and damage by CQL."""
+"""Base rows of each kind, made through their drivers, and damage by CQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 
 import keystone.conf
 
-from keystone_cassandra_token.cmd.repair import kinds
+from keystone_cassandra_token.cmd.reconcile import all_derived
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import (
     application_credential,
@@ -31,7 +31,7 @@ from keystone_cassandra_token.drivers.limit import limits
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables import reconcile
 
-KINDS = kinds()
+ALL_DERIVED = all_derived()
 HOUR = datetime.timedelta(hours=1)
 
 
@@ -40,9 +40,9 @@ def fresh(*names):
 
 
 class Maker:
-    """Makes one truth after the other; each returns its key.
+    """Makes one base row after the other; each returns its key.
 
-    What is given stands for what it would make up, so that a truth can be
+    What is given stands for what it would make up, so that a base row can be
     made again.
     """
 
@@ -187,10 +187,10 @@ class Maker:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A kind, and the truths of it that one method of a maker makes.
+    """A kind, and the base rows of it that one method of a maker makes.
 
-    :ivar given: what makes a truth again, if it is the same.
-    :ivar without: tables where these truths have no row.
+    :ivar given: what makes a base row again, if it is the same.
+    :ivar without: tables where these base rows have no row.
     :ivar fixed: what all of them have.
     """
 
@@ -201,35 +201,37 @@ class Case:
     fixed: tuple[tuple[str, object], ...] = ()
 
     @property
-    def kind(self):
-        return KINDS[self.table]
+    def derived(self):
+        return ALL_DERIVED[self.table]
 
     @property
-    def links(self):
+    def index_tables(self):
         return [
-            link for link in self.kind.links if link.table not in self.without
+            table
+            for table in self.derived.tables
+            if table.name not in self.without
         ]
 
     @property
-    def names(self):
+    def claim_specs(self):
         return [
-            names
-            for names in self.kind.names
-            if names.claims.table not in self.without
+            spec
+            for spec in self.derived.claim_specs
+            if spec.claims.table not in self.without
         ]
 
     @property
     def tables(self):
-        return tables_of(self.kind)
+        return tables_of(self.derived)
 
     def make(self, **given):
-        """Make a truth; return its key."""
+        """Make a base row; return its key."""
         values = fresh(*self.given) | dict(self.fixed) | given
         getattr(Maker(), self.maker)(**values)
-        return {name: values[name] for name in self.kind.key}
+        return {name: values[name] for name in self.derived.key}
 
     def make_again(self):
-        """Make a truth; return its key, and what makes it once more."""
+        """Make a base row; return its key, and what makes it once more."""
         values = fresh(*self.given)
         if self.table == 'trust':
             values['expires_at'] = clock.utcnow() + HOUR
@@ -320,8 +322,8 @@ CASES = [
         ('project_id', 'endpoint_group_id'),
     ),
 ]
-LINKS = [(case, link) for case in CASES for link in case.links]
-NAMES = [(case, names) for case in CASES for names in case.names]
+INDEX_TABLES = [(case, table) for case in CASES for table in case.index_tables]
+CLAIM_SPECS = [(case, spec) for case in CASES for spec in case.claim_specs]
 
 
 def case_of(maker):
@@ -329,11 +331,11 @@ def case_of(maker):
     return found
 
 
-def tables_of(kind):
+def tables_of(derived):
     return [
-        kind.table,
-        *(link.table for link in kind.links),
-        *(names.claims.table for names in kind.names),
+        derived.base_table,
+        *(table.name for table in derived.tables),
+        *(spec.claims.table for spec in derived.claim_specs),
     ]
 
 
@@ -354,10 +356,10 @@ class Tables:
             for row in self.execute(f'SELECT * FROM {self.keyspace}."{table}"')
         ]
 
-    def contents(self, kind):
+    def contents(self, derived):
         return {
             table: sorted(map(str, self.rows(table)))
-            for table in tables_of(kind)
+            for table in tables_of(derived)
         }
 
     def insert(self, table, row, using=''):
@@ -381,7 +383,9 @@ class Tables:
         """Delete all rows; with a few of them this is faster than TRUNCATE."""
         there = {}
         for table in {
-            table for kind in KINDS.values() for table in tables_of(kind)
+            table
+            for derived in ALL_DERIVED.values()
+            for table in tables_of(derived)
         }:
             key = ', '.join(self._primary_key(table))
             there[table] = self._session.execute_async(
@@ -395,30 +399,30 @@ class Tables:
         keyspace = self._session.cluster.metadata.keyspaces[self.keyspace]
         return [each.name for each in keyspace.tables[table].primary_key]
 
-    def truth(self, kind, key):
-        return self.store.one(kind.find_everywhere, kind.row, **key)
+    def base_row(self, derived, key):
+        return self.store.one(derived.find_everywhere, derived.row, **key)
 
-    def places(self, kind, link, key):
-        """Return the rows that a truth should have."""
-        return list(link.rows(self.truth(kind, key)))
+    def places(self, derived, table, key):
+        """Return the rows that a base row should have."""
+        return list(table.rows(self.base_row(derived, key)))
 
-    def place(self, kind, link, key):
-        (found,) = self.places(kind, link, key)
+    def place(self, derived, table, key):
+        (found,) = self.places(derived, table, key)
         return found
 
-    def row(self, link, place):
-        found = self.store.one(link.find, link.row, **link.key(place))
-        return found and {name: found[name] for name in link.row.columns}
+    def row(self, table, place):
+        found = self.store.one(table.find, table.row, **table.key(place))
+        return found and {name: found[name] for name in table.row.columns}
 
-    def name(self, kind, names, key):
-        """Return the key of the claim that a truth should have."""
-        (found,) = names.keys(self.store, self.truth(kind, key))
+    def name(self, derived, spec, key):
+        """Return the key of the claim that a base row should have."""
+        (found,) = spec.keys(self.store, self.base_row(derived, key))
         return found
 
-    def claim(self, names, name):
-        return self.store.one(names.claims.get, names.claims.row, **name)
+    def claim(self, spec, name):
+        return self.store.one(spec.claims.get, spec.claims.row, **name)
 
-    def make_claim(self, names, name, state, **more):
+    def make_claim(self, spec, name, state, **more):
         """Leave the claim of an owner that is nowhere; return the owner."""
         owner = uuid.uuid4().hex
         values = {
@@ -427,17 +431,17 @@ class Tables:
             'claimed_at': clock.to_micros(clock.utcnow()),
             **more,
         }
-        self.insert(names.claims.table, {**name, **values})
+        self.insert(spec.claims.table, {**name, **values})
         return values['owner']
 
 
-def mend(store, kind, apply=True, problems=None):
+def fix(store, derived, apply=True, problems=None):
     """Run; return what was found, by table: the counts that are not 0."""
     said = [] if problems is None else problems
-    work = reconcile.Repair(store, apply=apply, problem=said.append)
-    work.run(kind)
+    work = reconcile.Reconciler(store, apply=apply, problem=said.append)
+    work.run(derived)
     assert problems is not None or not said
-    assert work.counts.keys() == set(tables_of(kind))
+    assert work.counts.keys() == set(tables_of(derived))
     found = {
         table: {
             name: count

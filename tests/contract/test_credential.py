@@ -227,7 +227,7 @@ def test_a_limited_list_reads_no_more_than_it_needs(ours, store):
 
 
 def test_what_a_change_left_of_a_deleted_one_is_none(ours, store, keyspace):
-    """So it looks where one region deletes and another changes it."""
+    """So it looks where one datacenter deletes and another changes it."""
     made = uuid.uuid4().hex
     session = store.sessions.get().session
     session.execute(

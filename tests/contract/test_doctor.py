@@ -19,8 +19,8 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks, doctor
-from keystone_cassandra_token.cmd.findings import Result, State
 from keystone_cassandra_token.db import nodes
+from keystone_cassandra_token.db.findings import Finding, State
 from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import ddl
 
@@ -52,8 +52,8 @@ def connection(own: cfg.ConfigOpts) -> Iterator[Connection]:
         yield connection
 
 
-def by_name(results: Iterator[Result]) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
+def by_name(results: Iterator[Finding]) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
     for result in results:
         found.setdefault(result.name, []).append(result)
     return found

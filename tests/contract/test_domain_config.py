@@ -211,7 +211,7 @@ def first_name(store, domain_id):
 def test_a_partition_of_its_static_column_alone_is_no_option(ours, store):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new()])
-    # As two regions can leave it that change a domain at once.
+    # As two datacenters can leave it that change a domain at once.
     seen = first_name(store, domain_id)['incarnation']
     key = {'domain_id': domain_id, 'seen': seen}
     named = {'sensitive': False, 'group': 'ldap', 'option': 'url'}
@@ -234,7 +234,7 @@ def test_a_partition_of_its_static_column_alone_is_no_option(ours, store):
 def test_options_without_a_mark_are_options(ours, store):
     domain_id = uuid.uuid4().hex
     ours.create_config_options(domain_id, [new()])
-    # As well what two regions can leave.
+    # As well what two datacenters can leave.
     seen = first_name(store, domain_id)['incarnation']
     assert store.cas(
         domain_config.MARK, domain_id=domain_id, incarnation=None, seen=seen

@@ -526,7 +526,7 @@ class TestForeignKeys:
             assert there or not children
 
     def test_an_orphan_can_be_read_listed_and_deleted(self, ours, store):
-        """As two regions can leave one."""
+        """As two datacenters can leave one."""
         domain = make(ours)
         parent = make(ours, domain)
         child = make(ours, parent)

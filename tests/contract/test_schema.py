@@ -18,6 +18,7 @@ from oslo_config import cfg
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token import schema as schema_check
 from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.schema import (
     ddl,
     describe,
@@ -162,14 +163,14 @@ def test_applying_again_changes_nothing(applied: cfg.ConfigOpts) -> None:
     assert not any('Applying' in line for line in lines)
     assert migrate.plan(applied) == []
     assert migrate.status(applied) == before
-    assert before.level == before.needed == files.latest()
+    assert before.version == before.needed == files.latest()
     assert before.holder is None
     assert before.settings['name_comparison'] == 'insensitive'
     needed = revocation_ttl.needed(applied)
     assert int(before.settings['revocation_ttl']) == needed
     assert int(before.settings['revocation_ttl_everywhere']) == needed
     for migration in files.migrations():
-        assert before.applied[migration.level][:2] == (
+        assert before.applied[migration.version][:2] == (
             migration.name,
             migration.checksum,
         )
@@ -188,7 +189,7 @@ def test_a_changed_file_is_refused(
         with pytest.raises(migrate.MigrationError, match='another content'):
             act()
     (finding,) = migrate.verify(applied)
-    assert finding.fatal
+    assert finding.state is State.FAIL
     assert last.name in finding.text
 
 
@@ -200,7 +201,7 @@ def test_names_cannot_be_compared_otherwise(
         with pytest.raises(migrate.MigrationError, match='name_comparison'):
             migrate.apply(applied, report=quiet)
         (finding,) = migrate.verify(applied)
-        assert finding.fatal
+        assert finding.state is State.FAIL
     finally:
         applied.clear_override('name_comparison', 'cassandra')
     assert migrate.verify(applied) == []
@@ -355,7 +356,8 @@ def test_what_was_changed_by_hand_is_found(
     )
     session.execute(f'ALTER TABLE {name}.trust_use DROP attempt')
     found = {
-        finding.text: finding.fatal for finding in migrate.verify(applied)
+        finding.text: finding.state is State.FAIL
+        for finding in migrate.verify(applied)
     }
     session.execute(
         f'ALTER TABLE {name}.revocation WITH gc_grace_seconds = 10800'
@@ -372,7 +374,7 @@ def test_a_missing_table_is_found(empty: cfg.ConfigOpts, session: Any) -> None:
     quick_schema(empty)
     session.execute(f'DROP TABLE {empty.cassandra.keyspace}.trust_claim')
     (finding,) = migrate.verify(empty)
-    assert finding.fatal
+    assert finding.state is State.FAIL
     assert 'trust_claim is missing' in finding.text
 
 
@@ -402,7 +404,7 @@ def test_the_commands(
     assert run.here('schema', 'verify').returncode == 1
     done = run('schema', 'apply')
     assert done.returncode == 0, done.stderr
-    assert f'level {files.latest()}' in done.stdout
+    assert f'schema version {files.latest()}' in done.stdout
     assert run.here('schema', 'verify').returncode == 0
     done = run.here('schema', 'status')
     assert done.returncode == 0

@@ -22,9 +22,9 @@ from oslo_config import cfg
 from keystone_cassandra_token import drivers, revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks
 from keystone_cassandra_token.cmd import schema as schema_command
-from keystone_cassandra_token.cmd.findings import State
 from keystone_cassandra_token.db import errors, nodes
 from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.schema import ddl, describe, migrate, version
 from keystone_cassandra_token.tables import reconcile, unique
 from tests import sweep
@@ -157,7 +157,7 @@ def server(options: Make, migrated: None) -> Iterator[Any]:
 def test_the_migrator_could_do_it_all(options: Make, migrated: None) -> None:
     conf = options(f'{KEYSPACE}_migration')
     assert migrate.verify(conf) == []
-    assert migrate.status(conf).level == migrate.status(conf).needed
+    assert migrate.status(conf).version == migrate.status(conf).needed
 
 
 def test_the_migrator_makes_no_keyspace(options: Make, migrated: None) -> None:

@@ -602,7 +602,7 @@ def test_a_whole_number_may_come_as_a_float(ours, theirs):
         assert (got, type(got)) == (6, int)
 
 
-REMNANTS = {
+GHOST_ROWS = {
     'of nothing': {'default_limit': 7},
     'of a number': {'default_limit': 7, 'incarnation': uuid.uuid1()},
     'of a name': {'resource_name': 'x', 'incarnation': uuid.uuid1()},
@@ -615,24 +615,24 @@ REMNANTS = {
 }
 
 
-@pytest.mark.parametrize('name', REMNANTS)
+@pytest.mark.parametrize('name', GHOST_ROWS)
 def test_what_a_change_left_of_a_deleted_one_is_none(
     ours, store, keyspace, name
 ):
     """So it looks where one region deletes and another changes it."""
     made = make(ours)
     ours.delete_registered_limit(made['id'])
-    assigned = ', '.join(f'{column} = %s' for column in REMNANTS[name])
+    assigned = ', '.join(f'{column} = %s' for column in GHOST_ROWS[name])
     session = store.sessions.get().session
     session.execute(
         f'UPDATE {keyspace}.registered_limit USING TIMESTAMP %s SET {assigned}'
         ' WHERE bucket = 0 AND id = %s',
-        (2**62, *REMNANTS[name].values(), made['id']),
+        (2**62, *GHOST_ROWS[name].values(), made['id']),
     )
     try:
         found = ours.list_registered_limits(Hints())
         assert made['id'] not in {each['id'] for each in found}
-        if 'incarnation' not in REMNANTS[name]:
+        if 'incarnation' not in GHOST_ROWS[name]:
             found = REGISTERED_LIMITS.entity.all(store)
             assert made['id'] not in {each['id'] for each in found}
         for call in (

@@ -118,7 +118,7 @@ def tracked() -> list[Path]:
 
 
 @sweep.over(OPTIONS)
-def test_configure_page_names_option(group, option):
+def test_configuration_page_names_option(group, option):
     named = rf'``(?:\[{group}\] )?{re.escape(option.name)}``'
     assert re.search(named, page('configuration/index.rst'))
 
@@ -144,7 +144,7 @@ def test_each_section_that_chooses_a_driver_is_told(section):
     assert f'``[{section}]' in page('install/index.rst')
 
 
-def test_configure_page_states_defaults():
+def test_configuration_page_states_defaults():
     text = page('configuration/index.rst')
     stated = dict(
         re.findall(r'^``(\w+)`` \((?:``)?([\w.]+)', text, re.MULTILINE)

@@ -175,7 +175,7 @@ class Stalled:
         assert self._held.reached.wait(PATIENCE), repr(self.said)
 
     def finish(self) -> None:
-        """Let it come to its end; again is harmless."""
+        """Let it come to its end; idempotent."""
         self._held.release()
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), 'it did not come to its end'

@@ -53,7 +53,7 @@ import cassandra
 import pytest
 from keystone import exception
 
-from keystone_cassandra_token.cmd.repair import kinds
+from keystone_cassandra_token.cmd.reconcile import all_derived
 from keystone_cassandra_token.db import consistency, errors
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.store import Send, Store
@@ -207,7 +207,7 @@ def ghosts(world: World, entity: Any, labels: Collection[str]) -> list[str]:
     return [
         f'a ghost row of {label}'
         for label, row in rows
-        if row and not entity.is_whole(row)
+        if row and not entity.exists(row)
     ]
 
 
@@ -372,9 +372,9 @@ class Bench:
         """Reconcile, and yield what is wrong then."""
         with self.aged((reconcile, 'YOUNG')):
             for name in self.world.kinds:
-                kind = kinds()[name]
+                kind = all_derived()[name]
                 for _ in range(2):
-                    work = reconcile.Repair(self.store, apply=True)
+                    work = reconcile.Reconciler(self.store, apply=True)
                     work.run(kind)
                 for table, counts in work.counts.items():
                     if counts.wrong or counts.young:

@@ -68,7 +68,7 @@ class Users:
 
     def stored(self, user_id, values):
         return users.USERS.entity.new(
-            {'id': user_id, 'lock_epoch': 0, **users.stored(values)}
+            {'id': user_id, 'lock_epoch': 0, **users.to_row(values)}
         )
 
     def key(self, db, values):
@@ -111,7 +111,7 @@ class Case:
         return self.kind.claims.owner(db, **self.kind.key(db, values))
 
     def write(self, session: Any, keyspace: str) -> None:
-        """Write what the slow one writes, in the region of a session."""
+        """Write what the slow one writes, in the datacenter of a session."""
         row = self.kind.row.dump(self.kind.stored(self.slow, self.taken))
         row = {name: value for name, value in row.items() if value is not None}
         statement = cassandra.query.SimpleStatement(

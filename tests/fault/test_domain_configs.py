@@ -207,7 +207,7 @@ def test_what_was_not_done_is_told_where_no_mark_tells(
     driver, store, domain_id
 ):
     create(driver, domain_id, FIRST)
-    # Two regions that change a domain at once can leave it so.
+    # Two datacenters that change a domain at once can leave it so.
     found = store.one(
         domain_config.LIST_NAMES, domain_config.NAME, domain_id=domain_id
     )

@@ -235,34 +235,34 @@ def test_of_no_id_there_is_no_entity(store):
     assert CREDENTIALS.find(store, None) is None
 
 
-#: Entities, their kinds if repair has them, and what a change of one writes
+#: Entities, their kinds if reconcile has them, and what a change of one writes
 #: beside its incarnation.
-REMNANTS = [
-    (users.USERS, users.USER_KIND, {'passwords': '[]'}),
-    (groups.GROUPS, groups.GROUP_KIND, {'name': 'late'}),
-    (projects.PROJECTS, projects.PROJECT_KIND, {'tags': ['late']}),
-    (role.ROLES, role.ROLE_KIND, {'name': 'late'}),
+GHOST_ROWS = [
+    (users.USERS, users.USER_DERIVED, {'passwords': '[]'}),
+    (groups.GROUPS, groups.GROUP_DERIVED, {'name': 'late'}),
+    (projects.PROJECTS, projects.PROJECT_DERIVED, {'tags': ['late']}),
+    (role.ROLES, role.ROLE_DERIVED, {'name': 'late'}),
     (
         limits.REGISTERED_LIMITS,
-        limits.REGISTERED_LIMIT_KIND,
+        limits.REGISTERED_LIMIT_DERIVED,
         {'resource_name': 'late'},
     ),
-    (federation.IDPS, federation.IDP_KIND, {'protocols': '{}'}),
-    (CREDENTIALS, credential.CREDENTIAL_KIND, {'type': 'late'}),
+    (federation.IDPS, federation.IDP_DERIVED, {'protocols': '{}'}),
+    (CREDENTIALS, credential.CREDENTIAL_DERIVED, {'type': 'late'}),
     (endpoints.SERVICES, None, {}),
     (endpoints.ENDPOINTS, None, {'service_id': 'late'}),
     (regions.REGIONS, None, {}),
 ]
 
 
-@pytest.mark.parametrize(('entities', 'kind', 'late'), REMNANTS)
-def test_a_remnant_of_a_deleted_entity_is_none(
-    store, keyspace, entities, kind, late
+@pytest.mark.parametrize(('entities', 'derived', 'late'), GHOST_ROWS)
+def test_a_ghost_row_of_a_deleted_entity_is_none(
+    store, keyspace, entities, derived, late
 ):
     """A change in another datacenter, later; here it is made by hand."""
     entity = getattr(entities, 'entity', entities)
     given = {'id': uuid.uuid4().hex}
-    where = 'bucket = 0 AND id' if entity.together else 'id'
+    where = 'bucket = 0 AND id' if entity.single_partition else 'id'
     columns = ''.join(f', {name} = %s' for name in late)
     store.sessions.get().session.execute(
         f'UPDATE {keyspace}."{entity.table}" SET incarnation = now(){columns}'
@@ -273,8 +273,8 @@ def test_a_remnant_of_a_deleted_entity_is_none(
     assert entity.find_all(store, [given['id']]) == []
     assert not entity.remove(store, given['id'])
     # Nor does it stop who looks at all of them, or take the id for ever.
-    if kind is not None:
-        reconcile.Repair(store, apply=True).run(kind)
+    if derived is not None:
+        reconcile.Reconciler(store, apply=True).run(derived)
     values = {'enabled': True, 'default_limit': 1, 'is_domain': False}
     new = entity.new(
         given | {name: values.get(name, 'new') for name in entity.row.required}

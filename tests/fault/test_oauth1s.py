@@ -15,7 +15,7 @@ from keystone_cassandra_token.drivers import oauth1
 from keystone_cassandra_token.drivers.oauth1 import ACCESS_TOKENS, CONSUMERS
 from keystone_cassandra_token.tables import reconcile
 from keystone_cassandra_token.tables.index import ALL_SHARDS
-from tests.contract.damage import mend
+from tests.contract.damage import fix
 from tests.fault import faults
 
 EXCHANGERS = 8
@@ -28,7 +28,7 @@ def driver(store):
 
 @pytest.fixture
 def aged(monkeypatch):
-    """Let all that is there when a repair begins be old."""
+    """Let all that is there when a run begins be old."""
     monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
 
 
@@ -152,8 +152,8 @@ class TestCrashes:
                 assert owned(driver, user_id) == access
             driver.delete_consumer(of)
             assert owned(driver, user_id) == []
-            # What lists a token that never came is nobody's but repair's.
-            mend(store, oauth1.ACCESS_KIND)
+            # What lists a token that never came is nobody's but reconcile's.
+            fix(store, oauth1.ACCESS_DERIVED)
             assert rows(store, of) == 0
             assert store.one(oauth1.GET, oauth1.REQUEST, id=made) is None
         assert outcomes == sorted(outcomes)
@@ -174,7 +174,7 @@ class TestCrashes:
             assert owned(driver, user_id) == []
             with pytest.raises(exception.NotFound):
                 driver.delete_access_token(user_id, made)
-            mend(store, oauth1.ACCESS_KIND)
+            fix(store, oauth1.ACCESS_DERIVED)
             assert rows(store, of) == 0
         assert outcomes == sorted(outcomes, reverse=True)
         assert (outcomes[0], outcomes[-1]) == (True, False)

@@ -103,7 +103,7 @@ class TestCreate:
 
     @pytest.mark.parametrize(
         'name',
-        ['claim', 'use', 'batch', 'hold'],
+        ['claim', 'use', 'batch', 'confirm'],
     )
     @pytest.mark.parametrize('fault', [faults.fail, faults.lose_reply])
     def test_a_failed_request(self, driver, store, name, fault):
@@ -111,7 +111,7 @@ class TestCreate:
             'claim': trust.CLAIMS.insert_expiring,
             'use': trust.INSERT_USE_EXPIRING,
             'batch': trust.INSERT_EXPIRING,
-            'hold': trust.CLAIMS.set_held_expiring,
+            'confirm': trust.CLAIMS.set_held_expiring,
         }[name]
         values = new()
         trust_id = uuid.uuid4().hex
@@ -274,7 +274,7 @@ class TestSlowCreator:
         assert [type(error) for error in outcome] == [exception.Conflict]
         self.check_one_owner(driver, values, winner, slow)
 
-    def test_visible_truth_is_never_taken_over(self, driver, store, later):
+    def test_visible_base_row_is_never_taken_over(self, driver, store, later):
         values = new()
         with faults.hold(store, trust.CLAIMS.set_held_expiring) as held:
             slow, thread, outcome = self.start(driver, values)

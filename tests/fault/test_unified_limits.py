@@ -253,14 +253,14 @@ class TestCrashes:
 
 CREATIONS = {
     'claim': REGISTERED_LIMITS.claims.insert,
-    'truth': REGISTERED_LIMITS.entity.insert,
-    'hold': REGISTERED_LIMITS.claims.set_held,
+    'base_row': REGISTERED_LIMITS.entity.insert,
+    'confirm': REGISTERED_LIMITS.claims.set_held,
 }
 LIMIT_CREATIONS = {
     'claim': LIMITS.claims.insert,
-    'truth': LIMITS.entity.insert,
+    'base_row': LIMITS.entity.insert,
     'check': REGISTERED_LIMITS.entity.settle,
-    'hold': LIMITS.claims.set_held,
+    'confirm': LIMITS.claims.set_held,
 }
 
 
@@ -289,7 +289,7 @@ class TestLostReplies:
         assert not any(is_registered(driver, each) for each in wanted[:-1])
         assert is_registered(driver, other)
 
-    @pytest.mark.parametrize('name', ['claim', 'truth', 'hold'])
+    @pytest.mark.parametrize('name', ['claim', 'base_row', 'confirm'])
     def test_create_limits(self, driver, store, name):
         registered = make(driver)
         with faults.lose_reply(store, LIMIT_CREATIONS[name]):

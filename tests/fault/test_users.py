@@ -410,7 +410,7 @@ class FederatedUsers(World):
     def wrong(self):
         (names,) = (
             each
-            for each in rows.USER_KIND.names
+            for each in rows.USER_DERIVED.names
             if each.claims is FEDERATED_NAMES
         )
         keys = {

@@ -13,7 +13,7 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks, doctor, local_checks
-from keystone_cassandra_token.cmd.findings import Result, State
+from keystone_cassandra_token.db.findings import Finding, State
 
 
 def keystone_conf(folder: Path, text: str) -> cfg.ConfigOpts:
@@ -22,7 +22,7 @@ def keystone_conf(folder: Path, text: str) -> cfg.ConfigOpts:
     return command.configuration(path)
 
 
-def states(results: Iterator[Result]) -> list[State]:
+def states(results: Iterator[Finding]) -> list[State]:
     return [result.state for result in results]
 
 
@@ -125,7 +125,7 @@ def test_window_of_a_table(compaction: str, seconds: int | None) -> None:
 def test_a_check_that_breaks_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(conf: cfg.ConfigOpts) -> Iterator[Result]:
+    def broken(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         raise RuntimeError('a secret')
 
     monkeypatch.setattr(doctor, 'LOCAL', (broken, local_checks.driver))

@@ -68,8 +68,8 @@ def test_without_contact_points(make_conf: Make) -> None:
         ('revocation_write_consistency', 'LOCAL_ONE'),
         ('read_consistency', 'TWO'),
         ('write_consistency', 'ANY'),
-        ('claim_serial_consistency', 'QUORUM'),
-        ('mutate_serial_consistency', 'QUORUM'),
+        ('global_serial_consistency', 'QUORUM'),
+        ('local_serial_consistency', 'QUORUM'),
         ('accept_local_one', '2'),
     ],
 )

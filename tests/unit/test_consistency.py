@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The consistency policy and its proofs."""
+"""The consistency policy and its violations."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from keystone_cassandra_token.db.consistency import (
     overlaps,
     quorum,
 )
+from keystone_cassandra_token.db.findings import State
 
 LEVELS = ('LOCAL_ONE', 'LOCAL_QUORUM', 'EACH_QUORUM', 'QUORUM', 'ALL')
 DEFAULTS = {opt.dest: opt.default for opt in options.consistency_opts}
@@ -40,8 +41,8 @@ def policy(**values) -> Policy:
 
 def findings(replication, **values) -> list[tuple[bool, str]]:
     return [
-        (finding.fatal, finding.text)
-        for finding in policy(**values).proofs(replication)
+        (finding.state is State.FAIL, finding.text)
+        for finding in policy(**values).violations(replication)
     ]
 
 
@@ -49,10 +50,10 @@ def findings(replication, **values) -> list[tuple[bool, str]]:
     ('operation', 'level'),
     [
         *((operation, Level('LOCAL_QUORUM')) for operation in OPTION_OF),
-        (Operation.CLAIM, Level('LOCAL_QUORUM', 'SERIAL')),
-        (Operation.MUTATE, Level('LOCAL_QUORUM', 'LOCAL_SERIAL')),
-        (Operation.CLAIM_READ, Level('SERIAL')),
-        (Operation.MUTATE_READ, Level('LOCAL_SERIAL')),
+        (Operation.LWT_GLOBAL, Level('LOCAL_QUORUM', 'SERIAL')),
+        (Operation.LWT_LOCAL, Level('LOCAL_QUORUM', 'LOCAL_SERIAL')),
+        (Operation.LWT_GLOBAL_READ, Level('SERIAL')),
+        (Operation.LWT_LOCAL_READ, Level('LOCAL_SERIAL')),
         (Operation.ESCALATED_READ, Level('EACH_QUORUM')),
         (Operation.SCHEMA, Level('LOCAL_QUORUM', 'SERIAL')),
     ],
@@ -82,21 +83,23 @@ def test_one_option_sets_one_class(operation, level) -> None:
 
 def test_the_commit_of_conditional_writes_follows_write_consistency() -> None:
     changed = policy(write_consistency='EACH_QUORUM')
-    assert changed.level(Operation.CLAIM) == Level('EACH_QUORUM', 'SERIAL')
-    assert changed.level(Operation.MUTATE) == Level(
+    assert changed.level(Operation.LWT_GLOBAL) == Level(
+        'EACH_QUORUM', 'SERIAL'
+    )
+    assert changed.level(Operation.LWT_LOCAL) == Level(
         'EACH_QUORUM', 'LOCAL_SERIAL'
     )
 
 
 def test_a_settling_read_is_of_the_level_of_what_it_settles() -> None:
     changed = policy(
-        claim_serial_consistency='LOCAL_SERIAL',
-        mutate_serial_consistency='SERIAL',
+        global_serial_consistency='LOCAL_SERIAL',
+        local_serial_consistency='SERIAL',
     )
-    assert changed.level(Operation.CLAIM).serial == 'LOCAL_SERIAL'
-    assert changed.level(Operation.CLAIM_READ) == Level('LOCAL_SERIAL')
-    assert changed.level(Operation.MUTATE).serial == 'SERIAL'
-    assert changed.level(Operation.MUTATE_READ) == Level('SERIAL')
+    assert changed.level(Operation.LWT_GLOBAL).serial == 'LOCAL_SERIAL'
+    assert changed.level(Operation.LWT_GLOBAL_READ) == Level('LOCAL_SERIAL')
+    assert changed.level(Operation.LWT_LOCAL).serial == 'SERIAL'
+    assert changed.level(Operation.LWT_LOCAL_READ) == Level('SERIAL')
 
 
 def test_only_strict_revocations_have_a_fallback() -> None:
@@ -116,7 +119,7 @@ def test_only_strict_revocations_have_a_fallback() -> None:
 def test_description_names_all_classes() -> None:
     described = dict(policy().describe())
     assert described.keys() == {operation.value for operation in Operation}
-    assert described['claim'] == 'LOCAL_QUORUM, agreed on at SERIAL'
+    assert described['lwt_global'] == 'LOCAL_QUORUM, agreed on at SERIAL'
 
 
 @pytest.mark.parametrize(
@@ -192,12 +195,12 @@ def test_a_pair_that_does_not_overlap_is_fatal_in_each_datacenter(
         )
 
 
-def test_local_claims_over_several_regions_are_warned_of() -> None:
-    values = {'claim_serial_consistency': 'LOCAL_SERIAL'}
+def test_local_claims_over_several_datacenters_are_warned_of() -> None:
+    values = {'global_serial_consistency': 'LOCAL_SERIAL'}
     assert findings({'dc1': 3}, **values) == []
     ((fatal, text),) = findings({'dc1': 3, 'dc2': 3}, **values)
     assert not fatal
-    assert 'claim_serial_consistency' in text
+    assert 'global_serial_consistency' in text
 
 
 @pytest.mark.parametrize(
@@ -269,10 +272,10 @@ def test_an_unknown_level_is_refused() -> None:
         overlaps('TWO', 'ALL', 'a', {'a': 3})
 
 
-def test_a_region_without_replicas_is_told_so() -> None:
+def test_a_datacenter_without_replicas_is_told_so() -> None:
     replication = {'dc1': 3}
-    assert not list(policy().proofs(replication, 'dc1'))
-    (found,) = policy().proofs(replication, 'dc2')
-    assert found.fatal
+    assert not list(policy().violations(replication, 'dc1'))
+    (found,) = policy().violations(replication, 'dc2')
+    assert found.state is State.FAIL
     assert 'no replica in datacenter dc2' in found.text
     assert 'local_dc' in found.text

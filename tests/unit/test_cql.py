@@ -120,11 +120,11 @@ def test_expiring_adds_a_ttl_and_keeps_the_class() -> None:
 
 
 def test_expiring_keeps_a_claim_not_idempotent() -> None:
-    expiring = cql.claim(
+    expiring = cql.lwt_global(
         'INSERT INTO t (a) VALUES (:a) IF NOT EXISTS'
     ).expiring()
     assert not expiring.idempotent
-    assert expiring.operation is Operation.CLAIM
+    assert expiring.operation is Operation.LWT_GLOBAL
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_condition_needs_a_conditional_class(constructor, text) -> None:
         constructor(text)
 
 
-@pytest.mark.parametrize('constructor', [cql.claim, cql.mutate])
+@pytest.mark.parametrize('constructor', [cql.lwt_global, cql.lwt_local])
 def test_a_conditional_class_needs_a_condition(constructor) -> None:
     # A column whose name ends in "if" is no condition.
     with pytest.raises(ValueError, match='conditional'):
@@ -176,10 +176,10 @@ def test_a_conditional_class_needs_a_condition(constructor) -> None:
         (cql.read, Operation.READ),
         (cql.scan, Operation.READ),
         (cql.write, Operation.WRITE),
-        (cql.claim, Operation.CLAIM),
-        (cql.claim_read, Operation.CLAIM_READ),
-        (cql.mutate, Operation.MUTATE),
-        (cql.mutate_read, Operation.MUTATE_READ),
+        (cql.lwt_global, Operation.LWT_GLOBAL),
+        (cql.lwt_global_read, Operation.LWT_GLOBAL_READ),
+        (cql.lwt_local, Operation.LWT_LOCAL),
+        (cql.lwt_local_read, Operation.LWT_LOCAL_READ),
         (cql.escalated_read, Operation.ESCALATED_READ),
     ],
 )

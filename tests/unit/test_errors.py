@@ -285,7 +285,7 @@ def test_a_missing_permission_names_the_role_and_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ('error', 'region'),
+    ('error', 'datacenter'),
     [
         (
             unavailable(
@@ -307,8 +307,8 @@ def test_a_missing_permission_names_the_role_and_the_table() -> None:
         (answered(protocol.OverloadedErrorMessage), None),
     ],
 )
-def test_the_region_that_is_away(error, region) -> None:
-    assert errors.absent_region(error) == region
+def test_the_datacenter_that_is_away(error, datacenter) -> None:
+    assert errors.absent_datacenter(error) == datacenter
 
 
 def test_percent_signs_in_a_reason_are_kept() -> None:

@@ -112,7 +112,7 @@ def test_hints_are_satisfied_as_by_the_sql_drivers(
         session.rollback()
     ordered = sorted(things, key=lambda thing: thing['id'])
     found = listing.limit(
-        listing.satisfy(ordered, ours, ATTRIBUTES, 'sensitive'), ours
+        listing.filter_by_hints(ordered, ours, ATTRIBUTES, 'sensitive'), ours
     )
     assert found == expected
     assert state(ours) == state(theirs)
@@ -125,7 +125,7 @@ ALL = [ALICE, BOB, CAROL]
 
 
 def satisfied(hints, comparison='insensitive'):
-    return listing.satisfy(ALL, hints, ATTRIBUTES, comparison)
+    return listing.filter_by_hints(ALL, hints, ATTRIBUTES, comparison)
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,14 @@ def test_success_without_an_outage_is_silent(lines) -> None:
 
 def test_kinds_are_apart(lines) -> None:
     state = outage.Outage()
-    state.began('claim', 'region away')
+    state.began('lwt_global', 'region away')
     state.ended('read')
     assert len(lines()) == 1
     state.began('read', 'no node')
     assert len(lines()) == 1
-    state.ended('claim')
+    state.ended('lwt_global')
     assert [text for _, text in lines()] == [
-        'Cassandra answers again. (claim)'
+        'Cassandra answers again. (lwt_global)'
     ]
 
 
@@ -113,7 +113,7 @@ def logged(logger, caplog, error: BaseException | None) -> int:
         errors.StoreUnavailable('x'),
         errors.OutcomeUnknown('x'),
         errors.SchemaMissing('x'),
-        errors.RegionUnavailable('x'),
+        errors.DatacenterUnavailable('x'),
     ],
 )
 def test_keystone_logs_no_traceback_of_an_outage(

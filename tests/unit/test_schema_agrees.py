@@ -101,7 +101,7 @@ CREATE TABLE IF NOT EXISTS {keyspace}.invention (
 """
 INSERTS = (
     cql.write('INSERT INTO invention (id, pattern) VALUES (:id, :pattern)'),
-    cql.mutate(
+    cql.lwt_local(
         'UPDATE credential SET pattern = :pattern'
         ' WHERE id = :id IF incarnation = :seen'
     ),

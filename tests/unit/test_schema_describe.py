@@ -49,7 +49,7 @@ def test_times_are_no_timestamps(name: str) -> None:
     # which keep milliseconds only
     kinds = CURRENT[name].columns.values()
     assert not any('timestamp' in kind for kind in kinds)
-    # read with the values of other regions, or overwritten by null
+    # read with the values of other datacenters, or overwritten by null
     assert not any(kind.startswith(('list', 'set')) for kind in kinds)
 
 

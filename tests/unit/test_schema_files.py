@@ -23,8 +23,8 @@ STATEMENTS = [
 
 
 def test_levels_have_no_gap() -> None:
-    levels = [migration.level for migration in MIGRATIONS]
-    assert levels == list(range(1, files.latest() + 1))
+    versions = [migration.version for migration in MIGRATIONS]
+    assert versions == list(range(1, files.latest() + 1))
 
 
 @sweep.over(STATEMENTS)
@@ -82,8 +82,8 @@ def test_bookkeeping_is_agreed_on_everywhere(make_conf) -> None:
 
     policy = Policy(
         make_conf(
-            claim_serial_consistency='LOCAL_SERIAL',
-            mutate_serial_consistency='LOCAL_SERIAL',
+            global_serial_consistency='LOCAL_SERIAL',
+            local_serial_consistency='LOCAL_SERIAL',
         ).cassandra
     )
     for statement in (lease.ACQUIRE, lease.RENEW, lease.RELEASE):

@@ -98,7 +98,7 @@ DIFFERENT = {
     ('local_user', 'name'): 'federated users have none in the same row',
     ('policy_association', 'id'): 'made of what has the policy',
     ('region', 'parent_region_id'): 'one that is too long is not found',
-    # Keystone's JSON schema needs them, and a remnant is told by them.
+    # Keystone's JSON schema needs them, and a ghost row is told by them.
     ('registered_limit', 'resource_name'): 'never null',
     ('registered_limit', 'service_id'): 'never null',
 }

@@ -16,10 +16,10 @@ ROLES = {'seen', 'left', 'since', 'now', 'after', 'gone'}
 
 #: Classes that agree on a table's rows in one way.
 AGREEMENTS = {
-    Operation.CLAIM: 'claim',
-    Operation.CLAIM_READ: 'claim',
-    Operation.MUTATE: 'mutate',
-    Operation.MUTATE_READ: 'mutate',
+    Operation.LWT_GLOBAL: 'lwt_global',
+    Operation.LWT_GLOBAL_READ: 'lwt_global',
+    Operation.LWT_LOCAL: 'lwt_local',
+    Operation.LWT_LOCAL_READ: 'lwt_local',
     Operation.SCHEMA: 'schema',
     Operation.SCHEMA_READ: 'schema',
 }
@@ -43,8 +43,8 @@ def test_the_sweep_sees_statements_wherever_they_are() -> None:
         'drivers.trust.BY_TRUSTEE.insert_expiring',
         'drivers.trust.BY_TRUSTEE.delete_older',
         'drivers.trust.CLAIMS.free_pending',
-        'drivers.trust.TRUST_KIND.find_everywhere',
-        'drivers.application_credential.ACCESS_RULE_KIND.all',
+        'drivers.trust.TRUST_DERIVED.find_everywhere',
+        'drivers.application_credential.ACCESS_RULE_DERIVED.all',
         'drivers.token.revoke.REVOKE',
         'revocation_ttl.RAISE',
         'schema.version.LEVELS',
@@ -182,7 +182,7 @@ def test_all_classes_that_agree_are_known_here() -> None:
     serial = {
         operation
         for operation in Operation
-        if operation.name.startswith(('CLAIM', 'MUTATE', 'SCHEMA'))
+        if operation.name.startswith(('LWT', 'SCHEMA'))
     }
     assert serial == AGREEMENTS.keys()
 
@@ -223,10 +223,10 @@ def test_tokens_receipts_and_revocations_always_expire() -> None:
             assert 'TTL :ttl' in statement.cql, name
 
 
-def test_repair_reads_no_secrets() -> None:
-    kinds = [name for name in STATEMENTS if '_KIND.' in name]
-    assert len(kinds) > 25
-    for name in kinds:
+def test_reconcile_reads_no_secrets() -> None:
+    derived = [name for name in STATEMENTS if '_DERIVED.' in name]
+    assert len(derived) > 25
+    for name in derived:
         assert not {
             column
             for column in PARSED[name].columns
@@ -234,9 +234,9 @@ def test_repair_reads_no_secrets() -> None:
         }, name
 
 
-def test_repair_writes_no_entity() -> None:
+def test_reconcile_writes_no_entity() -> None:
     for name, statement in STATEMENTS.items():
-        if '_KIND.' in name:
+        if '_DERIVED.' in name:
             assert statement.verb == 'SELECT', name
 
 

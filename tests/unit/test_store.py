@@ -196,7 +196,7 @@ def test_a_statement_is_prepared_once_and_qualified(db, connect) -> None:
 
 # Without contact points whatever would be sent is a StoreUnavailable.
 
-EXISTS = cql.claim('DELETE FROM trust_use WHERE id = :id IF EXISTS')
+EXISTS = cql.lwt_global('DELETE FROM trust_use WHERE id = :id IF EXISTS')
 
 
 @pytest.mark.parametrize(

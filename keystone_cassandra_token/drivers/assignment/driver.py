@@ -157,7 +157,7 @@ class Assignment(Driver, base.AssignmentDriverBase):
         else:
             found = grants.everything(self.db)
         return [
-            _presented(grant)
+            _to_ref(grant)
             for grant in found
             if grant['type'] in types
             and role_id in (None, grant['role_id'])
@@ -213,7 +213,7 @@ class Assignment(Driver, base.AssignmentDriverBase):
     ) -> list[dict[str, Any]]:
         actors = [actor_id] if actor_id else None
         return [
-            _as_row(grant)
+            _system_to_ref(grant)
             for grant in grants.on_target(self.db, target_id or SYSTEM, actors)
             if grant['type'] not in _NOT_SYSTEM
             and assignment_type in (None, grant['type'])
@@ -221,7 +221,7 @@ class Assignment(Driver, base.AssignmentDriverBase):
 
     def list_system_grants_by_role(self, role_id: str) -> list[dict[str, Any]]:
         return [
-            _as_row(grant)
+            _system_to_ref(grant)
             for grant in grants.of_role(self.db, role_id)
             if grant['type'] not in _NOT_SYSTEM
         ]
@@ -357,7 +357,7 @@ def _types(
     return found
 
 
-def _presented(grant: Mapping[str, Any]) -> dict[str, Any]:
+def _to_ref(grant: Mapping[str, Any]) -> dict[str, Any]:
     """Return a grant as the SQL driver lists it."""
     actor = 'user_id' if grant['type'] in _OF_USERS else 'group_id'
     target = 'project_id' if grant['type'] in _ON_PROJECTS else 'domain_id'
@@ -371,8 +371,8 @@ def _presented(grant: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _as_row(grant: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a grant on the system as the SQL driver shows it."""
+def _system_to_ref(grant: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a grant on the system as the SQL driver returns it."""
     names = ('type', 'actor_id', 'target_id', 'role_id', 'inherited')
     return {name: grant[name] for name in names}
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grants: who has which role on what, and their indexes.
 
-``grant_by_target`` is the truth, made and removed as ``tables.association``
-says.  What a user and its groups have on a project is one read of one
-partition.  ``grant_by_actor`` and ``grant_by_role`` list by the other ends::
+``grant_by_target`` is the source of truth, made and removed as
+``tables.association`` says.  What a user and its groups have on a project is
+one read of one partition.  ``grant_by_actor`` and ``grant_by_role`` list by
+the other ends::
 
     add:     index rows -> grant -> index rows settled
     remove:  index rows unsettled -> grant -> index rows removed
 
-A settled row is taken at its word, so a listing costs what it returns; for
-one that is not the truth is asked.  A crash leaves rows that are unsettled,
+A settled row is taken at its word, so a listing costs what it returns; for one
+that is not, the base row is read.  A crash leaves rows that are unsettled,
 never a settled one without a grant.  For that, each of these writes has a
 timestamp of its own, counted from the grant's incarnation: a creator that
 settles late, or a server whose clock lags, changes nothing.
@@ -27,8 +28,12 @@ from keystone_cassandra_token.db.cql import Statement, read, scan
 from keystone_cassandra_token.db.rows import Row, boolean, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.association import Association
-from keystone_cassandra_token.tables.derived import Kind
-from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.tables.derived import DerivedTables
+from keystone_cassandra_token.tables.index import (
+    ALL_SHARDS,
+    DerivedTable,
+    shard_of,
+)
 
 Grant = dict[str, Any]
 
@@ -62,20 +67,20 @@ LIST_OF_ROLE = read(
     f'SELECT {BY_ROLE} FROM grant_by_role'
     ' WHERE role_id = :role_id AND shard IN :shards'
 )
-ACTORS = Link(
+ACTORS = DerivedTable(
     'grant_by_actor',
     BY_ACTOR,
     (*_KEY, 'incarnation'),
     lambda grant: [_listed(BY_ACTOR, grant)],
-    loose=['settled'],
+    ignored=['settled'],
 )
 INSERT_BY_ACTOR, DELETE_BY_ACTOR = ACTORS.put, ACTORS.delete_older
-ROLES = Link(
+ROLES = DerivedTable(
     'grant_by_role',
     BY_ROLE,
     (*_KEY, 'shard', 'incarnation'),
     lambda grant: [_listed(BY_ROLE, grant)],
-    loose=['settled'],
+    ignored=['settled'],
 )
 INSERT_BY_ROLE, DELETE_BY_ROLE = ROLES.put, ROLES.delete_older
 
@@ -100,20 +105,22 @@ def _listed(row: Row, grant: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unsettled(
-    grant: Mapping[str, Any], link: Link
+    grant: Mapping[str, Any], table: DerivedTable
 ) -> list[tuple[Statement, Mapping[str, Any]]]:
     # With a timestamp that no removal of the grant has: so never settled.
     written_at = clock.to_micros(clock.utcnow())
-    row = {**_listed(link.row, grant), 'settled': False}
-    return [(link.put, {**row, 'written_at': written_at})]
+    row = {**_listed(table.row, grant), 'settled': False}
+    return [(table.put, {**row, 'written_at': written_at})]
 
 
-GRANT_KIND = Kind(
+GRANT_DERIVED = DerivedTables(
     'grant_by_target',
     GRANT,
     key=_KEY,
-    links=[ACTORS, ROLES],
-    stamp=lambda grant: clock.micros_of(grant['incarnation']) + Step.SETTLED,
+    tables=[ACTORS, ROLES],
+    timestamp_of=lambda grant: (
+        clock.micros_of(grant['incarnation']) + Step.SETTLED
+    ),
     rewrite=_unsettled,
 )
 
@@ -124,7 +131,7 @@ def add(db: Store, **key: Any) -> bool:
     :param key: ``target_id``, ``actor_id``, ``type``, ``inherited`` and
         ``role_id``.
     :raises OutcomeUnknown: if it cannot be found out whether that was done;
-        doing it again does no harm.
+        it is safe to retry.
     """
     new = {**key, 'incarnation': clock.incarnation()}
     write_index(db, [new], Step.ADDED)
@@ -201,8 +208,7 @@ def everything(db: Store) -> Iterator[Grant]:
 def remove(db: Store, grant: Grant) -> bool:
     """End a grant as it was found; return whether it still was there.
 
-    :raises OutcomeUnknown: if that cannot be found out; doing it again does
-        no harm.
+    :raises OutcomeUnknown: if that cannot be found out; it is safe to retry.
     """
     write_index(db, [grant], Step.UNSETTLED)
     gone = GRANTS.discard(db, grant)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.role`` on Cassandra.
 
-``role`` is the truth, with all roles in one partition, and ``role_claim``
-keeps their names apart; ``tables.named`` says in which
+``role`` is the source of truth, with all roles in one partition, and
+``role_claim`` keeps their names apart; ``tables.named`` says in which
 order the two are written and what a crash leaves.  ``implied_role`` has the
 rules by which one role implies another, in one partition too.
 
@@ -34,11 +34,11 @@ from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.association import Association
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.recent import Recent
+from keystone_cassandra_token.tables.recent import ReadAheadCache
 from keystone_cassandra_token.tables.unique import Claims
 
 _OPTIONS = options.ROLE_OPTIONS_REGISTRY
@@ -67,12 +67,12 @@ ROLES = Named(
         ROLE,
         Indexes(),
         guarded=['name', 'domain_id'],
-        together=True,
+        single_partition=True,
     ),
     Claims('role_claim', 'folded_name', 'domain_id'),
     _key,
 )
-ROLE_KIND = Kind.of(ROLES, 'name', 'domain_id')
+ROLE_DERIVED = DerivedTables.of(ROLES, 'name', 'domain_id')
 ID = Row('id')
 LIST_IDS = read('SELECT id FROM role WHERE bucket = 0')
 LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
@@ -80,11 +80,11 @@ LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
 RULES = Association(
     'implied_role',
     Row(prior_role_id=text(64), implied_role_id=text(64)),
-    together=True,
+    single_partition=True,
 )
 
 #: Of a role: its id and those of the roles that it implies.
-_IMPLIED = Recent(1024)
+_IMPLIED = ReadAheadCache(1024)
 
 
 class Role(Driver, base.RoleDriverBase):
@@ -93,12 +93,12 @@ class Role(Driver, base.RoleDriverBase):
     def create_role(
         self, role_id: str, role: Mapping[str, Any]
     ) -> dict[str, Any]:
-        given = _stored({'name': None, 'domain_id': None, **role})
+        given = _to_row({'name': None, 'domain_id': None, **role})
         stored = ROLES.entity.new({'id': role_id, **given})
         self._forget_rules(stored['id'])
         with conflict('role', role):
             ROLES.create(self.db, stored)
-        return _presented(stored)
+        return _to_ref(stored)
 
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_roles(self, hints: driver_hints.Hints) -> list[dict[str, Any]]:
@@ -106,23 +106,23 @@ class Role(Driver, base.RoleDriverBase):
             if entry['name'] == 'domain_id' and entry['value'] is None:
                 # Nobody sees that: it is satisfied here, and removed.
                 entry['value'] = base.NULL_DOMAIN_ID
-        found = listing.satisfy(
+        found = listing.filter_by_hints(
             ROLES.entity.all(self.db),
             hints,
             ROLE.attributes,
             self.conf.cassandra.name_comparison,
         )
-        return list(map(_presented, listing.limit(found, hints)))
+        return list(map(_to_ref, listing.limit(found, hints)))
 
     def list_roles_from_ids(self, role_ids: list[str]) -> list[dict[str, Any]]:
         found = ROLES.entity.find_all(self.db, dict.fromkeys(role_ids))
-        return list(map(_presented, found))
+        return list(map(_to_ref, found))
 
     def get_role(self, role_id: str) -> dict[str, Any]:
         role = ROLES.entity.find(self.db, role_id)
         if role is None:
             raise exception.RoleNotFound(role_id=role_id)
-        return _presented(role)
+        return _to_ref(role)
 
     def update_role(
         self, role_id: str, role: Mapping[str, Any]
@@ -131,11 +131,11 @@ class Role(Driver, base.RoleDriverBase):
         with conflict('role', role):
             # As with SQL, what is wrong with them counts once there is one.
             changed = ROLES.change(
-                self.db, role_id, lambda _now: _stored(given)
+                self.db, role_id, lambda _now: _to_row(given)
             )
         if changed is None:
             raise exception.RoleNotFound(role_id=role_id)
-        return _presented(changed)
+        return _to_ref(changed)
 
     def delete_role(self, role_id: str) -> None:
         if ROLES.remove(self.db, role_id) is None:
@@ -178,16 +178,18 @@ class Role(Driver, base.RoleDriverBase):
         # Each log-in and each validation asks for this, of several roles: so
         # it reads no role that is not in question, and those that this one
         # implied last time are read along.
-        asked = RULES.ask_of(self.db, prior_role_id)
+        asked = RULES.of_async(self.db, prior_role_id)
         likely = _IMPLIED.get(prior_role_id)
-        meanwhile = likely and self.db.ask_all(LIST_SOME_IDS, ID, ids=likely)
-        rules = list(map(RULES.key, asked()))
+        meanwhile = likely and self.db.rows_async(
+            LIST_SOME_IDS, ID, ids=likely
+        )
+        rules = list(map(RULES.key, asked.result()))
         wanted = sorted(set().union(*(rule.values() for rule in rules)))
         _IMPLIED.set(prior_role_id, wanted or None)
         if not wanted:
             return []
         found = (
-            meanwhile()
+            meanwhile.result()
             if meanwhile and likely == wanted
             else self.db.rows(LIST_SOME_IDS, ID, ids=wanted)
         )
@@ -196,12 +198,12 @@ class Role(Driver, base.RoleDriverBase):
 
     def _rules(self, statement: Statement, **key: str) -> list[dict[str, Any]]:
         """Return the rules that a read finds and whose roles are there."""
-        rules = self.db.ask_all(statement, RULES.row, **key)
-        roles = self.db.ask_all(LIST_IDS, ID)
-        there = {role['id'] for role in roles()}
+        rules = self.db.rows_async(statement, RULES.row, **key)
+        roles = self.db.rows_async(LIST_IDS, ID)
+        there = {role['id'] for role in roles.result()}
         return [
             rule
-            for rule in rules()
+            for rule in rules.result()
             if there.issuperset(RULES.key(rule).values())
         ]
 
@@ -230,7 +232,7 @@ class Role(Driver, base.RoleDriverBase):
                 RULES.discard(self.db, rule)
 
 
-def _stored(role: Mapping[str, Any]) -> dict[str, Any]:
+def _to_row(role: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a role names.
 
     :raises: as :func:`extras.to_row`.
@@ -239,14 +241,14 @@ def _stored(role: Mapping[str, Any]) -> dict[str, Any]:
     if role.get('domain_id', '') is None:
         role = {**role, 'domain_id': base.NULL_DOMAIN_ID}
     found = extras.to_row(role, ROLE, 'role')
-    return found | {'options': resource_options.values(_OPTIONS, role)}
+    return found | {'options': resource_options.to_row(_OPTIONS, role)}
 
 
-def _presented(role: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a role as the SQL driver shows it."""
+def _to_ref(role: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a role as the SQL driver returns it."""
     domain_id = role['domain_id']
     return {
         **extras.to_ref(role, ROLE),
         'domain_id': None if domain_id == base.NULL_DOMAIN_ID else domain_id,
-        'options': resource_options.shown(_OPTIONS, role['options']),
+        'options': resource_options.to_ref(_OPTIONS, role['options']),
     }

@@ -60,25 +60,25 @@ class Catalog(Driver, base.CatalogDriverBase):
     """Service catalogs in Cassandra."""
 
     def create_region(self, region_ref: Mapping[str, Any]) -> Entity:
-        region = REGIONS.new(regions.stored(region_ref))
+        region = REGIONS.new(regions.to_row(region_ref))
         if not regions.create(self.db, region):
             raise duplicate('region', 'ID', region['id'])
-        return regions.presented(region)
+        return regions.to_ref(region)
 
     def list_regions(self, hints: Hints | None) -> list[Entity]:
-        found = map(regions.presented, REGIONS.all(self.db))
+        found = map(regions.to_ref, REGIONS.all(self.db))
         return self._listed(found, hints, regions.REGION.attributes)
 
     def get_region(self, region_id: str) -> Entity:
         region = REGIONS.find(self.db, region_id)
         if region is None:
             raise exception.RegionNotFound(region_id=region_id)
-        return regions.presented(region)
+        return regions.to_ref(region)
 
     def update_region(
         self, region_id: str, region_ref: Mapping[str, Any]
     ) -> Entity:
-        changes = regions.stored(region_ref)
+        changes = regions.to_row(region_ref)
         changes.pop('id', None)
         changed = regions.change(
             self.db,
@@ -88,7 +88,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         )
         if changed is None:
             raise exception.RegionNotFound(region_id=region_id)
-        return regions.presented(changed)
+        return regions.to_ref(changed)
 
     def delete_region(self, region_id: str) -> None:
         def used() -> list[str]:
@@ -103,17 +103,17 @@ class Catalog(Driver, base.CatalogDriverBase):
         service = endpoints.new_service(service_ref)
         if not SERVICES.create(self.db, service):
             raise duplicate('service', 'ID', service['id'])
-        return endpoints.presented_service(service)
+        return endpoints.service_to_ref(service)
 
     def list_services(self, hints: Hints | None) -> list[Entity]:
-        found = map(endpoints.presented_service, SERVICES.all(self.db))
+        found = map(endpoints.service_to_ref, SERVICES.all(self.db))
         return self._listed(found, hints, endpoints.SERVICE.attributes)
 
     def get_service(self, service_id: str) -> Entity:
         service = SERVICES.find(self.db, service_id)
         if service is None:
             raise exception.ServiceNotFound(service_id=service_id)
-        return endpoints.presented_service(service)
+        return endpoints.service_to_ref(service)
 
     def update_service(
         self, service_id: str, service_ref: Mapping[str, Any]
@@ -122,7 +122,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         changed = SERVICES.change(self.db, service_id, changes)
         if changed is None:
             raise exception.ServiceNotFound(service_id=service_id)
-        return endpoints.presented_service(changed)
+        return endpoints.service_to_ref(changed)
 
     def delete_service(self, service_id: str) -> None:
         gone = SERVICES.remove(self.db, service_id)
@@ -134,31 +134,31 @@ class Catalog(Driver, base.CatalogDriverBase):
     def create_endpoint(
         self, endpoint_id: str, endpoint_ref: Mapping[str, Any]
     ) -> Entity:
-        given = endpoints.stored_endpoint(endpoint_ref)
+        given = endpoints.endpoint_to_row(endpoint_ref)
         new = ENDPOINTS.new({'enabled': True} | given)
         if not endpoints.create(self.db, new):
             raise duplicate('endpoint', 'ID', new['id'])
-        return endpoints.presented_endpoint(new)
+        return endpoints.endpoint_to_ref(new)
 
     def get_endpoint(self, endpoint_id: str) -> Entity:
         endpoint = ENDPOINTS.find(self.db, endpoint_id)
         if endpoint is None:
             raise exception.EndpointNotFound(endpoint_id=endpoint_id)
-        return endpoints.presented_endpoint(endpoint)
+        return endpoints.endpoint_to_ref(endpoint)
 
     def list_endpoints(self, hints: Hints | None) -> list[Entity]:
-        found = map(endpoints.presented_endpoint, ENDPOINTS.all(self.db))
+        found = map(endpoints.endpoint_to_ref, ENDPOINTS.all(self.db))
         return self._listed(found, hints, endpoints.ENDPOINT.attributes)
 
     def update_endpoint(
         self, endpoint_id: str, endpoint_ref: Mapping[str, Any]
     ) -> Entity:
-        changes = endpoints.stored_endpoint(endpoint_ref)
+        changes = endpoints.endpoint_to_row(endpoint_ref)
         changes.pop('id', None)
         changed = endpoints.change(self.db, endpoint_id, changes)
         if changed is None:
             raise exception.EndpointNotFound(endpoint_id=endpoint_id)
-        return endpoints.presented_endpoint(changed)
+        return endpoints.endpoint_to_ref(changed)
 
     def delete_endpoint(self, endpoint_id: str) -> None:
         gone = ENDPOINTS.remove(self.db, endpoint_id)
@@ -170,23 +170,25 @@ class Catalog(Driver, base.CatalogDriverBase):
         self, user_id: str, project_id: str | None
     ) -> list[Entity]:
         # All are sent before one is waited for: one round trip.
-        services = SERVICES.ask_all(self.db)
-        endpoints_there = ENDPOINTS.ask_all(self.db)
+        services = SERVICES.all_async(self.db)
+        endpoints_there = ENDPOINTS.all_async(self.db)
         if project_id:
-            given = ENDPOINTS_OF.ask_of(self.db, project_id)
-            given_groups = GROUPS_OF.ask_of(self.db, project_id)
-            groups = GROUPS.ask_all(self.db)
+            given = ENDPOINTS_OF.of_async(self.db, project_id)
+            given_groups = GROUPS_OF.of_async(self.db, project_id)
+            groups = GROUPS.all_async(self.db)
             self.resource_api.get_project(project_id)  # 404, as with SQL
-        by_id = {service['id']: service for service in services()}
+        by_id = {service['id']: service for service in services.result()}
         # An endpoint whose service is gone is none.
-        shown = [e for e in endpoints_there() if e['service_id'] in by_id]
+        shown = [
+            e for e in endpoints_there.result() if e['service_id'] in by_id
+        ]
         chosen: set[str] = set()
         if project_id:
             chosen = _chosen(
                 shown,
-                {pair['endpoint_id'] for pair in given()},
-                {pair['endpoint_group_id'] for pair in given_groups()},
-                groups(),
+                {pair['endpoint_id'] for pair in given.result()},
+                {pair['endpoint_group_id'] for pair in given_groups.result()},
+                groups.result(),
             )
         if chosen:
             shown = [each for each in shown if each['id'] in chosen]
@@ -252,23 +254,23 @@ class Catalog(Driver, base.CatalogDriverBase):
         self, endpoint_group_id: str, endpoint_group: Mapping[str, Any]
     ) -> Entity:
         given = {'name': None, **endpoint_group}
-        group = GROUPS.new(endpoints.stored_group(given))
+        group = GROUPS.new(endpoints.group_to_row(given))
         if not GROUPS.create(self.db, group):
             raise duplicate('endpoint_group', 'ID', group['id'])
-        return endpoints.presented_group(group)
+        return endpoints.group_to_ref(group)
 
     def get_endpoint_group(self, endpoint_group_id: str) -> Entity:
-        return endpoints.presented_group(self._group(endpoint_group_id))
+        return endpoints.group_to_ref(self._group(endpoint_group_id))
 
     def update_endpoint_group(
         self, endpoint_group_id: str, endpoint_group: Mapping[str, Any]
     ) -> Entity:
-        changes = endpoints.stored_group(endpoint_group)
+        changes = endpoints.group_to_row(endpoint_group)
         changes.pop('id', None)
         changed = GROUPS.change(self.db, endpoint_group_id, changes)
         if changed is None:
             raise _no_group(endpoint_group_id)
-        return endpoints.presented_group(changed)
+        return endpoints.group_to_ref(changed)
 
     def delete_endpoint_group(self, endpoint_group_id: str) -> None:
         GROUPS_OF.remove_having(self.db, endpoint_group_id)
@@ -306,7 +308,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         return pair
 
     def list_endpoint_groups(self, hints: Hints | None) -> list[Entity]:
-        found = map(endpoints.presented_group, GROUPS.all(self.db))
+        found = map(endpoints.group_to_ref, GROUPS.all(self.db))
         comparison = self.conf.cassandra.name_comparison
         names = ('id', 'name', 'description')
         return self._listed(found, hints, names, comparison)
@@ -352,7 +354,8 @@ class Catalog(Driver, base.CatalogDriverBase):
         comparison: str = 'sensitive',
     ) -> list[Entity]:
         return listing.limit(
-            listing.satisfy(found, hints, attributes, comparison), hints
+            listing.filter_by_hints(found, hints, attributes, comparison),
+            hints,
         )
 
 
@@ -383,7 +386,7 @@ def _in_catalog(
             continue
         url = format_url(endpoint['url'])
         if url:
-            entry = endpoints.presented_endpoint(endpoint)
+            entry = endpoints.endpoint_to_ref(endpoint)
             for name in _HIDDEN:
                 del entry[name]
             yield entry | {'url': url, 'region': endpoint['region_id']}

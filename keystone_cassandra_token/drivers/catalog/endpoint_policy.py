@@ -34,7 +34,7 @@ ASSOCIATIONS = Entity(
     ASSOCIATION,
     Indexes(),
     guarded=['policy_id'],  # a deletion means one with this policy
-    together=True,
+    single_partition=True,
 )
 
 Association = dict[str, Any]

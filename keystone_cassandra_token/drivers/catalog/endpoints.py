@@ -45,7 +45,7 @@ SERVICE = Row(
     enabled=boolean(required=True),
     extra=json_map,
 )
-SERVICES = Entity('service', SERVICE, Indexes(), together=True)
+SERVICES = Entity('service', SERVICE, Indexes(), single_partition=True)
 
 ENDPOINT = Row(
     id=text(64),
@@ -62,7 +62,7 @@ ENDPOINTS = Entity(
     ENDPOINT,
     Indexes(),
     guarded=['service_id', 'region_id'],
-    together=True,
+    single_partition=True,
 )
 
 #: What an endpoint refers to, and what Keystone calls that.
@@ -77,7 +77,7 @@ GROUP = Row(
     description=text,
     filters=json_text,
 )
-GROUPS = Entity('endpoint_group', GROUP, Indexes(), together=True)
+GROUPS = Entity('endpoint_group', GROUP, Indexes(), single_partition=True)
 
 
 def new_service(given: Mapping[str, Any]) -> Stored:
@@ -99,12 +99,12 @@ def changes_of_service(given: Mapping[str, Any]) -> Stored:
     return changes
 
 
-def presented_service(service: Mapping[str, Any]) -> Stored:
-    """Return a service as the SQL driver shows it."""
+def service_to_ref(service: Mapping[str, Any]) -> Stored:
+    """Return a service as the SQL driver returns it."""
     return extras.to_ref(service, SERVICE)
 
 
-def stored_endpoint(given: Mapping[str, Any]) -> Stored:
+def endpoint_to_row(given: Mapping[str, Any]) -> Stored:
     """Return the values of the columns that an endpoint names.
 
     :raises: as :func:`extras.to_row`.
@@ -112,12 +112,12 @@ def stored_endpoint(given: Mapping[str, Any]) -> Stored:
     return extras.to_row(_enabled_as_bool(given), ENDPOINT, 'endpoint')
 
 
-def presented_endpoint(endpoint: Mapping[str, Any]) -> Stored:
-    """Return an endpoint as the SQL driver shows it."""
+def endpoint_to_ref(endpoint: Mapping[str, Any]) -> Stored:
+    """Return an endpoint as the SQL driver returns it."""
     return extras.to_ref(endpoint, ENDPOINT)
 
 
-def stored_group(given: Mapping[str, Any]) -> Stored:
+def group_to_row(given: Mapping[str, Any]) -> Stored:
     """Return the values of the columns that an endpoint group names.
 
     :raises: as :func:`extras.to_row`.
@@ -125,8 +125,8 @@ def stored_group(given: Mapping[str, Any]) -> Stored:
     return extras.to_row(given, GROUP, 'endpoint_group')
 
 
-def presented_group(group: Mapping[str, Any]) -> Stored:
-    """Return an endpoint group as the SQL driver shows it."""
+def group_to_ref(group: Mapping[str, Any]) -> Stored:
+    """Return an endpoint group as the SQL driver returns it."""
     return extras.to_ref(group, GROUP)
 
 
@@ -143,7 +143,7 @@ def create(db: Store, new: Stored) -> bool:
     if not ENDPOINTS.create(db, new):
         return False
     with _undone_by(lambda: ENDPOINTS.discard(db, new)):
-        _hold(db, new)
+        _touch_references(db, new)
     return True
 
 
@@ -176,7 +176,7 @@ def change(
         return None
     try:
         with _undone_by(undo):
-            _hold(db, changes)
+            _touch_references(db, changes)
     except exception.ValidationError:
         if not there:
             return None
@@ -205,11 +205,11 @@ def _move_back(
     if ENDPOINTS.change(db, endpoint_id, moved) is None:
         return False
     service_id, region_id = back.get('service_id'), back.get('region_id')
-    if service_id is not None and not _held(db, 'service_id', service_id):
+    if service_id is not None and not _touch(db, 'service_id', service_id):
         # Who deleted it did not see this endpoint there.
         remove_of_service(db, service_id)
         return False
-    if region_id is not None and not _held(db, 'region_id', region_id):
+    if region_id is not None and not _touch(db, 'region_id', region_id):
         ENDPOINTS.change(
             db,
             endpoint_id,
@@ -223,7 +223,7 @@ def _move_back(
 def remove_of_service(db: Store, service_id: str) -> None:
     """Delete a service's endpoints, and what projects have of them.
 
-    :raises Contended: if others change them all the time.
+    :raises Contended: if too many others change them at once.
     """
     attempts = Attempts('endpoints of service', service_id)
     while attempts.another():
@@ -242,7 +242,7 @@ def remove_of_service(db: Store, service_id: str) -> None:
 
 def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
     """Return whether an endpoint is one of a group's."""
-    shown = presented_endpoint(endpoint)
+    shown = endpoint_to_ref(endpoint)
     return all(
         name in shown and shown[name] == value
         for name, value in (group['filters'] or {}).items()
@@ -264,15 +264,15 @@ def _check(db: Store, endpoint: Mapping[str, Any]) -> None:
             raise _missing(name)
 
 
-def _hold(db: Store, endpoint: Mapping[str, Any]) -> None:
+def _touch_references(db: Store, endpoint: Mapping[str, Any]) -> None:
     """Let those who delete what an endpoint refers to know of it."""
     for name in _REFERENCES:
         value = endpoint.get(name)
-        if value is not None and not _held(db, name, value):
+        if value is not None and not _touch(db, name, value):
             raise _missing(name)
 
 
-def _held(db: Store, name: str, value: str) -> bool:
+def _touch(db: Store, name: str, value: str) -> bool:
     """Let it be known; return whether it is there."""
     entity, _ = _REFERENCES[name]
     changed = entity.change(

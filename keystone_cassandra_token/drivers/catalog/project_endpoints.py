@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which endpoints and which endpoint groups a project has been given.
 
-By project is the truth, since each catalog asks for a project's; by endpoint,
-or group, holds ids.
+By project is the source of truth, since each catalog asks for a project's; by
+endpoint, or group, holds ids.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ GROUPS_OF = Association(
     listed='project_endpoint_group_by_endpoint_group',
 )
 
-ENDPOINTS_KIND = ENDPOINTS_OF.kind()
-GROUPS_KIND = GROUPS_OF.kind()
+ENDPOINTS_DERIVED = ENDPOINTS_OF.derived()
+GROUPS_DERIVED = GROUPS_OF.derived()

@@ -30,7 +30,11 @@ REGION = Row(
     extra=json_map,
 )
 REGIONS = Entity(
-    'region', REGION, Indexes(), guarded=['parent_region_id'], together=True
+    'region',
+    REGION,
+    Indexes(),
+    guarded=['parent_region_id'],
+    single_partition=True,
 )
 
 #: Regions that are deleted in one conditional batch.
@@ -39,7 +43,7 @@ _AT_ONCE = 50
 Region = dict[str, Any]
 
 
-def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+def to_row(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a region names.
 
     :raises: as :func:`extras.to_row`.
@@ -47,8 +51,8 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     return extras.to_row(given, REGION, 'region')
 
 
-def presented(region: Mapping[str, Any]) -> Region:
-    """Return a region as the SQL driver shows it."""
+def to_ref(region: Mapping[str, Any]) -> Region:
+    """Return a region as the SQL driver returns it."""
     return extras.to_ref(region, REGION)
 
 
@@ -67,10 +71,10 @@ def create(db: Store, new: Region) -> bool:
         if parent_id not in regions:
             raise exception.RegionNotFound(region_id=parent_id)
         there = db.one(REGIONS.get, REGIONS.row, id=new['id'])
-        if there is not None and REGIONS.is_whole(there):
+        if there is not None and REGIONS.exists(there):
             return False
-        remnant = there or {'id': new['id'], 'incarnation': None}
-        if _write(db, (remnant, new), (regions[parent_id], {})):
+        ghost = there or {'id': new['id'], 'incarnation': None}
+        if _write(db, (ghost, new), (regions[parent_id], {})):
             return True
 
 
@@ -100,7 +104,7 @@ def change(
         above = _above(regions, parent_id)
         extra = (old['extra'] or {}) | (changes.get('extra') or {})
         new = {**old, **changes, 'extra': extra}
-        check(presented(new))
+        check(to_ref(new))
         # Nobody must put one of these below this region meanwhile.
         others = [each for each in above if each['id'] != region_id]
         if _write(db, (old, changes), *((each, {}) for each in others)):
@@ -207,7 +211,7 @@ def _all_or_none(
     first = keys[0]
 
     def applied(row: Mapping[str, Any] | None) -> bool | None:
-        now = row['incarnation'] if row and REGIONS.is_whole(row) else None
+        now = row['incarnation'] if row and REGIONS.exists(row) else None
         if now == first['seen']:
             return None
         return bool(now == first.get('incarnation'))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.identity`` on Cassandra.
 
-``user`` and ``group`` are the truth, with ``*_by_domain`` and
+``user`` and ``group`` are the source of truth, with ``*_by_domain`` and
 ``user_by_default_project`` as indexes and a claim for each name
 (``tables.named`` says in which order they are written
 and what a crash leaves); memberships are in
 ``drivers.identity.memberships``.
 
-Wrong passwords are appended to the user's row, so that two regions that are
-attacked at once count together; ``lock_epoch``, raised by a conditional
+Wrong passwords are appended to the user's row, so that two datacenters that
+are attacked at once count together; ``lock_epoch``, raised by a conditional
 write, says which of them count.  Nothing is written while a user is locked
 or where nobody is ever locked.
 
@@ -35,13 +35,14 @@ from keystone_cassandra_token.compat import listing, pages
 from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import (
-    mutate,
-    mutate_read,
+    lwt_local,
+    lwt_local_read,
     read,
     scan,
     write,
 )
 from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.store import Future
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import (
     groups,
@@ -52,7 +53,7 @@ from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
 from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.identity.users import USERS
 from keystone_cassandra_token.tables.entity import AT_ONCE
-from keystone_cassandra_token.tables.recent import Recent
+from keystone_cassandra_token.tables.recent import ReadAheadCache
 
 Entity = dict[str, Any]
 
@@ -70,15 +71,15 @@ FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
 FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
 EPOCH = Row('lock_epoch')
 # Who resets begins a new count; of two at once one does.
-RESET = mutate(
+RESET = lwt_local(
     'UPDATE user SET lock_epoch = :lock_epoch WHERE id = :id'
     ' IF lock_epoch = :seen'
 )
-SETTLE_RESET = mutate_read('SELECT lock_epoch FROM user WHERE id = :id')
+SETTLE_RESET = lwt_local_read('SELECT lock_epoch FROM user WHERE id = :id')
 
 
 # Those who log in again and again are services, with few groups.
-_GROUPS_OF = Recent(2048)
+_GROUPS_OF = ReadAheadCache(2048)
 
 
 class Identity(Driver, base.IdentityDriverBase):
@@ -113,7 +114,7 @@ class Identity(Driver, base.IdentityDriverBase):
             raise exception.PasswordExpired(user_id=user_id)
         if user['failures']:
             self._reset_failures(user)
-        return users.presented(user)
+        return users.to_ref(user)
 
     def create_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
         stored = USERS.entity.new(
@@ -122,7 +123,7 @@ class Identity(Driver, base.IdentityDriverBase):
                 'created_at': clock.utcnow(),
                 'lock_epoch': 0,
                 'federated': [],
-                **users.stored(user),
+                **users.to_row(user),
             }
         )
         if 'password' in user:
@@ -132,7 +133,7 @@ class Identity(Driver, base.IdentityDriverBase):
             )
         with conflict('user', user):
             USERS.create(self.db, stored)
-        return users.presented(stored)
+        return users.to_ref(stored)
 
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_users(self, hints: driver_hints.Hints) -> list[Entity]:
@@ -140,7 +141,7 @@ class Identity(Driver, base.IdentityDriverBase):
         candidates, in_order = pages.candidates(
             self.db, hints, USERS, users.BY_DOMAIN, LIST_USERS
         )
-        passes = self._sieve(hints, _USER_FILTERS)
+        passes = self._predicate_from_hints(hints, _USER_FILTERS)
         page = listing.page(
             hints,
             (
@@ -150,7 +151,7 @@ class Identity(Driver, base.IdentityDriverBase):
             ),
             in_order,
         )
-        return [users.presented(user) for user in page]
+        return [users.to_ref(user) for user in page]
 
     def unset_default_project_id(self, project_id: str) -> None:
         for user in USERS.entity.find_by(
@@ -174,10 +175,10 @@ class Identity(Driver, base.IdentityDriverBase):
             row['user_id'] for row in MEMBERSHIPS.having(self.db, group_id)
         ]
         by_expiry = users.by_password_expiry(hints)
-        passes = self._sieve(hints, _USER_FILTERS)
+        passes = self._predicate_from_hints(hints, _USER_FILTERS)
         return listing.limit(
             [
-                users.presented(user)
+                users.to_ref(user)
                 for user in USERS.entity.find_all(self.db, members)
                 if by_expiry(user) and passes(users.filterable(user))
             ],
@@ -185,10 +186,10 @@ class Identity(Driver, base.IdentityDriverBase):
         )
 
     def get_user(self, user_id: str) -> Entity:
-        return users.presented(users.get(self.db, user_id))
+        return users.to_ref(users.get(self.db, user_id))
 
     def update_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
-        given = users.stored(user)
+        given = users.to_row(user)
         given.pop('id', None)
         # Once, however often the change is tried.
         hashed = _hashed(user['password']) if 'password' in user else None
@@ -214,7 +215,7 @@ class Identity(Driver, base.IdentityDriverBase):
             changed = USERS.change(self.db, user_id, changes)
         if changed is None:
             raise exception.UserNotFound(user_id=user_id)
-        return users.presented(changed, with_extra=True)
+        return users.to_ref(changed, with_extra=True)
 
     def change_password(self, user_id: str, new_password: str) -> None:
         hashed = _hashed(new_password)
@@ -262,7 +263,7 @@ class Identity(Driver, base.IdentityDriverBase):
         user = USERS.find(self.db, key)
         if user is None:
             raise exception.UserNotFound(user_id=user_name)
-        return users.presented(user)
+        return users.to_ref(user)
 
     def reset_last_active(self) -> None:
         for user in USERS.entity.scanned(self.db, LIST_USERS):
@@ -274,20 +275,20 @@ class Identity(Driver, base.IdentityDriverBase):
                 )
 
     def create_group(self, group_id: str, group: Mapping[str, Any]) -> Entity:
-        stored = GROUPS.entity.new({'id': group_id, **groups.stored(group)})
+        stored = GROUPS.entity.new({'id': group_id, **groups.to_row(group)})
         with conflict('group', group):
             GROUPS.create(self.db, stored)
-        return groups.presented(stored)
+        return groups.to_ref(stored)
 
     @driver_hints.truncated  # type: ignore[untyped-decorator]
     def list_groups(self, hints: driver_hints.Hints) -> list[Entity]:
         candidates, in_order = pages.candidates(
             self.db, hints, GROUPS, groups.BY_DOMAIN, LIST_GROUPS
         )
-        passes = self._sieve(hints, _GROUP_FILTERS)
+        passes = self._predicate_from_hints(hints, _GROUP_FILTERS)
         return listing.page(
             hints,
-            filter(passes, map(groups.presented, candidates)),
+            filter(passes, map(groups.to_ref, candidates)),
             in_order,
         )
 
@@ -297,10 +298,10 @@ class Identity(Driver, base.IdentityDriverBase):
         # At once, since each log-in waits for them; also the groups that
         # the user had last time, and these first: they take longest.
         likely = _GROUPS_OF.get(user_id)
-        meanwhile = likely and GROUPS.entity.ask_some(self.db, likely)
-        of_user = MEMBERSHIPS.ask_of(self.db, user_id)
-        user = self._ask_known(user_id)()
-        lasting = [row['group_id'] for row in of_user()]
+        meanwhile = likely and GROUPS.entity.find_all_async(self.db, likely)
+        of_user = MEMBERSHIPS.of_async(self.db, user_id)
+        user = self._known_async(user_id).result()
+        lasting = [row['group_id'] for row in of_user.result()]
         expiring = {}
         if user['federated']:  # or no identity provider asserts anything
             expiring = {
@@ -309,7 +310,8 @@ class Identity(Driver, base.IdentityDriverBase):
             }
         wanted = dict.fromkeys((*lasting, *expiring))
         known = {
-            group['id']: group for group in (meanwhile() if meanwhile else ())
+            group['id']: group
+            for group in (meanwhile.result() if meanwhile else ())
         }
         rest = [each for each in wanted if each not in known]
         if rest:
@@ -317,11 +319,11 @@ class Identity(Driver, base.IdentityDriverBase):
                 known[group['id']] = group
         _GROUPS_OF.set(user_id, list(wanted)[:AT_ONCE] or None)
         by_id = {
-            each: groups.presented(known[each])
+            each: groups.to_ref(known[each])
             for each in wanted
             if each in known
         }
-        passes = self._sieve(hints, _GROUP_FILTERS)
+        passes = self._predicate_from_hints(hints, _GROUP_FILTERS)
         found = [by_id[each] for each in lasting if each in by_id] + [
             by_id[each] | {'membership_expires_at': expires_at}
             for each, expires_at in expiring.items()
@@ -330,46 +332,44 @@ class Identity(Driver, base.IdentityDriverBase):
         return listing.limit(list(filter(passes, found)), hints)
 
     def get_group(self, group_id: str) -> Entity:
-        return groups.presented(self._group(group_id))
+        return groups.to_ref(self._group(group_id))
 
     def get_group_by_name(self, group_name: str, domain_id: str) -> Entity:
         key = groups.key(self.db, domain_id, group_name)
         group = GROUPS.find(self.db, key)
         if group is None:
             raise exception.GroupNotFound(group_id=group_name)
-        return groups.presented(group)
+        return groups.to_ref(group)
 
     def update_group(self, group_id: str, group: Mapping[str, Any]) -> Entity:
-        changes = groups.stored(group)
+        changes = groups.to_row(group)
         changes.pop('id', None)
         with conflict('group', group):
             changed = GROUPS.change(self.db, group_id, lambda _now: changes)
         if changed is None:
             raise exception.GroupNotFound(group_id=group_id)
-        return groups.presented(changed)
+        return groups.to_ref(changed)
 
     def delete_group(self, group_id: str) -> None:
         if GROUPS.remove(self.db, group_id) is None:
             raise exception.GroupNotFound(group_id=group_id)
         MEMBERSHIPS.remove_having(self.db, group_id)
 
-    def _ask_known(self, user_id: str) -> Callable[[], Entity]:
-        """Ask for what a log-in has not read; return what waits for it."""
-        asked = self.db.ask(GET_KNOWN, KNOWN, id=user_id)
+    def _known_async(self, user_id: str) -> Future[Entity]:
+        """Ask for what a log-in has not read."""
 
-        def answer() -> Entity:
-            user = asked()
-            if user is None or not USERS.entity.is_whole(user):
+        def existing(user: Entity | None) -> Entity:
+            if user is None or not USERS.entity.exists(user):
                 raise exception.UserNotFound(user_id=user_id)
             return user
 
-        return answer
+        return self.db.one_async(GET_KNOWN, KNOWN, id=user_id).then(existing)
 
     def _check_both(self, user_id: str, group_id: str) -> None:
         """Check that a user and a group are there; ask for them at once."""
-        user = self._ask_known(user_id)
+        user = self._known_async(user_id)
         self._group(group_id)
-        user()
+        user.result()
 
     def _group(self, group_id: str) -> Entity:
         group = GROUPS.entity.find(self.db, group_id)
@@ -377,10 +377,10 @@ class Identity(Driver, base.IdentityDriverBase):
             raise exception.GroupNotFound(group_id=group_id)
         return group
 
-    def _sieve(
+    def _predicate_from_hints(
         self, hints: driver_hints.Hints, attributes: Collection[str]
     ) -> Callable[[Entity], bool]:
-        return listing.sieve(
+        return listing.predicate_from_hints(
             hints, attributes, self.db.conf.cassandra.name_comparison
         )
 

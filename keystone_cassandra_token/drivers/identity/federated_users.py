@@ -25,7 +25,7 @@ from keystone_cassandra_token.drivers.identity import memberships
 from keystone_cassandra_token.drivers.identity.users import (
     BY_IDP,
     USERS,
-    federated_released,
+    releasing_federated,
 )
 
 Identity = Mapping[str, Any]
@@ -44,7 +44,7 @@ def forget(db: Store, idp_id: str, protocol_id: str | None = None) -> None:
     :param protocol_id: by this protocol alone; None is by any, and with what
         the provider says of groups.
     """
-    for user_id in BY_IDP.ids_behind(db, idp_id, None, _AT_ONCE):
+    for user_id in BY_IDP.ids_after(db, idp_id, None, _AT_ONCE):
         _until_unchanged(_forget, db, user_id, idp_id, protocol_id)
 
 
@@ -104,7 +104,7 @@ def _take(
             raise _Changed
         return {'federated': stays}
 
-    with federated_released(db, user['id'], goes):
+    with releasing_federated(db, user['id'], goes):
         USERS.entity.change(db, user['id'], unless_changed)
 
 
@@ -112,7 +112,7 @@ def _delete(
     db: Store, user: dict[str, Any], goes: Collection[Identity]
 ) -> None:
     memberships.remove_user(db, user['id'])
-    with federated_released(db, user['id'], goes):
+    with releasing_federated(db, user['id'], goes):
         if not USERS.entity.discard(db, user):
             raise _Changed
     # What was added meanwhile: the id is computed, and can come back.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.federation`` on Cassandra.
 
-``identity_provider``, ``mapping`` and ``service_provider`` are the truth, each
-kept together in one partition: there are hundreds.  An identity provider's row
-has its protocols, so they come and go with it, and its remote ids, of which
-``remote_id_claim`` keeps each at one provider and finds it.
+``identity_provider``, ``mapping`` and ``service_provider`` are the source of
+truth, each kept together in one partition: there are hundreds.  An identity
+provider's row has its protocols, so they come and go with it, and its remote
+ids, of which ``remote_id_claim`` keeps each at one provider and finds it.
 ``tables.named`` says in which order these are written,
 and what a crash leaves.
 
@@ -44,11 +44,11 @@ from keystone_cassandra_token.db.rows import (
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import federated_users
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims, Taken
+from keystone_cassandra_token.tables.unique import Claims, NameTaken
 
 Stored = dict[str, Any]
 
@@ -95,14 +95,14 @@ IDPS = Named(
         IDP | Row(protocols=json_text),
         Indexes(),
         guarded=['remote_ids', 'protocols'],
-        together=True,
+        single_partition=True,
     ),
     Claims('remote_id_claim', 'remote_id'),
     _remote_ids,
 )
-IDP_KIND = Kind.of(IDPS, 'remote_ids')
-MAPPINGS = Entity('mapping', MAPPING, Indexes(), together=True)
-SPS = Entity('service_provider', SP, Indexes(), together=True)
+IDP_DERIVED = DerivedTables.of(IDPS, 'remote_ids')
+MAPPINGS = Entity('mapping', MAPPING, Indexes(), single_partition=True)
+SPS = Entity('service_provider', SP, Indexes(), single_partition=True)
 
 
 class Federation(Driver, base.FederationDriverBase):
@@ -116,7 +116,7 @@ class Federation(Driver, base.FederationDriverBase):
         )
         with _idp_conflict(stored):
             IDPS.create(self.db, stored)
-        return _presented_idp(stored) | _in_order(given)
+        return _idp_to_ref(stored) | _in_order(given)
 
     def delete_idp(self, idp_id: str) -> None:
         # Also where it is gone: perhaps with a server that died on the way.
@@ -126,7 +126,7 @@ class Federation(Driver, base.FederationDriverBase):
         federated_users.forget(self.db, idp_id)
 
     def get_idp(self, idp_id: str) -> Stored:
-        return _presented_idp(self._idp(idp_id))
+        return _idp_to_ref(self._idp(idp_id))
 
     def get_idp_from_remote_id(self, remote_id: str) -> Stored:
         idp = remote_id and IDPS.find(self.db, {'remote_id': remote_id})
@@ -146,7 +146,7 @@ class Federation(Driver, base.FederationDriverBase):
             changed = IDPS.change(self.db, idp_id, changes)
         if changed is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
-        return _presented_idp(changed) | _in_order(idp)
+        return _idp_to_ref(changed) | _in_order(idp)
 
     def create_protocol(
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
@@ -163,7 +163,7 @@ class Federation(Driver, base.FederationDriverBase):
         idp = self._change_protocols(idp_id, added)
         if idp is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
-        return _presented_protocol(idp, protocol_id)
+        return _protocol_to_ref(idp, protocol_id)
 
     def update_protocol(
         self, idp_id: str, protocol_id: str, protocol: Mapping[str, Any]
@@ -181,19 +181,19 @@ class Federation(Driver, base.FederationDriverBase):
         idp = self._change_protocols(idp_id, changed)
         if idp is None:
             raise _no_protocol(idp_id, protocol_id)
-        return _presented_protocol(idp, protocol_id)
+        return _protocol_to_ref(idp, protocol_id)
 
     def get_protocol(self, idp_id: str, protocol_id: str) -> Stored:
         idp = IDPS.entity.find(self.db, idp_id)
         if idp is None or protocol_id not in idp['protocols']:
             raise _no_protocol(idp_id, protocol_id)
-        return _presented_protocol(idp, protocol_id)
+        return _protocol_to_ref(idp, protocol_id)
 
     def list_protocols(self, idp_id: str) -> list[Stored]:
         idp = IDPS.entity.find(self.db, idp_id)
         if idp is None:
             return []
-        return [_presented_protocol(idp, each) for each in idp['protocols']]
+        return [_protocol_to_ref(idp, each) for each in idp['protocols']]
 
     def delete_protocol(self, idp_id: str, protocol_id: str) -> None:
         # Also where it is gone, as for a provider.
@@ -225,7 +225,7 @@ class Federation(Driver, base.FederationDriverBase):
         lengths.check(stored, MAPPING, 'mapping')
         if not MAPPINGS.create(self.db, stored):
             raise duplicate('mapping', 'ID', mapping_id)
-        return _presented_mapping(stored)
+        return _mapping_to_ref(stored)
 
     def delete_mapping(self, mapping_id: str) -> None:
         if not MAPPINGS.remove(self.db, mapping_id):
@@ -243,16 +243,16 @@ class Federation(Driver, base.FederationDriverBase):
         )
         if changed is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
-        return _presented_mapping(changed)
+        return _mapping_to_ref(changed)
 
     def list_mappings(self) -> list[Stored]:
-        return list(map(_presented_mapping, MAPPINGS.all(self.db)))
+        return list(map(_mapping_to_ref, MAPPINGS.all(self.db)))
 
     def get_mapping(self, mapping_id: str) -> Stored:
         mapping = MAPPINGS.find(self.db, mapping_id)
         if mapping is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
-        return _presented_mapping(mapping)
+        return _mapping_to_ref(mapping)
 
     def get_mapping_from_idp_and_protocol(
         self, idp_id: str, protocol_id: str
@@ -265,7 +265,7 @@ class Federation(Driver, base.FederationDriverBase):
         stored = SPS.new(extras.to_row(given, SP, 'service_provider'))
         if not SPS.create(self.db, stored):
             raise duplicate('service_provider', 'ID', sp_id)
-        return _presented_sp(stored)
+        return _sp_to_ref(stored)
 
     def delete_sp(self, sp_id: str) -> None:
         if not SPS.remove(self.db, sp_id):
@@ -275,7 +275,7 @@ class Federation(Driver, base.FederationDriverBase):
         sp = SPS.find(self.db, sp_id)
         if sp is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
-        return _presented_sp(sp)
+        return _sp_to_ref(sp)
 
     def update_sp(self, sp_id: str, sp: Mapping[str, Any]) -> Stored:
         changes = {
@@ -288,26 +288,24 @@ class Federation(Driver, base.FederationDriverBase):
         )
         if changed is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
-        return _presented_sp(changed)
+        return _sp_to_ref(changed)
 
     def get_enabled_service_providers(self) -> list[Any]:
         return [
-            types.SimpleNamespace(**_presented_sp(sp))
+            types.SimpleNamespace(**_sp_to_ref(sp))
             for sp in SPS.all(self.db)
             if sp['enabled']
         ]
 
     def list_idps(self, hints: Hints | None = None) -> list[Stored]:
         return _listed(
-            map(_presented_idp, IDPS.entity.all(self.db)),
+            map(_idp_to_ref, IDPS.entity.all(self.db)),
             hints,
             [name for name in IDP.attributes if name != 'remote_ids'],
         )
 
     def list_sps(self, hints: Hints | None = None) -> list[Stored]:
-        return _listed(
-            map(_presented_sp, SPS.all(self.db)), hints, SP.attributes
-        )
+        return _listed(map(_sp_to_ref, SPS.all(self.db)), hints, SP.attributes)
 
     def _idp(self, idp_id: str) -> Stored:
         idp = IDPS.entity.find(self.db, idp_id)
@@ -367,7 +365,7 @@ def _idp_conflict(idp: Mapping[str, Any]) -> Iterator[None]:
     try:
         with logged():
             yield
-    except Taken as taken:
+    except NameTaken as taken:
         if taken.owner == idp['id']:
             raise duplicate('identity_provider', 'ID', idp['id']) from None
         raise _duplicate_remote_id(idp['remote_ids']) from None
@@ -388,12 +386,12 @@ def _no_protocol(
     )
 
 
-def _presented_idp(idp: Mapping[str, Any]) -> Stored:
-    """Return an identity provider as the SQL driver shows it."""
+def _idp_to_ref(idp: Mapping[str, Any]) -> Stored:
+    """Return an identity provider as the SQL driver returns it."""
     return extras.to_ref(idp, IDP)
 
 
-def _presented_protocol(idp: Mapping[str, Any], protocol_id: str) -> Stored:
+def _protocol_to_ref(idp: Mapping[str, Any], protocol_id: str) -> Stored:
     return {
         'id': protocol_id,
         'idp_id': idp['id'],
@@ -401,11 +399,11 @@ def _presented_protocol(idp: Mapping[str, Any], protocol_id: str) -> Stored:
     }
 
 
-def _presented_mapping(mapping: Mapping[str, Any]) -> Stored:
+def _mapping_to_ref(mapping: Mapping[str, Any]) -> Stored:
     return extras.to_ref(mapping, MAPPING)
 
 
-def _presented_sp(sp: Mapping[str, Any]) -> Stored:
+def _sp_to_ref(sp: Mapping[str, Any]) -> Stored:
     return extras.to_ref(sp, SP)
 
 
@@ -414,6 +412,6 @@ def _listed(
 ) -> list[Stored]:
     return listing.limit(
         # None of them is a name.
-        listing.satisfy(found, hints, attributes, 'sensitive'),
+        listing.filter_by_hints(found, hints, attributes, 'sensitive'),
         hints,
     )

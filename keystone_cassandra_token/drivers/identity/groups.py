@@ -9,7 +9,7 @@ from typing import Any
 from keystone_cassandra_token.compat import extras, listing
 from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from keystone_cassandra_token.tables.named import Named
@@ -22,7 +22,7 @@ GROUP = Row(
     description=text,
     extra=json_map,
 )
-BY_DOMAIN = Index('group_by_domain', 'domain_id', incarnate=True)
+BY_DOMAIN = Index('group_by_domain', 'domain_id', versioned=True)
 
 
 def _key(db: Store, group: Mapping[str, Any]) -> dict[str, str]:
@@ -39,7 +39,7 @@ GROUPS = Named(
     Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
 )
-GROUP_KIND = Kind.of(GROUPS, 'name')
+GROUP_DERIVED = DerivedTables.of(GROUPS, 'name')
 
 
 def key(db: Store, domain_id: str, name: str) -> dict[str, str]:
@@ -51,7 +51,7 @@ def key(db: Store, domain_id: str, name: str) -> dict[str, str]:
     }
 
 
-def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+def to_row(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a group names.
 
     :raises: as :func:`extras.to_row`.
@@ -59,6 +59,6 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
     return extras.to_row(given, GROUP, 'group')
 
 
-def presented(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group as the SQL driver shows it."""
+def to_ref(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group as the SQL driver returns it."""
     return extras.to_ref(group, GROUP)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.identity.id_mapping`` on Cassandra.
 
-``id_mapping`` is the truth, by public id; ``id_mapping_by_local`` finds it by
-what an identity backend calls the entity, and ``id_mapping_by_domain`` lists
-a domain's mappings whole, since Keystone asks for all of them at once.  One
-logged batch writes or deletes the three rows, so a crash leaves all or none.
-Where one was lost all the same, a creation writes all three again.
+``id_mapping`` is the source of truth, by public id; ``id_mapping_by_local``
+finds it by what an identity backend calls the entity, and
+``id_mapping_by_domain`` lists a domain's mappings whole, since Keystone asks
+for all of them at once.  One logged batch writes or deletes the three rows, so
+a crash leaves all or none.  Where one was lost all the same, a creation writes
+all three again.
 
 A public id is computed from what it stands for, so two sides that create a
 mapping at once write the same, and no agreement is needed.  A deletion
@@ -26,8 +27,12 @@ from keystone_cassandra_token.compat import lengths
 from keystone_cassandra_token.db.cql import Statement, read, scan, write
 from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.tables.derived import Kind
-from keystone_cassandra_token.tables.index import ALL_SHARDS, Link, shard_of
+from keystone_cassandra_token.tables.derived import DerivedTables
+from keystone_cassandra_token.tables.index import (
+    ALL_SHARDS,
+    DerivedTable,
+    shard_of,
+)
 
 #: What a backend calls an entity.
 _LOCAL = ('domain_id', 'local_id', 'entity_type')
@@ -61,7 +66,7 @@ GET_BY_LOCAL = read(
 INSERT_BY_LOCAL = write(
     f'INSERT INTO id_mapping_by_local ({BY_LOCAL}) VALUES ({BY_LOCAL.markers})'
 )
-LOCALS = Link(
+LOCALS = DerivedTable(
     'id_mapping_by_local',
     BY_LOCAL,
     _LOCAL,
@@ -89,7 +94,7 @@ def _listed(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in BY_DOMAIN.columns}
 
 
-DOMAINS = Link(
+DOMAINS = DerivedTable(
     'id_mapping_by_domain',
     BY_DOMAIN,
     ('domain_id', 'shard', 'entity_type', 'public_id'),
@@ -109,15 +114,15 @@ def _inserts(
     ]
 
 
-MAPPING_KIND = Kind(
+MAPPING_DERIVED = DerivedTables(
     'id_mapping',
     MAPPING,
     key=['public_id'],
-    always=['local_id'],
+    required=['local_id'],
     settle=None,
-    links=[LOCALS, DOMAINS],
-    stamp=lambda mapping: int(mapping['written_at']),
-    rewrite=lambda mapping, _link: _inserts(mapping),
+    tables=[LOCALS, DOMAINS],
+    timestamp_of=lambda mapping: int(mapping['written_at']),
+    rewrite=lambda mapping, _table: _inserts(mapping),
 )
 
 

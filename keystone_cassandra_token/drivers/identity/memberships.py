@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is in which group.
 
-``membership_by_user`` is the truth, since each log-in asks for a user's
-groups; ``membership_by_group`` holds ids.  ``tables.association`` says in
-which order the two are written.  ``expiring_membership`` has those that an
+``membership_by_user`` is the source of truth, since each log-in asks for a
+user's groups; ``membership_by_group`` holds ids.  ``tables.association`` says
+in which order the two are written.  ``expiring_membership`` has those that an
 identity provider asserts: a log-in writes them again with a TTL, and a
 removal carries the timestamp of what it read, so it never hides what was
 written since and always wins over what it saw.
@@ -22,7 +22,7 @@ from keystone.conf import CONF
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import read, write
 from keystone_cassandra_token.db.rows import Row, micros
-from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.db.store import Future, Store
 from keystone_cassandra_token.tables.association import Association
 
 MEMBERSHIPS = Association(
@@ -30,7 +30,7 @@ MEMBERSHIPS = Association(
     Row('user_id', 'group_id'),
     listed='membership_by_group',
 )
-MEMBERSHIP_KIND = MEMBERSHIPS.kind()
+MEMBERSHIP_DERIVED = MEMBERSHIPS.derived()
 
 EXPIRING = Row('user_id', 'group_id', 'idp_id', last_verified=micros)
 #: A row stays this much longer than its membership, should its identity
@@ -91,15 +91,13 @@ def expiring(db: Store, user_id: str) -> list[dict[str, Any]]:
     Each with ``expires_at``, by what its identity provider allows now: to
     allow less counts at once, and to delete the provider ends them.
     """
-    return ask_expiring(db, user_id)()
+    return expiring_async(db, user_id).result()
 
 
-def ask_expiring(
-    db: Store, user_id: str
-) -> Callable[[], list[dict[str, Any]]]:
-    """Ask for :func:`expiring`; return a function that waits for it."""
-    rows = db.ask_all(LIST_EXPIRING, EXPIRING, user_id=user_id)
-    return lambda: _not_expired(rows())
+def expiring_async(db: Store, user_id: str) -> Future[list[dict[str, Any]]]:
+    """Ask for :func:`expiring`."""
+    rows = db.rows_async(LIST_EXPIRING, EXPIRING, user_id=user_id)
+    return rows.then(lambda found: _not_expired(found))
 
 
 def _not_expired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@
 Shadow users are rows of ``user``, as ``drivers.identity.users``
 says; ``federated_claim`` and ``nonlocal_claim`` find them by what identity
 providers and other backends call them.  Their ids are computed from that, so
-two regions that create one at once make the same.
+two datacenters that create one at once make the same.
 
 On create: claim, index rows, user, claim held.  A crash leaves no user, and a
 claim that can be taken over after a minute.
@@ -44,7 +44,7 @@ from keystone_cassandra_token.drivers.identity.users import (
     USERS,
 )
 from keystone_cassandra_token.tables.entity import AT_ONCE
-from keystone_cassandra_token.tables.unique import Claims, Taken
+from keystone_cassandra_token.tables.unique import Claims, NameTaken
 
 User = dict[str, Any]
 
@@ -66,7 +66,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             # To claims what a user has already is no conflict.
             tried = not _has(user, key)
             if not tried:
-                raise Taken(user_id, FEDERATED_NAMES.table)
+                raise NameTaken(user_id, FEDERATED_NAMES.table)
             return {'federated': [*(user['federated'] or ()), identity]}
 
         def removed(user: User) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def get_federated_user(
         self, idp_id: str, protocol_id: str, unique_id: str
     ) -> User:
-        return users.presented(
+        return users.to_ref(
             self._federated(
                 {
                     'idp_id': idp_id,
@@ -159,7 +159,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             USERS.entity.change(self.db, user['id'], renamed)
 
     def get_user(self, user_id: str) -> User:
-        return users.presented(users.get(self.db, user_id))
+        return users.to_ref(users.get(self.db, user_id))
 
     def create_nonlocal_user(self, user_dict: Mapping[str, Any]) -> User:
         lengths.check(user_dict, users.NAME, 'nonlocal_user')
@@ -185,7 +185,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def list_federated_users_info(
         self, hints: Hints | None = None
     ) -> list[dict[str, Any]]:
-        found = listing.satisfy(
+        found = listing.filter_by_hints(
             (
                 {**identity, 'user_id': user['id']}
                 for user in self._all_federated()
@@ -217,9 +217,9 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
 
         values = {name: entry['value'] for name, entry in wanted.items()}
         return listing.limit(
-            listing.satisfy(
+            listing.filter_by_hints(
                 (
-                    users.presented(user)
+                    users.to_ref(user)
                     for user in self._candidates(values)
                     if any(map(fits, user['federated'] or ()))
                 ),
@@ -294,7 +294,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         return self._all_federated()
 
     def _of_idp(self, idp_id: str) -> Iterator[User]:
-        ids = BY_IDP.ids_behind(self.db, idp_id, None, AT_ONCE)
+        ids = BY_IDP.ids_after(self.db, idp_id, None, AT_ONCE)
         while some := list(itertools.islice(ids, AT_ONCE)):
             yield from USERS.entity.find_all(self.db, some)
 
@@ -318,7 +318,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
                 'created_at': clock.utcnow(),
                 'lock_epoch': 0,
                 'federated': [],
-                **users.stored(given),
+                **users.to_row(given),
                 'id': user_id,
                 **own,
             }
@@ -336,8 +336,8 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             undo=lambda: USERS.entity.discard(self.db, stored),
         ):
             if not USERS.entity.create(self.db, stored):
-                raise Taken(user_id)
-        return users.presented(stored)
+                raise NameTaken(user_id)
+        return users.to_ref(stored)
 
     @contextlib.contextmanager
     def _claimed(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users: the rows that the drivers of identities and shadow users share.
 
-``user`` is the truth: one row has names, passwords, options, failed log-ins
-and federated identities, so that one read authenticates.  A user's names are
-claims: of a local user in its domain, of a non-local one in its domain, and
-what identity providers call it.
+``user`` is the source of truth: one row has names, passwords, options, failed
+log-ins and federated identities, so that one read authenticates.  A user's
+names are claims: of a local user in its domain, of a non-local one in its
+domain, and what identity providers call it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from keystone_cassandra_token.db.rows import (
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.identity import memberships
-from keystone_cassandra_token.tables.derived import Kind, Names
+from keystone_cassandra_token.tables.derived import ClaimSpec, DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from keystone_cassandra_token.tables.named import Named
@@ -80,24 +80,26 @@ USER = _REF | Row(
     passwords=json_text,
     federated=json_text,
 )
-BY_DOMAIN = Index('user_by_domain', 'domain_id', incarnate=True)
+BY_DOMAIN = Index('user_by_domain', 'domain_id', versioned=True)
 BY_DEFAULT_PROJECT = Index(
-    'user_by_default_project', 'default_project_id', incarnate=True
+    'user_by_default_project', 'default_project_id', versioned=True
 )
 # So that an identity provider's users are found when it is deleted.
 BY_IDP = Index(
     'federated_user_by_idp',
     'idp_id',
-    incarnate=True,
-    among=lambda user: {each['idp_id'] for each in user['federated'] or ()},
+    versioned=True,
+    values_of=lambda user: {
+        each['idp_id'] for each in user['federated'] or ()
+    },
 )
 # Keystone looks for them wherever users are listed by name.
 BY_DISPLAY_NAME = Index(
     'federated_user_by_name',
     'display_name',
     sharded=False,
-    incarnate=True,
-    among=lambda user: (
+    versioned=True,
+    values_of=lambda user: (
         {each['display_name'] for each in user['federated'] or ()}
         - {None, ''}  # nobody asks for these
     ),
@@ -126,18 +128,18 @@ USERS = Named(
         USER,
         Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
-        apart=['failures'],
+        written_elsewhere=['failures'],
     ),
     Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
     local_key,
 )
 # Ids of these users are computed from what they are called, so that two
-# regions that create one at once make the same.
+# datacenters that create one at once make the same.
 FEDERATED_NAMES = Claims(
-    'federated_claim', *FEDERATED, operation=Operation.MUTATE
+    'federated_claim', *FEDERATED, operation=Operation.LWT_LOCAL
 )
 NONLOCAL_NAMES = Claims(
-    'nonlocal_claim', 'domain_id', 'name', operation=Operation.MUTATE
+    'nonlocal_claim', 'domain_id', 'name', operation=Operation.LWT_LOCAL
 )
 
 
@@ -158,10 +160,10 @@ def _nonlocal_keys(
     return [{'domain_id': user['domain_id'], 'name': user['nonlocal_name']}]
 
 
-_FEDERATED = Names(FEDERATED_NAMES, _federated_keys)
+_FEDERATED = ClaimSpec(FEDERATED_NAMES, _federated_keys)
 #: Names besides that of a local user.
-_SHADOW_NAMES = (_FEDERATED, Names(NONLOCAL_NAMES, _nonlocal_keys))
-USER_KIND = Kind.of(
+_SHADOW_NAMES = (_FEDERATED, ClaimSpec(NONLOCAL_NAMES, _nonlocal_keys))
+USER_DERIVED = DerivedTables.of(
     USERS,
     'local_name',
     'nonlocal_name',
@@ -170,22 +172,22 @@ USER_KIND = Kind.of(
 )
 
 
-def federated_released(
+def releasing_federated(
     db: Store, user_id: str, identities: Iterable[Mapping[str, Any]]
 ) -> contextlib.AbstractContextManager[None]:
     """Free what providers call a user once the body has taken it away."""
     keys = _federated_keys(db, {'federated': list(identities)})
-    return _released(db, _FEDERATED, user_id, keys)
+    return _releasing(db, _FEDERATED, user_id, keys)
 
 
-def _released(
-    db: Store, names: Names, user_id: str, keys: Iterable[Key]
+def _releasing(
+    db: Store, spec: ClaimSpec, user_id: str, keys: Iterable[Key]
 ) -> contextlib.AbstractContextManager[None]:
     def has(user_id: str, key: Key) -> bool:
         now = USERS.entity.find(db, user_id, USERS.get_everywhere)
-        return now is not None and key in names.keys(db, now)
+        return now is not None and key in spec.keys(db, now)
 
-    return names.claims.all_released(db, user_id, keys, exists=has)
+    return spec.claims.releasing(db, user_id, keys, exists=has)
 
 
 def get(db: Store, user_id: str) -> Stored:
@@ -209,23 +211,23 @@ def delete(db: Store, user_id: str) -> None:
     memberships.remove_user(db, user_id)
     user = get(db, user_id)
     with contextlib.ExitStack() as freed:
-        for names in _SHADOW_NAMES:
-            keys = names.keys(db, user)
-            freed.enter_context(_released(db, names, user_id, keys))
+        for spec in _SHADOW_NAMES:
+            keys = spec.keys(db, user)
+            freed.enter_context(_releasing(db, spec, user_id, keys))
         removed = USERS.remove(db, user_id)
     if removed is None:
         raise exception.UserNotFound(user_id=user_id)
     # What it was called meanwhile.
-    for names in _SHADOW_NAMES:
-        keys = names.keys(db, removed)
-        late = [key for key in keys if key not in names.keys(db, user)]
-        with _released(db, names, user_id, late):
+    for spec in _SHADOW_NAMES:
+        keys = spec.keys(db, removed)
+        late = [key for key in keys if key not in spec.keys(db, user)]
+        with _releasing(db, spec, user_id, late):
             pass
     # What was added meanwhile.
     memberships.remove_user(db, user_id)
 
 
-def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+def to_row(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a user names, but for passwords.
 
     :raises: as :func:`extras.to_row`.
@@ -239,7 +241,7 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
         found['local_name'] = given['name']
     if 'enabled' in given:
         found |= enabling(given['enabled'])
-    return found | {'options': resource_options.values(_OPTIONS, given)}
+    return found | {'options': resource_options.to_row(_OPTIONS, given)}
 
 
 def renamed(
@@ -366,11 +368,11 @@ def is_enabled(user: Mapping[str, Any]) -> bool | None:
     )
 
 
-def presented(user: Mapping[str, Any], with_extra: bool = False) -> Stored:
-    """Return a user as the SQL drivers show it.
+def to_ref(user: Mapping[str, Any], with_extra: bool = False) -> Stored:
+    """Return a user as the SQL drivers return it.
 
     :param with_extra: also the extra attributes by themselves, as an update
-        does for clients of old.
+        does for older clients.
     """
     own = user['extra'] or {}
     shown = {
@@ -380,7 +382,7 @@ def presented(user: Mapping[str, Any], with_extra: bool = False) -> Stored:
         'domain_id': user['domain_id'],
         'enabled': is_enabled(user),
         'password_expires_at': password_expires_at(user),
-        'options': resource_options.shown(_OPTIONS, user['options']),
+        'options': resource_options.to_ref(_OPTIONS, user['options']),
     }
     if user['default_project_id'] is not None:
         shown['default_project_id'] = user['default_project_id']

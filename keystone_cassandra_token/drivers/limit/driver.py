@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.unified_limit`` on Cassandra.
 
-``registered_limit`` and ``limit`` are the truth, with a claim for what is
-unique in each; ``limit_by_*`` hold ids.  A limit has service, region and
-resource of its registered limit in its own row, so that it is read alone;
+``registered_limit`` and ``limit`` are the source of truth, with a claim for
+what is unique in each; ``limit_by_*`` hold ids.  A limit has service, region
+and resource of its registered limit in its own row, so that it is read alone;
 that is true since a registered limit with limits is not changed or deleted,
 also while one is being made::
 
@@ -12,9 +12,9 @@ also while one is being made::
 
 Each looks after it has written, so one of the two sees the other.  What is
 closed for more than a minute was left so by a server that died: who makes a
-limit on it opens it.  That holds within a region; two regions that do both in
-one moment can leave a limit without a registered limit, which is listed and
-can be deleted like any other.
+limit on it opens it.  That holds within a datacenter; two datacenters that do
+both in one moment can leave a limit without a registered limit, which is
+listed and can be deleted like any other.
 
 Several that are made by one call are claimed first, then written, then their
 claims are held (``tables.named``); one that cannot be
@@ -58,7 +58,7 @@ from keystone_cassandra_token.drivers.limit.limits import (
     REGISTERED_LIMITS,
 )
 from keystone_cassandra_token.tables.index import Index
-from keystone_cassandra_token.tables.unique import Taken
+from keystone_cassandra_token.tables.unique import NameTaken
 
 Stored = dict[str, Any]
 
@@ -85,12 +85,12 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
                 made = rows.new_registered(given)
                 name = rows.name_key(self.db, made)
                 if name in names:
-                    raise Taken(made['id'])
+                    raise NameTaken(made['id'])
                 REGISTERED_LIMITS.check_free(self.db, name)
                 names.append(name)
                 new.append(made)
             REGISTERED_LIMITS.create_all(self.db, new)
-        return [rows.presented_registered(each) for each in new]
+        return [rows.registered_to_ref(each) for each in new]
 
     def update_registered_limit(
         self, registered_limit_id: str, registered_limit: Mapping[str, Any]
@@ -101,7 +101,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             changes = rows.changes_of_registered(registered_limit)
             changes.pop('id', None)
             with (
-                contextlib.suppress(_Reopened),
+                contextlib.suppress(_ChangeCancelled),
                 conflict('registered_limit'),
             ):
                 if changes.keys() & set(CALLED):
@@ -109,23 +109,23 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
                     name = rows.name_key(self.db, old | changes)
                     REGISTERED_LIMITS.check_free(self.db, name)
                 changed = self._update(registered_limit_id, changes)
-                return rows.presented_registered(changed)
+                return rows.registered_to_ref(changed)
 
     def list_registered_limits(self, hints: Hints) -> list[Stored]:
-        found = self._satisfying(
+        found = self._filtered(
             self._all(), hints, rows.REGISTERED_LIMIT.attributes
         )
-        return [rows.presented_registered(each) for each in found]
+        return [rows.registered_to_ref(each) for each in found]
 
     def get_registered_limit(self, registered_limit_id: str) -> Stored:
         found = self._registered(registered_limit_id)
-        return rows.presented_registered(found)
+        return rows.registered_to_ref(found)
 
     def delete_registered_limit(self, registered_limit_id: str) -> None:
         attempts = REGISTERED_LIMITS.entity.attempts(registered_limit_id)
         while attempts.another():
             self._unused(registered_limit_id)
-            with contextlib.suppress(_Reopened):
+            with contextlib.suppress(_ChangeCancelled):
                 return self._delete(registered_limit_id)
 
     def create_limits(
@@ -145,14 +145,14 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
                 made = rows.new(given, registered[0])
                 target = rows.target_key(self.db, made)
                 if target in targets:
-                    raise Taken(made['id'])
+                    raise NameTaken(made['id'])
                 LIMITS.check_free(self.db, target)
                 targets.append(target)
                 new.append(made)
             LIMITS.create_all(
-                self.db, new, check=lambda: self._check_open(new)
+                self.db, new, check=lambda: self._check_no_change(new)
             )
-        return [rows.presented(each) for each in new]
+        return [rows.to_ref(each) for each in new]
 
     def update_limit(self, limit_id: str, limit: Mapping[str, Any]) -> Stored:
         # As with SQL: nothing else changes, and nothing becomes 0 or empty.
@@ -164,21 +164,21 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         changed = LIMITS.entity.change(self.db, limit_id, changes)
         if changed is None:
             raise exception.LimitNotFound(id=limit_id)
-        return rows.presented(changed)
+        return rows.to_ref(changed)
 
     def list_limits(self, hints: Hints) -> list[Stored]:
-        found = self._satisfying(
+        found = self._filtered(
             self._candidates(hints),
             hints,
             (*LIMIT.attributes, 'registered_limit_id'),
         )
-        return [rows.presented(each) for each in found]
+        return [rows.to_ref(each) for each in found]
 
     def get_limit(self, limit_id: str) -> Stored:
         found = LIMITS.entity.find(self.db, limit_id)
         if found is None:
             raise exception.LimitNotFound(id=limit_id)
-        return rows.presented(found)
+        return rows.to_ref(found)
 
     def delete_limit(self, limit_id: str) -> None:
         if LIMITS.remove(self.db, limit_id) is None:
@@ -213,7 +213,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         :raises keystone.exception.RegisteredLimitError: if it has some.
         """
         found = self._registered(registered_limit_id)
-        ids = BY_REGISTERED_LIMIT.ids_behind(
+        ids = BY_REGISTERED_LIMIT.ids_after(
             self.db, registered_limit_id, None, 1
         )
         while some := list(itertools.islice(ids, 16)):
@@ -223,34 +223,36 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
 
     def _delete(self, registered_limit_id: str) -> None:
         """Delete a registered limit while nobody can make limits on it."""
-        with self._closed(registered_limit_id) as closed:
+        with self._change_in_progress(registered_limit_id) as marked:
             if not REGISTERED_LIMITS.remove(
                 self.db,
                 registered_limit_id,
-                provided=lambda now: now['incarnation'] == closed,
+                provided=lambda now: now['incarnation'] == marked,
             ):
-                raise _Reopened
+                raise _ChangeCancelled
 
     def _update(
         self, registered_limit_id: str, changes: Mapping[str, Any]
     ) -> Stored:
         """Change a registered limit while nobody can make limits on it."""
-        with self._closed(registered_limit_id) as closed:
+        with self._change_in_progress(registered_limit_id) as marked:
 
-            def unless_reopened(now: Stored) -> Mapping[str, Any]:
-                if now['incarnation'] != closed:
-                    raise _Reopened
+            def unless_cancelled(now: Stored) -> Mapping[str, Any]:
+                if now['incarnation'] != marked:
+                    raise _ChangeCancelled
                 return {**changes, 'closed_at': None}
 
             changed = REGISTERED_LIMITS.change(
-                self.db, registered_limit_id, unless_reopened
+                self.db, registered_limit_id, unless_cancelled
             )
             if changed is None:
-                raise _Reopened
+                raise _ChangeCancelled
         return changed
 
     @contextlib.contextmanager
-    def _closed(self, registered_limit_id: str) -> Iterator[uuid.UUID]:
+    def _change_in_progress(
+        self, registered_limit_id: str
+    ) -> Iterator[uuid.UUID]:
         """Let nobody make limits on a registered limit meanwhile.
 
         :returns: yields its incarnation, which changes if it is opened.
@@ -258,20 +260,20 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         :raises keystone.exception.RegisteredLimitError: as ``_unused``.
         """
         now = clock.utcnow()
-        closed = REGISTERED_LIMITS.entity.change(
+        marked = REGISTERED_LIMITS.entity.change(
             self.db, registered_limit_id, {'closed_at': now}
         )
-        if closed is None:
+        if marked is None:
             raise exception.RegisteredLimitNotFound(id=registered_limit_id)
         try:
             self._unused(registered_limit_id)
-            yield closed['incarnation']
+            yield marked['incarnation']
         except BaseException:
             with contextlib.suppress(errors.StoreUnavailable):
-                self._open(registered_limit_id, now)
+                self._cancel_change(registered_limit_id, now)
             raise
 
-    def _open(
+    def _cancel_change(
         self, registered_limit_id: str, closed_at: datetime.datetime
     ) -> Stored | None:
         """Open a registered limit if it is closed since then.
@@ -286,7 +288,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             ),
         )
 
-    def _check_open(self, limits: Iterable[Stored]) -> None:
+    def _check_no_change(self, limits: Iterable[Stored]) -> None:
         """Check that the registered limits of new limits are there and open.
 
         :raises keystone.exception.NoLimitReference: if one is not there, or
@@ -301,7 +303,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             )
             closed_at = found and found['closed_at']
             if closed_at and clock.utcnow() - closed_at >= CLOSED:
-                found = self._open(registered_limit_id, closed_at)
+                found = self._cancel_change(registered_limit_id, closed_at)
             if found is None or any(
                 found[name] != limit[name] for name in CALLED
             ):
@@ -330,7 +332,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         if called.filters:
             return [
                 limit
-                for each in self._satisfying(self._all(), called, CALLED)
+                for each in self._filtered(self._all(), called, CALLED)
                 for limit in self._indexed(BY_REGISTERED_LIMIT, each['id'])
             ]
         found = LIMITS.entity.scanned(self.db, LIST)
@@ -345,7 +347,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             return []
         return LIMITS.entity.find_by(self.db, index, value)
 
-    def _satisfying(
+    def _filtered(
         self,
         found: Iterable[Stored],
         hints: Hints,
@@ -354,12 +356,12 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         """Return what all filters on these attributes let pass, cut."""
         names = [name for name in attributes if name in _NAMES]
         others = [name for name in attributes if name not in _NAMES]
-        found = listing.satisfy(
+        found = listing.filter_by_hints(
             found, hints, names, self.conf.cassandra.name_comparison
         )
-        found = listing.satisfy(found, hints, others, 'sensitive')
+        found = listing.filter_by_hints(found, hints, others, 'sensitive')
         return listing.limit(found, hints)
 
 
-class _Reopened(Exception):
+class _ChangeCancelled(Exception):
     """Somebody has changed a registered limit since it was closed."""

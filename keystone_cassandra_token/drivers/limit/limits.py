@@ -11,7 +11,7 @@ from keystone import exception
 from keystone_cassandra_token.compat import extras, lengths, listing
 from keystone_cassandra_token.db.rows import Row, micros, number, text
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from keystone_cassandra_token.tables.named import Named
@@ -50,14 +50,14 @@ REGISTERED_LIMITS = Named(
         REGISTERED_LIMIT | Row(closed_at=micros),
         Indexes(),
         guarded=[*CALLED, 'closed_at'],
-        together=True,
+        single_partition=True,
     ),
     Claims('registered_limit_claim', 'service_id', 'region_id', 'folded_name'),
     name_key,
 )
 
 
-REGISTERED_LIMIT_KIND = Kind.of(REGISTERED_LIMITS, *CALLED)
+REGISTERED_LIMIT_DERIVED = DerivedTables.of(REGISTERED_LIMITS, *CALLED)
 
 _OWN = Row(
     id=text(64),
@@ -69,13 +69,13 @@ _OWN = Row(
 LIMIT = _OWN | REGISTERED_LIMIT.part(CALLED)
 # A project, or a domain, has one of each registered limit at most.
 BY_PROJECT = Index(
-    'limit_by_project', 'project_id', sharded=False, incarnate=True
+    'limit_by_project', 'project_id', sharded=False, versioned=True
 )
 BY_DOMAIN = Index(
-    'limit_by_domain', 'domain_id', sharded=False, incarnate=True
+    'limit_by_domain', 'domain_id', sharded=False, versioned=True
 )
 BY_REGISTERED_LIMIT = Index(
-    'limit_by_registered_limit', 'registered_limit_id', incarnate=True
+    'limit_by_registered_limit', 'registered_limit_id', versioned=True
 )
 
 
@@ -98,7 +98,7 @@ LIMITS = Named(
     Claims('limit_claim', 'registered_limit_id', 'project_id', 'domain_id'),
     target_key,
 )
-LIMIT_KIND = Kind.of(LIMITS)
+LIMIT_DERIVED = DerivedTables.of(LIMITS)
 
 
 def new_registered(given: Mapping[str, Any]) -> Stored:
@@ -141,11 +141,11 @@ def new(given: Mapping[str, Any], registered: Mapping[str, Any]) -> Stored:
     )
 
 
-def presented_registered(registered_limit: Mapping[str, Any]) -> Stored:
-    """Return a registered limit as the SQL driver shows it."""
+def registered_to_ref(registered_limit: Mapping[str, Any]) -> Stored:
+    """Return a registered limit as the SQL driver returns it."""
     return extras.to_ref(registered_limit, REGISTERED_LIMIT)
 
 
-def presented(limit: Mapping[str, Any]) -> Stored:
-    """Return a limit as the SQL driver shows it."""
+def to_ref(limit: Mapping[str, Any]) -> Stored:
+    """Return a limit as the SQL driver returns it."""
     return extras.to_ref(limit, LIMIT)

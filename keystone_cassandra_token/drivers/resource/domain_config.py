@@ -29,10 +29,10 @@ from keystone_cassandra_token.compat import lengths
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
-    claim,
-    claim_read,
-    mutate,
-    mutate_read,
+    lwt_global,
+    lwt_global_read,
+    lwt_local,
+    lwt_local_read,
     read,
     scan,
 )
@@ -66,35 +66,35 @@ LIST = read(
 LIST_NAMES = read(
     f'SELECT {NAME} FROM domain_config WHERE domain_id = :domain_id'
 )
-SETTLE = mutate_read(LIST_NAMES.cql)
+SETTLE = lwt_local_read(LIST_NAMES.cql)
 # These three make a batch: whoever has changed something since it was read
 # keeps all of them from being applied.
-MARK = mutate(
+MARK = lwt_local(
     'UPDATE domain_config SET incarnation = :incarnation'
     ' WHERE domain_id = :domain_id IF incarnation = :seen'
 )
-PUT = mutate(
+PUT = lwt_local(
     f'UPDATE domain_config SET value = :value{_ONE} IF incarnation = :seen'
 )
-DROP = mutate(f'DELETE FROM domain_config{_ONE} IF incarnation = :seen')
+DROP = lwt_local(f'DELETE FROM domain_config{_ONE} IF incarnation = :seen')
 
 REGISTRATION = Row(
     'incarnation', type=text(64), domain_id=text(64, required=True)
 )
 # Keystone asks who it was right after it lost against somebody, who may be in
-# another region.
-GET_REGISTRATION = claim_read(
+# another datacenter.
+GET_REGISTRATION = lwt_global_read(
     f'SELECT {REGISTRATION} FROM config_register WHERE type = :type'
 )
 # A domain goes with all that it has; there are as many rows as types, one.
 LIST_REGISTRATIONS = scan(f'SELECT {REGISTRATION} FROM config_register')
 # Of all domains one gets it.
-REGISTER = claim(
+REGISTER = lwt_global(
     f'INSERT INTO config_register ({REGISTRATION})'
     f' VALUES ({REGISTRATION.markers}) IF NOT EXISTS'
 )
 # Only its own.
-RELEASE = claim(
+RELEASE = lwt_global(
     'DELETE FROM config_register WHERE type = :type IF domain_id = :domain_id'
 )
 
@@ -203,8 +203,8 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
         :param put: values to write.
         :param drop: returns which of the options there are now go.
         :raises OutcomeUnknown: if it cannot be found out whether it was
-            done; doing it again does no harm.
-        :raises Contended: if others change them all the time.
+            done; it is safe to retry.
+        :raises Contended: if too many others change them at once.
         """
         for name in put:
             named = {'domain_id': domain_id, **_columns(name)}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.resource`` on Cassandra: projects, and domains as such.
 
-``project`` is the truth, with ``project_by_domain``, ``project_by_parent``
-and ``project_by_tag`` as indexes and a claim for each name
-(``tables.named`` says in which order they are written
+``project`` is the source of truth, with ``project_by_domain``,
+``project_by_parent`` and ``project_by_tag`` as indexes and a claim for each
+name (``tables.named`` says in which order they are written
 and what a crash leaves).
 
 A project with children is not deleted, also while one is being added::
@@ -13,10 +13,10 @@ A project with children is not deleted, also while one is being added::
 
 Each looks after it has written, so one of the two sees the other.  A parent
 that is closed for more than a minute was left so by a server that died: who
-wants to add a child opens it.  That holds within a region; two regions that
-do both in one moment can leave a child without a parent, and so can a server
-that dies before it has looked.  Such a child can be read, listed and deleted
-like any other.
+wants to add a child opens it.  That holds within a datacenter; two datacenters
+that do both in one moment can leave a child without a parent, and so can a
+server that dies before it has looked.  Such a child can be read, listed and
+deleted like any other.
 
 Unlike with the SQL driver a missing parent or domain is told as such.
 """
@@ -51,8 +51,8 @@ from keystone_cassandra_token.drivers.resource.projects import (
     PROJECT,
     PROJECTS,
 )
-from keystone_cassandra_token.tables.recent import Recent
-from keystone_cassandra_token.tables.unique import Taken
+from keystone_cassandra_token.tables.recent import ReadAheadCache
+from keystone_cassandra_token.tables.unique import NameTaken
 
 LOG = log.getLogger(__name__)
 
@@ -62,7 +62,7 @@ _FILTERS = [name for name in PROJECT.attributes if name != 'tags']
 #: For how long a deletion may look for children.
 CLOSED = datetime.timedelta(minutes=1)
 #: Of a project: the ids of those above it.
-_ABOVE = Recent(4096)
+_ABOVE = ReadAheadCache(4096)
 
 # An administrator lists the projects of all domains.
 LIST = scan(f'SELECT {PROJECTS.entity.row} FROM project')
@@ -76,17 +76,17 @@ class Resource(Driver, base.ResourceDriverBase):
             if entry['name'] == 'domain_id' and entry['value'] is None:
                 entry['value'] = NULL_DOMAIN_ID
         found, in_order = self._candidates(hints)
-        passes = listing.sieve(
+        passes = listing.predicate_from_hints(
             hints, _FILTERS, self.conf.cassandra.name_comparison
         )
         chosen = listing.page(hints, filter(passes, found), in_order)
-        return [projects.presented(project) for project in chosen]
+        return [projects.to_ref(project) for project in chosen]
 
     def list_projects_from_ids(
         self, project_ids: Iterable[str]
     ) -> list[Project]:
         found = PROJECTS.entity.find_all(self.db, dict.fromkeys(project_ids))
-        return [projects.presented(project) for project in found]
+        return [projects.to_ref(project) for project in found]
 
     def list_project_ids_from_domain_ids(
         self, domain_ids: Iterable[str]
@@ -103,22 +103,22 @@ class Resource(Driver, base.ResourceDriverBase):
         if PROJECTS.entity.find(self.db, domain_id) is None:
             raise exception.DomainNotFound(domain_id=domain_id)
         found = PROJECTS.entity.find_by(self.db, BY_DOMAIN, domain_id)
-        return [projects.presented(project) for project in found]
+        return [projects.to_ref(project) for project in found]
 
     def get_project(self, project_id: str) -> Project:
-        return projects.presented(self._project(project_id))
+        return projects.to_ref(self._project(project_id))
 
     def update_project(
         self, project_id: str, project: Mapping[str, Any]
     ) -> Project:
-        changes = projects.stored(project)
+        changes = projects.to_row(project)
         changes.pop('id', None)
         with conflict('project', project):
             _check_tags(project_id, changes)
             changed = PROJECTS.change(self.db, project_id, lambda _: changes)
         if changed is None:
             raise exception.ProjectNotFound(project_id=project_id)
-        return projects.presented(changed, with_extra=True)
+        return projects.to_ref(changed, with_extra=True)
 
     def delete_project(self, project_id: str) -> None:
         attempts = PROJECTS.entity.attempts(project_id)
@@ -144,7 +144,7 @@ class Resource(Driver, base.ResourceDriverBase):
             examined.add(project['id'])
             above = project['parent_id']
             project = known.get(above) or self._project(above)
-            parents.append(projects.presented(project))
+            parents.append(projects.to_ref(project))
         _ABOVE.set(project_id, [parent['id'] for parent in parents] or None)
         return parents
 
@@ -160,7 +160,7 @@ class Resource(Driver, base.ResourceDriverBase):
                     return None
             examined.update(project['id'] for project in level)
             subtree += level
-        return [projects.presented(project) for project in subtree]
+        return [projects.to_ref(project) for project in subtree]
 
     def is_leaf_project(self, project_id: str) -> bool:
         return not any(
@@ -175,12 +175,12 @@ class Resource(Driver, base.ResourceDriverBase):
             {
                 'is_domain': False,
                 'tags': [],
-                **projects.stored(project),
+                **projects.to_row(project),
                 'id': project_id,
             }
         )
         if project_id == NULL_DOMAIN_ID:
-            return projects.presented(new)  # always there, and no row
+            return projects.to_ref(new)  # always there, and no row
         with conflict('project', project):
             _check_tags(project_id, new)
             PROJECTS.create(self.db, new)
@@ -192,7 +192,7 @@ class Resource(Driver, base.ResourceDriverBase):
             with contextlib.suppress(errors.StoreUnavailable):
                 PROJECTS.remove(self.db, project_id)
             raise
-        return projects.presented(new)
+        return projects.to_ref(new)
 
     def get_project_by_name(
         self, project_name: str, domain_id: str | None
@@ -203,7 +203,7 @@ class Resource(Driver, base.ResourceDriverBase):
         )
         if project is None:
             raise exception.ProjectNotFound(project_id=project_name)
-        return projects.presented(project)
+        return projects.to_ref(project)
 
     def delete_projects_from_ids(self, project_ids: Collection[str]) -> None:
         found = {
@@ -285,10 +285,14 @@ class Resource(Driver, base.ResourceDriverBase):
             parent_id = wanted.get('parent_id')
             if isinstance(parent_id, str):
                 children = self._children(parent_id)
-                return pages.behind(self.db, hints, PROJECTS, children), False
+                return pages.after_marker(
+                    self.db, hints, PROJECTS, children
+                ), False
             if utils.attr_as_boolean(wanted.get('is_domain', False)):
                 domains = self._of_domain(NULL_DOMAIN_ID)
-                return pages.behind(self.db, hints, PROJECTS, domains), False
+                return pages.after_marker(
+                    self.db, hints, PROJECTS, domains
+                ), False
         return pages.candidates(self.db, hints, PROJECTS, BY_DOMAIN, LIST)
 
     def _of_domain(self, domain_id: str) -> list[Project]:
@@ -336,7 +340,7 @@ class Resource(Driver, base.ResourceDriverBase):
         Some at a time: to find one is enough for most.
         """
         yield from self._below([project_id])
-        ids = BY_DOMAIN.ids_behind(self.db, project_id, None, 1)
+        ids = BY_DOMAIN.ids_after(self.db, project_id, None, 1)
         while some := list(itertools.islice(ids, 16)):
             for project in PROJECTS.entity.find_all(self.db, some):
                 if project['domain_id'] == project_id:
@@ -349,13 +353,13 @@ class Resource(Driver, base.ResourceDriverBase):
         """
         # To the microsecond, and by one request: nobody else's.
         mine = clock.utcnow()
-        closed = PROJECTS.entity.change(
+        marked = PROJECTS.entity.change(
             self.db, project_id, {'closed_at': mine}
         )
-        if closed is None:
+        if marked is None:
             raise exception.ProjectNotFound(project_id=project_id)
         if any(self._inside(project_id)):
-            self._open(project_id, mine)
+            self._cancel_deletion(project_id, mine)
             raise exception.ForbiddenNotSecurity(
                 _(
                     'Cannot delete the project %s since it is not a leaf in'
@@ -371,7 +375,7 @@ class Resource(Driver, base.ResourceDriverBase):
         )
         return gone is not None
 
-    def _open(
+    def _cancel_deletion(
         self, project_id: str, closed_at: datetime.datetime
     ) -> Project | None:
         """Let a project have children again, if it is closed since then.
@@ -403,7 +407,7 @@ class Resource(Driver, base.ResourceDriverBase):
             closed_at = found and found['closed_at']
             if closed_at and clock.utcnow() - closed_at >= CLOSED:
                 # Unless it was deleted, or closed again, just before.
-                found = self._open(above, closed_at)
+                found = self._cancel_deletion(above, closed_at)
             if found is None:
                 if name == 'domain_id':
                     raise exception.DomainNotFound(domain_id=above)
@@ -476,4 +480,4 @@ def _check_tags(project_id: str, values: Mapping[str, Any]) -> None:
     # In SQL a project and a tag are a key.
     tags = values.get('tags') or ()
     if len(set(tags)) < len(tags):
-        raise Taken(project_id)
+        raise NameTaken(project_id)

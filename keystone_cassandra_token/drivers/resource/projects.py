@@ -28,7 +28,7 @@ from keystone_cassandra_token.db.rows import (
     text_list,
 )
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from keystone_cassandra_token.tables.named import Named
@@ -51,22 +51,22 @@ PROJECT = Row(
     extra=json_map,
 )
 TAG = Row(name=text(255))
-BY_DOMAIN = Index('project_by_domain', 'domain_id', incarnate=True)
+BY_DOMAIN = Index('project_by_domain', 'domain_id', versioned=True)
 # Of a domain BY_DOMAIN has the children; below it they are few.
 BY_PARENT = Index(
     'project_by_parent',
     'parent_id',
     sharded=False,
-    incarnate=True,
-    among=lambda project: (
+    versioned=True,
+    values_of=lambda project: (
         {project['parent_id']} - {None, project['domain_id']}
     ),
 )
 BY_TAG = Index(
     'project_by_tag',
     'tag',
-    incarnate=True,
-    among=lambda project: project['tags'] or (),
+    versioned=True,
+    values_of=lambda project: project['tags'] or (),
 )
 
 
@@ -93,10 +93,10 @@ PROJECTS = Named(
     Claims('project_claim', 'folded_name', 'domain_id', part='folded_name'),
     _key,
 )
-PROJECT_KIND = Kind.of(PROJECTS, 'name', 'tags')
+PROJECT_DERIVED = DerivedTables.of(PROJECTS, 'name', 'tags')
 
 
-def stored(given: Mapping[str, Any]) -> dict[str, Any]:
+def to_row(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the columns that a project names.
 
     :raises: as :func:`extras.to_row`.
@@ -109,20 +109,20 @@ def stored(given: Mapping[str, Any]) -> dict[str, Any]:
         found['tags'] = [str(tag) for tag in found['tags']]
         for tag in found['tags']:
             lengths.check({'name': tag}, TAG, 'project_tag')
-    return found | {'options': resource_options.values(_OPTIONS, given)}
+    return found | {'options': resource_options.to_row(_OPTIONS, given)}
 
 
-def presented(project: Mapping[str, Any], with_extra: bool = False) -> Stored:
-    """Return a project as the SQL driver shows it.
+def to_ref(project: Mapping[str, Any], with_extra: bool = False) -> Stored:
+    """Return a project as the SQL driver returns it.
 
     :param with_extra: also the extra attributes by themselves, as an update
-        does for clients of old.
+        does for older clients.
     """
     shown = extras.to_ref(project, PROJECT)
     if project['domain_id'] == NULL_DOMAIN_ID:
         shown['domain_id'] = None
     shown['tags'] = list(project['tags'] or ())
-    shown['options'] = resource_options.shown(_OPTIONS, project['options'])
+    shown['options'] = resource_options.to_ref(_OPTIONS, project['options'])
     if with_extra:
         shown['extra'] = dict(project['extra'] or {})
     return shown

@@ -132,9 +132,9 @@ class Revoke(Driver, base.RevokeDriverBase):
         # From its time on an event is needed as long as the youngest token
         # that it stops can be fetched.
         until = max(event.issued_before, event.revoked_at, clock.utcnow())
-        seen, current = self.ttl.ask()
+        seen, current = self.ttl.current_async()
         self._write(stored, logged, until, seen)
-        if (longer := current()) > seen:
+        if (longer := current.result()) > seen:
             self._write(stored, logged, until, longer)
 
     def _write(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repair beside servers that write, that die, and beside itself."""
+"""Reconcile beside servers that write, that die, and beside itself."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables import reconcile, unique
 from tests.contract import damage
-from tests.contract.damage import KINDS, case_of, mend
+from tests.contract.damage import ALL_DERIVED, case_of, fix
 from tests.fault import faults
 
-EVERY_LINK = pytest.mark.parametrize(
-    ('case', 'link'),
-    damage.LINKS,
-    ids=[f'{case}-{link.table}' for case, link in damage.LINKS],
+EVERY_TABLE = pytest.mark.parametrize(
+    ('case', 'table'),
+    damage.INDEX_TABLES,
+    ids=[f'{case}-{table.name}' for case, table in damage.INDEX_TABLES],
 )
 EVERY_CLAIM = pytest.mark.parametrize(
-    ('case', 'names'),
-    damage.NAMES,
-    ids=[f'{case}-{names.claims.table}' for case, names in damage.NAMES],
+    ('case', 'spec'),
+    damage.CLAIM_SPECS,
+    ids=[f'{case}-{spec.claims.table}' for case, spec in damage.CLAIM_SPECS],
 )
 
 
@@ -92,86 +92,88 @@ class Meanwhile:
             raise self._error
 
 
-@EVERY_LINK
-def test_made_again_before_a_row_is_removed(store, tables, aged, case, link):
+@EVERY_TABLE
+def test_made_again_before_a_row_is_removed(store, tables, aged, case, table):
     """Same id and values, so that for some it is the very same row."""
     key, again = case.make_again()
     tables.delete(case.table, key)
     time.sleep(0.01)
-    with Meanwhile(store, link.delete_older, lambda: mend(store, case.kind)):
+    with Meanwhile(
+        store, table.delete_older, lambda: fix(store, case.derived)
+    ):
         again()
-    place = tables.place(case.kind, link, key)
-    assert link.fits(place, tables.row(link, place))
-    mend(store, case.kind)
-    assert mend(store, case.kind) == {}
-    assert link.fits(place, tables.row(link, place))
+    place = tables.place(case.derived, table, key)
+    assert table.fits(place, tables.row(table, place))
+    fix(store, case.derived)
+    assert fix(store, case.derived) == {}
+    assert table.fits(place, tables.row(table, place))
 
 
-@EVERY_LINK
-def test_gone_before_a_row_is_added(store, tables, aged, case, link):
+@EVERY_TABLE
+def test_gone_before_a_row_is_added(store, tables, aged, case, table):
     key = case.make()
-    truth = tables.truth(case.kind, key)
-    place = tables.place(case.kind, link, key)
-    tables.delete(link.table, link.key(place))
-    put = link.put if truth['ttl_left'] is None else link.put_expiring
-    with Meanwhile(store, put, lambda: mend(store, case.kind)) as other:
+    base_row = tables.base_row(case.derived, key)
+    place = tables.place(case.derived, table, key)
+    tables.delete(table.name, table.key(place))
+    put = table.put if base_row['ttl_left'] is None else table.put_expiring
+    with Meanwhile(store, put, lambda: fix(store, case.derived)) as other:
         tables.delete(case.table, key)
-    assert not tables.rows(link.table)
-    assert link.table not in other.result
+    assert not tables.rows(table.name)
+    assert table.name not in other.result
 
 
 def test_deleted_before_a_row_is_added(store, tables, aged):
     """By a server, which removes the index rows before that one comes."""
     case = case_of('credential')
     key = case.make()
-    place = tables.place(case.kind, credential.BY_TYPE, key)
+    place = tables.place(case.derived, credential.BY_TYPE, key)
     tables.delete('credential_by_type', place)
     with Meanwhile(
-        store, credential.BY_TYPE.put, lambda: mend(store, case.kind)
+        store, credential.BY_TYPE.put, lambda: fix(store, case.derived)
     ):
         credential.Credential().delete_credential(key['id'])
-    assert not any(tables.contents(case.kind).values())
+    assert not any(tables.contents(case.derived).values())
 
 
 def test_moved_before_a_row_is_added(store, tables, aged):
     case = case_of('credential')
     key = case.make()
-    place = tables.place(case.kind, credential.BY_TYPE, key)
+    place = tables.place(case.derived, credential.BY_TYPE, key)
     tables.delete('credential_by_type', place)
     with Meanwhile(
-        store, credential.BY_TYPE.put, lambda: mend(store, case.kind)
+        store, credential.BY_TYPE.put, lambda: fix(store, case.derived)
     ):
         credential.Credential().update_credential(key['id'], {'type': 'new'})
     (row,) = tables.rows('credential_by_type')
     assert 'new' in row
-    assert mend(store, case.kind) == {}
+    assert fix(store, case.derived) == {}
 
 
 @pytest.mark.parametrize('traces', [False, True])
 def test_a_mapping_that_is_deleted_meanwhile(store, tables, aged, traces):
     case = case_of('id_mapping')
     key = case.make()
-    for link in case.links:
-        place = tables.place(case.kind, link, key)
+    for table in case.index_tables:
+        place = tables.place(case.derived, table, key)
         if traces:
-            tables.delete(link.table, link.key(place))
+            tables.delete(table.name, table.key(place))
         else:
-            tables.execute(f'TRUNCATE {tables.keyspace}.{link.table}')
+            tables.execute(f'TRUNCATE {tables.keyspace}.{table.name}')
     with Meanwhile(
-        store, id_mapping.LOCALS.put, lambda: mend(store, case.kind)
+        store, id_mapping.LOCALS.put, lambda: fix(store, case.derived)
     ):
         id_mapping.IDMappings().delete_id_mapping(key['public_id'])
-    assert not any(tables.contents(case.kind).values())
+    assert not any(tables.contents(case.derived).values())
 
 
 def test_a_grant_that_is_removed_meanwhile(store, tables, aged):
     case = case_of('grant')
     key = case.make()
-    for link in case.links:
-        tables.execute(f'TRUNCATE {tables.keyspace}.{link.table}')
-    with Meanwhile(store, grants.ACTORS.put, lambda: mend(store, case.kind)):
+    for table in case.index_tables:
+        tables.execute(f'TRUNCATE {tables.keyspace}.{table.name}')
+    with Meanwhile(store, grants.ACTORS.put, lambda: fix(store, case.derived)):
         grants.remove(store, grants.GRANTS.find(store, **key))
-    assert not any(tables.contents(case.kind).values())
+    assert not any(tables.contents(case.derived).values())
 
 
 def test_deleted_behind_the_scan(store, tables, aged):
@@ -179,7 +181,7 @@ def test_deleted_behind_the_scan(store, tables, aged):
     case = case_of('credential')
     key = case.make()
     with Meanwhile(
-        store, case.kind.find, lambda: mend(store, case.kind, apply=False)
+        store, case.derived.find, lambda: fix(store, case.derived, apply=False)
     ) as other:
         credential.Credential().delete_credential(key['id'])
     assert other.result == {}
@@ -188,58 +190,58 @@ def test_deleted_behind_the_scan(store, tables, aged):
 @EVERY_CLAIM
 @pytest.mark.parametrize('where', ['set_pending', 'free_pending'])
 def test_an_owner_comes_back_while_its_claim_is_freed(
-    store, tables, aged, case, names, where
+    store, tables, aged, case, spec, where
 ):
     """With the same id, at the worst moments."""
     key, again = case.make_again()
-    name = tables.name(case.kind, names, key)
-    expiring = tables.truth(case.kind, key)['ttl_left'] is not None
+    name = tables.name(case.derived, spec, key)
+    expiring = tables.base_row(case.derived, key)['ttl_left'] is not None
     tables.delete(case.table, key)
     if where == 'set_pending' and expiring:
         where = 'set_pending_expiring'
-    target = getattr(names.claims, where)
+    target = getattr(spec.claims, where)
     time.sleep(0.01)
-    with Meanwhile(store, target, lambda: mend(store, case.kind)):
+    with Meanwhile(store, target, lambda: fix(store, case.derived)):
         again()
     (owner,) = key.values()
-    claim = tables.claim(names, name)
+    claim = tables.claim(spec, name)
     assert (claim['owner'], claim['state']) == (owner, 'held')
-    mend(store, case.kind)
-    assert mend(store, case.kind) == {}
-    assert tables.claim(names, name)['owner'] == owner
+    fix(store, case.derived)
+    assert fix(store, case.derived) == {}
+    assert tables.claim(spec, name)['owner'] == owner
 
 
 @pytest.mark.parametrize('by', ['its owner', 'another'])
 def test_a_claim_that_was_changed_behind_the_scan(store, tables, aged, by):
     case = case_of('group')
-    (names,) = case.names
+    (spec,) = case.claim_specs
     key = case.make()
-    name = tables.name(case.kind, names, key)
+    name = tables.name(case.derived, spec, key)
     tables.delete(case.table, key)
     owner = key['id'] if by == 'its owner' else uuid.uuid4().hex
-    target = names.claims.settle_lasting
-    with Meanwhile(store, target, lambda: mend(store, case.kind)) as other:
-        tables.make_claim(names, name, 'pending', owner=owner)
-    assert tables.claim(names, name)['owner'] == owner
+    target = spec.claims.settle_lasting
+    with Meanwhile(store, target, lambda: fix(store, case.derived)) as other:
+        tables.make_claim(spec, name, 'pending', owner=owner)
+    assert tables.claim(spec, name)['owner'] == owner
     assert other.result.get('group_claim') == (
         {'young': 1} if by == 'its owner' else None
     )
 
 
 @EVERY_CLAIM
-def test_gone_while_its_claim_is_made(store, tables, aged, case, names):
+def test_gone_while_its_claim_is_made(store, tables, aged, case, spec):
     key = case.make()
-    name = tables.name(case.kind, names, key)
-    expiring = tables.truth(case.kind, key)['ttl_left'] is not None
-    tables.delete(names.claims.table, name)
-    claims = names.claims
+    name = tables.name(case.derived, spec, key)
+    expiring = tables.base_row(case.derived, key)['ttl_left'] is not None
+    tables.delete(spec.claims.table, name)
+    claims = spec.claims
     target = claims.insert_expiring if expiring else claims.insert
     with (
         faults.counted(store) as sent,
-        Meanwhile(store, target, lambda: mend(store, case.kind)) as other,
+        Meanwhile(store, target, lambda: fix(store, case.derived)) as other,
     ):
         tables.delete(case.table, key)
-    assert tables.claim(names, name) is None
+    assert tables.claim(spec, name) is None
     assert claims.table not in other.result
     # Not even for a moment is it more than pending.
     assert not {(claims.set_held,), (claims.set_held_expiring,)} & {*sent}
@@ -249,28 +251,28 @@ def test_gone_while_its_claim_is_made(store, tables, aged, case, names):
 @pytest.mark.parametrize('where', ['insert', 'set_held'])
 def test_renamed_while_its_claim_is_made(store, tables, aged, maker, where):
     case = case_of(maker)
-    names = case.names[0]
+    spec = case.claim_specs[0]
     key = case.make()
-    name = tables.name(case.kind, names, key)
-    tables.delete(names.claims.table, name)
-    target = getattr(names.claims, where)
+    name = tables.name(case.derived, spec, key)
+    tables.delete(spec.claims.table, name)
+    target = getattr(spec.claims, where)
     driver = identity.Identity()
     change = driver.update_user if maker == 'user' else driver.update_group
-    with Meanwhile(store, target, lambda: mend(store, case.kind)) as other:
+    with Meanwhile(store, target, lambda: fix(store, case.derived)) as other:
         change(key['id'], {'name': 'new'})
-    assert names.claims.table not in other.result
-    assert tables.claim(names, name) is None
-    new = tables.name(case.kind, names, key)
-    assert tables.claim(names, new)['state'] == 'held'
-    assert mend(store, case.kind) == {}
+    assert spec.claims.table not in other.result
+    assert tables.claim(spec, name) is None
+    new = tables.name(case.derived, spec, key)
+    assert tables.claim(spec, new)['state'] == 'held'
+    assert fix(store, case.derived) == {}
 
 
 def test_renamed_after_its_claim_was_looked_after(store, tables, monkeypatch):
     """By a server that found no claim to free, and now is slow."""
     case = case_of('group')
-    (names,) = case.names
+    (spec,) = case.claim_specs
     key = case.make()
-    name = tables.name(case.kind, names, key)
+    name = tables.name(case.derived, spec, key)
     tables.delete('group_claim', name)
     time.sleep(0.05)
     marker = clock.utcnow()
@@ -282,15 +284,15 @@ def test_renamed_after_its_claim_was_looked_after(store, tables, monkeypatch):
     )
     with server:
         monkeypatch.setattr(reconcile, 'YOUNG', clock.utcnow() - marker)
-        mending = Meanwhile(
-            store, names.claims.set_held, lambda: mend(store, case.kind)
+        fixing = Meanwhile(
+            store, spec.claims.set_held, lambda: fix(store, case.derived)
         )
-        with mending:
+        with fixing:
             server.finish()
-    assert 'missing' not in mending.result['group_claim']
-    assert tables.claim(names, name) is None
-    new = tables.name(case.kind, names, key)
-    assert tables.claim(names, new)['state'] == 'held'
+    assert 'missing' not in fixing.result['group_claim']
+    assert tables.claim(spec, name) is None
+    new = tables.name(case.derived, spec, key)
+    assert tables.claim(spec, new)['state'] == 'held'
 
 
 class TestServersAtWork:
@@ -318,11 +320,13 @@ class TestServersAtWork:
         if maker == 'application_credential':
             target = entity.insert_expiring
         with Meanwhile(store, target, case.make):
-            assert tables.rows(case.links[0].table)
-            assert mend(store, case.kind)[case.links[0].table] == {'young': 1}
+            assert tables.rows(case.index_tables[0].name)
+            assert fix(store, case.derived)[case.index_tables[0].name] == {
+                'young': 1
+            }
         assert len(tables.rows(case.table)) == 1
         monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-        assert mend(store, case.kind) == {}
+        assert fix(store, case.derived) == {}
 
     @pytest.mark.parametrize('name', ['update_user', 'delete_user'])
     def test_rename_and_deletion(self, store, tables, monkeypatch, name):
@@ -336,10 +340,10 @@ class TestServersAtWork:
         target = entity.update if arguments else entity.delete
         with Meanwhile(store, target, lambda: change(key['id'], *arguments)):
             self.since(monkeypatch, marker)
-            found = mend(store, case.kind)
-            assert not any('mended' in counts for counts in found.values())
+            found = fix(store, case.derived)
+            assert not any('fixed' in counts for counts in found.values())
         monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-        assert mend(store, case.kind) == {}
+        assert fix(store, case.derived) == {}
         assert len(tables.rows('user_claim')) == len(arguments)
         assert len(tables.rows('user_by_domain')) == len(arguments)
 
@@ -363,9 +367,9 @@ class TestServersAtWork:
             ),
         ):
             self.since(monkeypatch, marker)
-            assert not mend(store, case.kind).get('mended')
+            assert not fix(store, case.derived).get('fixed')
         monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-        assert mend(store, case.kind) == {}
+        assert fix(store, case.derived) == {}
         assert len(tables.rows('membership_by_group')) == (not leaves)
 
 
@@ -375,26 +379,26 @@ class TestCrashes:
 
     def whole(self, store, tables, maker, after):
         case = case_of(maker)
-        found = mend(store, case.kind)
-        assert mend(store, case.kind) == {}, after
-        for link in case.links:
-            assert len(tables.rows(link.table)) == len(tables.rows(case.table))
-        return sum(counts.get('mended', 0) for counts in found.values())
+        found = fix(store, case.derived)
+        assert fix(store, case.derived) == {}, after
+        for table in case.index_tables:
+            assert len(tables.rows(table.name)) == len(tables.rows(case.table))
+        return sum(counts.get('fixed', 0) for counts in found.values())
 
     @pytest.mark.parametrize(
         'maker', ['user', 'application_credential', 'credential', 'membership']
     )
     def test_create(self, store, tables, maker):
-        mended = 0
+        fixed = 0
         for after, _ in faults.each_crash(
             store, lambda: None, lambda _: case_of(maker).make()
         ):
-            mended += self.whole(store, tables, maker, after)
-        assert mended
+            fixed += self.whole(store, tables, maker, after)
+        assert fixed
 
     @pytest.mark.parametrize('name', ['update_user', 'delete_user'])
     def test_rename_and_delete(self, store, tables, name):
-        mended = 0
+        fixed = 0
         change = getattr(identity.Identity(), name)
         for after, key in faults.each_crash(
             store,
@@ -404,14 +408,14 @@ class TestCrashes:
                 *([{'name': uuid.uuid4().hex}] if 'update' in name else []),
             ),
         ):
-            mended += self.whole(store, tables, 'user', after)
-            there = tables.truth(KINDS['user'], key) is not None
+            fixed += self.whole(store, tables, 'user', after)
+            there = tables.base_row(ALL_DERIVED['user'], key) is not None
             owners = {row[-2] for row in tables.rows('user_claim')}
             assert (key['id'] in owners) is there
-        assert mended
+        assert fixed
 
     def test_leave(self, store, tables):
-        mended = 0
+        fixed = 0
 
         def leave(key):
             MEMBERSHIPS.remove(store, **key)
@@ -419,26 +423,26 @@ class TestCrashes:
         for after, _ in faults.each_crash(
             store, case_of('membership').make, leave
         ):
-            mended += self.whole(store, tables, 'membership', after)
-        assert mended
+            fixed += self.whole(store, tables, 'membership', after)
+        assert fixed
 
-    def test_repair_itself(self, store, tables):
-        """Each of its steps leaves what the next run mends."""
+    def test_reconcile_itself(self, store, tables):
+        """Each of its steps leaves what the next run fixes."""
         case = case_of('group')
-        (link,), (names,) = case.links, case.names
+        (table,), (spec,) = case.index_tables, case.claim_specs
 
         def prepare():
             tables.empty()
             tables.delete(case.table, case.make())
-            place = tables.place(case.kind, link, case.make())
-            tables.delete(link.table, place)
+            place = tables.place(case.derived, table, case.make())
+            tables.delete(table.name, place)
             key = case.make()
-            name = tables.name(case.kind, names, key)
-            tables.delete(names.claims.table, name)
+            name = tables.name(case.derived, spec, key)
+            tables.delete(spec.claims.table, name)
 
         prepare()
         with faults.counted(store) as sent:
-            mend(store, case.kind)
+            fix(store, case.derived)
         writes = [
             number
             for number, batch in enumerate(sent)
@@ -448,10 +452,10 @@ class TestCrashes:
         for after in sorted({*writes, *(number + 1 for number in writes)}):
             prepare()
             with faults.crash(store, after) as point:
-                mend(store, case.kind)
+                fix(store, case.derived)
             assert point.fired
-            mend(store, case.kind)
-            assert mend(store, case.kind) == {}, after
+            fix(store, case.derived)
+            assert fix(store, case.derived) == {}, after
             assert {len(tables.rows(table)) for table in case.tables} == {2}
 
 
@@ -460,54 +464,56 @@ class TestLostReplies:
     @pytest.mark.parametrize('target', ['set_pending', 'free_pending'])
     def test_a_claim_that_is_freed(self, store, tables, target):
         case = case_of('group')
-        (names,) = case.names
+        (spec,) = case.claim_specs
         tables.delete(case.table, case.make())
-        with faults.lose_reply(store, getattr(names.claims, target)):
-            found = mend(store, case.kind)
-        assert found['group_claim'] == {'held': 1, 'mended': 1}
+        with faults.lose_reply(store, getattr(spec.claims, target)):
+            found = fix(store, case.derived)
+        assert found['group_claim'] == {'held': 1, 'fixed': 1}
         assert not tables.rows('group_claim')
 
     @pytest.mark.parametrize('target', ['insert', 'set_held'])
     def test_a_claim_that_is_made(self, store, tables, target):
         case = case_of('group')
-        (names,) = case.names
+        (spec,) = case.claim_specs
         key = case.make()
-        name = tables.name(case.kind, names, key)
+        name = tables.name(case.derived, spec, key)
         tables.delete('group_claim', name)
-        with faults.lose_reply(store, getattr(names.claims, target)):
-            found = mend(store, case.kind)
-        assert found == {'group_claim': {'missing': 1, 'mended': 1}}
-        assert tables.claim(names, name)['state'] == 'held'
+        with faults.lose_reply(store, getattr(spec.claims, target)):
+            found = fix(store, case.derived)
+        assert found == {'group_claim': {'missing': 1, 'fixed': 1}}
+        assert tables.claim(spec, name)['state'] == 'held'
 
     def test_one_that_nobody_knows_of_is_told(self, store, tables):
         case = case_of('group')
-        (names,) = case.names
+        (spec,) = case.claim_specs
         key = case.make()
         tables.delete(case.table, key)
         said = []
-        with faults.fail(store, names.claims.free_pending):
-            found = mend(store, case.kind, problems=said)
+        with faults.fail(store, spec.claims.free_pending):
+            found = fix(store, case.derived, problems=said)
         assert found['group_claim'] == {'held': 1}
         assert key['id'] in said[0]
-        assert mend(store, case.kind) == {
-            'group_claim': {'pending': 1, 'mended': 1}
+        assert fix(store, case.derived) == {
+            'group_claim': {'pending': 1, 'fixed': 1}
         }
 
 
 @pytest.mark.parametrize('maker', ['trust', 'application_credential', 'user'])
 def test_two_runs_at_once(store, tables, aged, maker):
     case = case_of(maker)
-    names, link = case.names[0], case.links[0]
+    spec, table = case.claim_specs[0], case.index_tables[0]
     for _ in range(10):
         tables.delete(case.table, case.make())
         key = case.make()
-        tables.delete(names.claims.table, tables.name(case.kind, names, key))
-        tables.delete(link.table, link.key(tables.place(case.kind, link, key)))
+        tables.delete(spec.claims.table, tables.name(case.derived, spec, key))
+        tables.delete(
+            table.name, table.key(tables.place(case.derived, table, key))
+        )
     failures = []
 
     def run():
         try:
-            mend(store, case.kind)
+            fix(store, case.derived)
         except BaseException as error:
             failures.append(error)
 
@@ -517,10 +523,10 @@ def test_two_runs_at_once(store, tables, aged, maker):
     for thread in threads:
         thread.join(faults.PATIENCE)
     assert not failures
-    assert mend(store, case.kind) == {}
+    assert fix(store, case.derived) == {}
     there = {
         case.table,
-        *(each.table for each in case.links),
-        *(each.claims.table for each in case.names),
+        *(each.table for each in case.index_tables),
+        *(each.claims.table for each in case.claim_specs),
     }
     assert {len(tables.rows(table)) for table in there} == {10}

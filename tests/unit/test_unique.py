@@ -7,11 +7,11 @@ import pytest
 
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import Statement
-from keystone_cassandra_token.tables.unique import Claims, Taken
+from keystone_cassandra_token.tables.unique import Claims, NameTaken
 
 OPERATIONS = {
-    Operation.CLAIM: Operation.CLAIM_READ,
-    Operation.MUTATE: Operation.MUTATE_READ,
+    Operation.LWT_GLOBAL: Operation.LWT_GLOBAL_READ,
+    Operation.LWT_LOCAL: Operation.LWT_LOCAL_READ,
 }
 WRITES = ('insert', 'take_over', 'set_held')
 
@@ -71,7 +71,7 @@ def test_an_update_has_its_ttl_before_set(claims) -> None:
 
 
 def test_names_are_claimed_in_the_whole_deployment_by_default() -> None:
-    assert Claims('t', 'a').insert.operation is Operation.CLAIM
+    assert Claims('t', 'a').insert.operation is Operation.LWT_GLOBAL
 
 
 def test_no_other_class_can_claim() -> None:
@@ -80,4 +80,4 @@ def test_no_other_class_can_claim() -> None:
 
 
 def test_taken_tells_by_whom() -> None:
-    assert Taken('u1').owner == 'u1'
+    assert NameTaken('u1').owner == 'u1'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``keystone-cassandra repair``: arguments, progress, what it prints."""
+"""``keystone-cassandra reconcile``: arguments, progress, what it prints."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import command
 import pytest
 from lab import ports
 
-from keystone_cassandra_token.cmd import progress, repair
+from keystone_cassandra_token.cmd import progress, reconcile
 from keystone_cassandra_token.tables import reconcile as engine
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from tests import statements
 
 
 @pytest.fixture
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-    repair.add_command(parser)
+    reconcile.add_command(parser)
     return parser
 
 
@@ -31,7 +31,7 @@ def test_a_dry_run_of_everything_is_the_default(parser) -> None:
     found = parser.parse_args([])
     assert not found.apply
     assert not found.tables
-    assert found.rate == repair.RATE
+    assert found.rate == reconcile.RATE
 
 
 def test_arguments(parser) -> None:
@@ -59,30 +59,32 @@ def test_wrong_arguments(parser, capsys, words) -> None:
     assert 'usage:' in capsys.readouterr().err
 
 
-def test_help_names_all_that_can_be_repaired(parser, monkeypatch) -> None:
+def test_help_names_all_that_can_be_reconciled(parser, monkeypatch) -> None:
     # A narrow terminal would break the longer names.
     monkeypatch.setenv('COLUMNS', '80')
     text = ' '.join(parser.format_help().split())
-    assert ', '.join(sorted(repair.kinds())) in text
+    assert ', '.join(sorted(reconcile.all_derived())) in text
 
 
-def test_every_index_and_every_claim_is_repaired() -> None:
+def test_every_index_and_every_claim_is_reconciled() -> None:
     """A driver with tables that no kind names would be left out."""
-    kinds = {
+    known = {
         value
         for name, module in list(sys.modules.items())
         if name.startswith('keystone_cassandra_token.')
         for value in vars(module).values()
-        if isinstance(value, Kind)
+        if isinstance(value, DerivedTables)
     }
-    assert {kind.table: kind for kind in kinds} == repair.kinds()
+    assert {
+        derived.base_table: derived for derived in known
+    } == reconcile.all_derived()
     covered = collections.Counter(
         table
-        for kind in kinds
+        for derived in known
         for table in (
-            kind.table,
-            *(link.table for link in kind.links),
-            *(names.claims.table for names in kind.names),
+            derived.base_table,
+            *(table.name for table in derived.tables),
+            *(spec.claims.table for spec in derived.claim_specs),
         )
     )
     assert set(covered.values()) == {1}
@@ -103,21 +105,21 @@ def test_no_node_answers(tmp_path: Path) -> None:
 
 
 def test_the_counts_stand_in_columns() -> None:
-    kind = repair.kinds()['group']
-    text = repair.report(
-        [kind],
+    derived = reconcile.all_derived()['group']
+    text = reconcile.report(
+        [derived],
         {
             'group': engine.Counts(rows=7),
             'group_by_domain': engine.Counts(
-                rows=1234567, stale=1, missing=2, mended=2, young=5
+                rows=1234567, stale=1, missing=2, fixed=2, young=5
             ),
-            'group_claim': engine.Counts(rows=7, pending=3, held=4, mended=7),
+            'group_claim': engine.Counts(rows=7, pending=3, held=4, fixed=7),
         },
     )
     assert [line.split() for line in text.splitlines()] == [
         [
             *('table', 'rows', 'stale', 'pending', 'held', 'missing'),
-            *('mended', 'young', 'left'),
+            *('fixed', 'young', 'left'),
         ],
         ['group', '7', *'-------'],
         ['group_by_domain', '1234567', *'1--2251'],
@@ -127,8 +129,8 @@ def test_the_counts_stand_in_columns() -> None:
 
 
 def test_what_a_broken_off_run_did_not_come_to_is_not_shown() -> None:
-    kind = repair.kinds()['group']
-    text = repair.report([kind], {'group_by_domain': engine.Counts()})
+    derived = reconcile.all_derived()['group']
+    text = reconcile.report([derived], {'group_by_domain': engine.Counts()})
     assert 'group_claim' not in text
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two regions: one goes on alone, and an owner is in the other one alone.
+"""Two datacenters: one goes on alone, and an owner is in the other one alone.
 
-A LOCAL_QUORUM read of the first region finds nothing of such an owner; its
-claim must not be taken over, and repair must leave it and its index rows.
+A LOCAL_QUORUM read of the first datacenter finds nothing of such an owner; its
+claim must not be taken over, and reconcile must leave it and its index rows.
 
-Nodes take long to start: the first region is away once and then the second,
-for all tests.  What they find is made before.
+Nodes take long to start: the first datacenter is away once and then the
+second, for all tests.  What they find is made before.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PATIENCE = 240
 
 
 @pytest.fixture(scope='module')
-def regions() -> Iterator[Cluster]:
+def datacenters() -> Iterator[Cluster]:
     with Cluster.start(
         nodes=2,
         datacenters=2,
@@ -65,16 +65,17 @@ def regions() -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def server(regions: Cluster, keyspace: str) -> Iterator[Store]:
-    """Configure Keystone as in the first region, with a store of its own."""
+def server(datacenters: Cluster, keyspace: str) -> Iterator[Store]:
+    """Configure Keystone as in the first datacenter, with a store of its
+    own."""
     conf = keystone.conf.CONF
     keystone.conf.configure()
     options.register_opts(conf)
     conf([], project='keystone', default_config_files=[])
-    home = regions.nodes[0]
+    home = datacenters.nodes[0]
     conf.set_override('cassandra_node_ips', [home.address], group='database')
     for name, value in {
-        'port': regions.port,
+        'port': datacenters.port,
         'keyspace': keyspace,
         'local_dc': home.datacenter,
         # Strict mode.
@@ -95,12 +96,12 @@ def server(regions: Cluster, keyspace: str) -> Iterator[Store]:
 
 @dataclasses.dataclass
 class Before:
-    """What was there before a region was lost.
+    """What was there before a datacenter was lost.
 
-    :ivar keyspace: with tables in both regions.
+    :ivar keyspace: with tables in both datacenters.
     :ivar repaired: another one.
     :ivar limited: the id of a trust with two uses left.
-    :ivar cases: owners in the first keyspace, of which the second region
+    :ivar cases: owners in the first keyspace, of which the second datacenter
         alone has rows.
     :ivar trusts: those in the other keyspace, with their index rows.
     """
@@ -114,23 +115,23 @@ class Before:
 
 
 @pytest.fixture(scope='module')
-def before(regions: Cluster) -> Before:
+def before(datacenters: Cluster) -> Before:
     """Make all that tests find; the rows of owners are written elsewhere."""
     found = Before(
-        *(f'regions_{uuid.uuid4().hex[:8]}' for _ in range(2)),
+        *(f'datacenters_{uuid.uuid4().hex[:8]}' for _ in range(2)),
         limited=uuid.uuid4().hex,
         token='',
         cases=[owners.Case(owners.Trusts()), owners.Case(owners.Users())],
         trusts=owners.Case(owners.Trusts()),
     )
-    with server(regions, found.keyspace) as db:
+    with server(datacenters, found.keyspace) as db:
         quick_schema(keystone.conf.CONF)
         trust.Trust().create_trust(found.limited, a_trust(), [])
         found.token, _ = token.Provider().generate_id_and_issued_at(a_token())
         revoke.Revoke().revoke(revoke_model.RevokeEvent(user_id='everywhere'))
         for case in found.cases:
             case.claim(db)
-    with server(regions, found.repaired) as db:
+    with server(datacenters, found.repaired) as db:
         quick_schema(keystone.conf.CONF)
         # Two trusts in the making: one is there, and only elsewhere.
         case = found.trusts
@@ -141,15 +142,15 @@ def before(regions: Cluster) -> Before:
         ):
             stored = case.kind.stored(trust_id, values)
             db.batch(*trust.INDEXES.inserts(stored, case.kind.ttl))
-    for node in regions.nodes:
+    for node in datacenters.nodes:
         node.nodetool('flush')  # the schema, too
 
-    here, there = regions.nodes
+    here, there = datacenters.nodes
     here.stop()
     try:
         with cassandra.cluster.Cluster(
             [there.address],
-            port=regions.port,
+            port=datacenters.port,
             load_balancing_policy=cassandra.policies.DCAwareRoundRobinPolicy(
                 there.datacenter
             ),
@@ -160,13 +161,13 @@ def before(regions: Cluster) -> Before:
             found.trusts.write(session, found.repaired)
     finally:
         here.start()
-    wait_until_known(regions, 'UN')
+    wait_until_known(datacenters, 'UN')
     return found
 
 
 @pytest.fixture
-def db(regions: Cluster, before: Before) -> Iterator[Store]:
-    with server(regions, before.keyspace) as db:
+def db(datacenters: Cluster, before: Before) -> Iterator[Store]:
+    with server(datacenters, before.keyspace) as db:
         yield db
 
 
@@ -180,11 +181,11 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def repairing(
-    regions: Cluster, before: Before, monkeypatch: pytest.MonkeyPatch
+    datacenters: Cluster, before: Before, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Store]:
     """The store of the keyspace for repair, to which nothing is young."""
     monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-    with server(regions, before.repaired) as db:
+    with server(datacenters, before.repaired) as db:
         yield db
 
 
@@ -208,11 +209,11 @@ def a_trust() -> dict[str, Any]:
     }
 
 
-def run_repair(db: Store) -> dict[str, dict[str, int]]:
+def run_reconcile(db: Store) -> dict[str, dict[str, int]]:
     """Mend; return what was wrong by table, mended all of it."""
     said: list[Any] = []
-    work = reconcile.Repair(db, apply=True, problem=said.append)
-    work.run(trust.TRUST_KIND)
+    work = reconcile.Reconciler(db, apply=True, problem=said.append)
+    work.run(trust.TRUST_DERIVED)
     assert not said
     assert not any(counts.left for counts in work.counts.values())
     return {
@@ -234,10 +235,10 @@ def test_a_claim_is_not_taken_from_an_owner_elsewhere(
         assert case.owner(db, case.taken) == case.slow
 
 
-def test_a_keyspace_that_leaves_a_region_out(regions: Cluster) -> None:
+def test_a_keyspace_that_leaves_a_datacenter_out(datacenters: Cluster) -> None:
     """A server there says so at once, and the doctor does in the other."""
-    here, there = regions.nodes
-    with server(regions, f'partial_{uuid.uuid4().hex[:8]}'):
+    here, there = datacenters.nodes
+    with server(datacenters, f'partial_{uuid.uuid4().hex[:8]}'):
         conf = keystone.conf.CONF
         keyspaces.create_keyspace(
             conf, {here.datacenter: 1}, report=lambda line: None
@@ -257,11 +258,11 @@ def test_a_keyspace_that_leaves_a_region_out(regions: Cluster) -> None:
 
 
 @pytest.fixture(scope='module')
-def alone(regions: Cluster, before: Before) -> Iterator[None]:
-    """Lose the second region, whose node crashes."""
-    regions.nodes[1].kill()
+def alone(datacenters: Cluster, before: Before) -> Iterator[None]:
+    """Lose the second datacenter, whose node crashes."""
+    datacenters.nodes[1].kill()
     yield
-    regions.nodes[1].start()
+    datacenters.nodes[1].start()
 
 
 class TestAlone:
@@ -269,20 +270,20 @@ class TestAlone:
     def _alone(self, alone: None) -> None:
         pass
 
-    def test_a_region_goes_on(
-        self, db: Store, before: Before, regions: Cluster
+    def test_a_datacenter_goes_on(
+        self, db: Store, before: Before, datacenters: Cluster
     ) -> None:
         provider, revocations, trusts = (
             token.Provider(),
             revoke.Revoke(),
             trust.Trust(),
         )
-        away = regions.nodes[1]
+        away = datacenters.nodes[1]
         # Strict: written here, and the answer says who could not be told;
         # first by a time-out, later since the node is known to be down.
         for attempt in range(2):
             user = uuid.uuid4().hex
-            with pytest.raises(errors.RegionUnavailable) as said:
+            with pytest.raises(errors.DatacenterUnavailable) as said:
                 revocations.revoke(revoke_model.RevokeEvent(user_id=user))
             assert said.value.code == 503
             assert away.datacenter in said.value.reason
@@ -291,7 +292,7 @@ class TestAlone:
             ) | {'user_id': user, 'roles': []}
             assert revocations.list_events(token=checked)
             if attempt == 0:
-                wait_until_known(regions, 'DN')
+                wait_until_known(datacenters, 'DN')
 
         # Log-in, validation, unlimited trusts and lists go on.
         after, _ = provider.generate_id_and_issued_at(a_token())
@@ -304,7 +305,7 @@ class TestAlone:
         trusts.consume_use(free)
         trusts.delete_trust(free)
 
-        # Only what all regions must agree on is refused, and nothing of it
+        # Only what all datacenters must agree on is refused, and nothing of it
         # is done.
         with pytest.raises(errors.StoreUnavailable) as refused:
             trusts.consume_use(before.limited)
@@ -320,8 +321,8 @@ class TestAlone:
             assert refused.value.code == 503
             assert case.owner(db, case.untold) == case.absent
 
-    def test_repair_asks_every_region(
-        self, repairing: Store, before: Before, regions: Cluster
+    def test_reconcile_asks_every_datacenter(
+        self, repairing: Store, before: Before, datacenters: Cluster
     ) -> None:
         slow = before.trusts.slow
         assert repairing.one(trust.GET, trust.TRUST, id=slow) is None
@@ -329,15 +330,15 @@ class TestAlone:
             faults.counted(repairing) as sent,
             pytest.raises(errors.StoreUnavailable) as refused,
         ):
-            run_repair(repairing)
-        assert regions.nodes[1].datacenter in refused.value.reason
+            run_reconcile(repairing)
+        assert datacenters.nodes[1].datacenter in refused.value.reason
         assert sent == [(reconcile.PROBE,)]
 
 
 @pytest.fixture(scope='module')
-def back(alone: None, regions: Cluster) -> None:
-    """The second region is back."""
-    regions.nodes[1].start()
+def back(alone: None, datacenters: Cluster) -> None:
+    """The second datacenter is back."""
+    datacenters.nodes[1].start()
 
 
 class TestBack:
@@ -363,7 +364,7 @@ class TestBack:
         self, repairing: Store, before: Before
     ) -> None:
         case = before.trusts
-        found = until_back(run_repair, repairing)
+        found = until_back(run_reconcile, repairing)
         row = {'stale': 1, 'pending': 0}
         assert found == {
             'trust_by_trustor': row,
@@ -377,12 +378,12 @@ class TestBack:
             case.taken['trustor_user_id']
         )
         assert listed['id'] == case.slow
-        assert run_repair(repairing) == {}
+        assert run_reconcile(repairing) == {}
 
 
-def wait_until_known(regions: Cluster, state: str) -> None:
-    """Wait until the first region's node knows how the other one is."""
-    here, there = regions.nodes
+def wait_until_known(datacenters: Cluster, state: str) -> None:
+    """Wait until the first datacenter's node knows how the other one is."""
+    here, there = datacenters.nodes
     deadline = time.monotonic() + PATIENCE
     while f'{state}  {there.address}' not in here.nodetool('status'):
         assert time.monotonic() < deadline, f'it never became {state}'
@@ -390,7 +391,7 @@ def wait_until_known(regions: Cluster, state: str) -> None:
 
 
 def until_back(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call until it no longer says 503: the region is coming back."""
+    """Call until it no longer says 503: the datacenter is coming back."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -16,7 +16,7 @@ class State(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class Finding:
     """One line of the doctor's report.
 
     :ivar name: of the check.
@@ -31,16 +31,16 @@ class Result:
         return f'{self.state.value:4}  {self.name}: {self.text}'
 
 
-def ok(name: str, text: str) -> Result:
+def ok(name: str, text: str) -> Finding:
     """Return a result that needs nothing done."""
-    return Result(State.OK, name, text)
+    return Finding(State.OK, name, text)
 
 
-def warn(name: str, text: str) -> Result:
+def warn(name: str, text: str) -> Finding:
     """Return a result that somebody should look at."""
-    return Result(State.WARN, name, text)
+    return Finding(State.WARN, name, text)
 
 
-def fail(name: str, text: str) -> Result:
+def fail(name: str, text: str) -> Finding:
     """Return a result with which a server does not work, or not safely."""
-    return Result(State.FAIL, name, text)
+    return Finding(State.FAIL, name, text)

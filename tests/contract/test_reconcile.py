@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repair of what follows from truths, damage by damage."""
+"""Reconciling what follows from base rows, damage by damage."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from keystone_cassandra_token.drivers.assignment import grants
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import id_mapping
 from keystone_cassandra_token.tables import reconcile, unique
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from tests.contract import damage, lives
-from tests.contract.damage import HOUR, KINDS, case_of, mend, tables_of
+from tests.contract.damage import ALL_DERIVED, HOUR, case_of, fix, tables_of
 from tests.fault import faults
 
 EVERY_CASE = pytest.mark.parametrize('case', damage.CASES, ids=str)
 
 
-def each_link(pairs):
+def each_table(pairs):
     pairs = list(pairs)
     return pytest.mark.parametrize(
-        ('case', 'link'),
+        ('case', 'table'),
         pairs,
-        ids=[f'{case}-{link.table}' for case, link in pairs],
+        ids=[f'{case}-{table.name}' for case, table in pairs],
     )
 
 
-def moving(case, link):
-    """Return the columns by which a truth's row could be a wrong one."""
-    fixed = (*case.kind.key, 'shard', 'incarnation', 'settled')
-    return [name for name in link.row.columns if name not in fixed]
+def moving(case, table):
+    """Return the columns by which a base row's row could be a wrong one."""
+    fixed = (*case.derived.key, 'shard', 'incarnation', 'settled')
+    return [name for name in table.row.columns if name not in fixed]
 
 
-EVERY_LINK = each_link(damage.LINKS)
-INCARNATE = each_link(
-    (case, link)
-    for case, link in damage.LINKS
-    if 'incarnation' in link.row.columns
+EVERY_TABLE = each_table(damage.INDEX_TABLES)
+VERSIONED = each_table(
+    (case, table)
+    for case, table in damage.INDEX_TABLES
+    if 'incarnation' in table.row.columns
 )
 EVERY_CLAIM = pytest.mark.parametrize(
-    ('case', 'names'),
-    damage.NAMES,
-    ids=[f'{case}-{names.claims.table}' for case, names in damage.NAMES],
+    ('case', 'spec'),
+    damage.CLAIM_SPECS,
+    ids=[f'{case}-{spec.claims.table}' for case, spec in damage.CLAIM_SPECS],
 )
 AGE = reconcile.YOUNG + datetime.timedelta(minutes=1)
 
@@ -100,31 +100,31 @@ def aged(monkeypatch):
     monkeypatch.setattr(unique, 'STALE_AFTER', datetime.timedelta(0))
 
 
-def found_then_mended(store, tables, kind, wrong):
-    """A dry run finds it and changes nothing; then it is mended, once.
+def found_then_fixed(store, tables, derived, wrong):
+    """A dry run finds it and changes nothing; then it is fixed, once.
 
     :param wrong: what is wrong, by table: the kind of damage.
     """
-    before = tables.contents(kind)
+    before = tables.contents(derived)
     with faults.counted(store) as sent:
-        assert mend(store, kind, apply=False) == {
+        assert fix(store, derived, apply=False) == {
             table: {damage: 1} for table, damage in wrong.items()
         }
     assert {each.verb for batch in sent for each in batch} == {'SELECT'}
-    assert tables.contents(kind) == before
-    assert mend(store, kind) == {
-        table: {damage: 1, 'mended': 1} for table, damage in wrong.items()
+    assert tables.contents(derived) == before
+    assert fix(store, derived) == {
+        table: {damage: 1, 'fixed': 1} for table, damage in wrong.items()
     }
-    assert mend(store, kind) == {}
+    assert fix(store, derived) == {}
 
 
 @EVERY_CASE
 def test_what_is_whole_stays(store, tables, aged, case):
     for _ in range(3):
         case.make()
-    before = tables.contents(case.kind)
-    assert mend(store, case.kind) == {}
-    assert tables.contents(case.kind) == before
+    before = tables.contents(case.derived)
+    assert fix(store, case.derived) == {}
+    assert tables.contents(case.derived) == before
 
 
 @EVERY_CASE
@@ -133,10 +133,10 @@ def test_all_rows_are_looked_at(store, tables, aged, case, monkeypatch):
     seen = []
     for _ in range(5):
         case.make()
-    work = reconcile.Repair(
+    work = reconcile.Reconciler(
         store, examined=lambda table, rows: seen.append((table, rows))
     )
-    work.run(case.kind)
+    work.run(case.derived)
     there = {table: len(tables.rows(table)) for table in case.tables}
     assert there[case.table] == 5
     assert {t: counts.rows for t, counts in work.counts.items()} == there
@@ -145,57 +145,59 @@ def test_all_rows_are_looked_at(store, tables, aged, case, monkeypatch):
     } == there
 
 
-@EVERY_LINK
-def test_a_row_that_is_missing(store, tables, aged, case, link):
-    place = tables.place(case.kind, link, case.make())
+@EVERY_TABLE
+def test_a_row_that_is_missing(store, tables, aged, case, table):
+    place = tables.place(case.derived, table, case.make())
     case.make()
-    tables.delete(link.table, link.key(place))
-    found_then_mended(store, tables, case.kind, {link.table: 'missing'})
-    assert link.fits(place, tables.row(link, place))
+    tables.delete(table.name, table.key(place))
+    found_then_fixed(store, tables, case.derived, {table.name: 'missing'})
+    assert table.fits(place, tables.row(table, place))
 
 
 @EVERY_CASE
-def test_a_truth_that_is_gone(store, tables, aged, case):
+def test_a_base_row_that_is_gone(store, tables, aged, case):
     key = case.make()
-    whole = tables.contents(case.kind)
+    whole = tables.contents(case.derived)
     tables.delete(case.table, case.make())
-    found_then_mended(
+    found_then_fixed(
         store,
         tables,
-        case.kind,
-        {link.table: 'stale' for link in case.links}
-        | {names.claims.table: 'held' for names in case.names},
+        case.derived,
+        {table.name: 'stale' for table in case.index_tables}
+        | {spec.claims.table: 'held' for spec in case.claim_specs},
     )
-    assert tables.contents(case.kind) == whole
-    assert tables.truth(case.kind, key)
+    assert tables.contents(case.derived) == whole
+    assert tables.base_row(case.derived, key)
 
 
-@each_link((case, link) for case, link in damage.LINKS if moving(case, link))
-def test_a_row_of_another_value(store, tables, aged, case, link):
-    right = tables.place(case.kind, link, case.make())
-    moves = moving(case, link)[0]
-    tables.insert(link.table, right | {moves: uuid.uuid4().hex})
-    if moves in link.key(right):
-        found_then_mended(store, tables, case.kind, {link.table: 'stale'})
+@each_table(
+    (case, table) for case, table in damage.INDEX_TABLES if moving(case, table)
+)
+def test_a_row_of_another_value(store, tables, aged, case, table):
+    right = tables.place(case.derived, table, case.make())
+    moves = moving(case, table)[0]
+    tables.insert(table.name, right | {moves: uuid.uuid4().hex})
+    if moves in table.key(right):
+        found_then_fixed(store, tables, case.derived, {table.name: 'stale'})
     else:
         # In the place of the right one, which so is missing.
-        assert mend(store, case.kind) == {
-            link.table: {'stale': 1, 'missing': 1, 'mended': 2}
+        assert fix(store, case.derived) == {
+            table.name: {'stale': 1, 'missing': 1, 'fixed': 2}
         }
-        assert mend(store, case.kind) == {}
-    assert tables.row(link, right) == right
+        assert fix(store, case.derived) == {}
+    assert tables.row(table, right) == right
 
 
-@INCARNATE
-def test_a_row_of_another_life(store, tables, aged, case, link):
-    right = tables.place(case.kind, link, case.make())
-    tables.insert(link.table, right | {'incarnation': clock.incarnation()})
-    found_then_mended(store, tables, case.kind, {link.table: 'stale'})
-    assert tables.row(link, right) == right
+@VERSIONED
+def test_a_row_of_another_life(store, tables, aged, case, table):
+    right = tables.place(case.derived, table, case.make())
+    tables.insert(table.name, right | {'incarnation': clock.incarnation()})
+    found_then_fixed(store, tables, case.derived, {table.name: 'stale'})
+    assert tables.row(table, right) == right
 
 
 class TestIDMappings:
-    KIND = KINDS['id_mapping']
+    DERIVED = ALL_DERIVED['id_mapping']
 
     @pytest.fixture
     def driver(self, store):
@@ -203,8 +205,8 @@ class TestIDMappings:
 
     def mapping(self, tables):
         key = case_of('id_mapping').make()
-        truth = tables.truth(self.KIND, key)
-        return {name: truth[name] for name in self.KIND.row.columns}
+        base_row = tables.base_row(self.DERIVED, key)
+        return {name: base_row[name] for name in self.DERIVED.row.columns}
 
     def test_two_of_one_entity(self, store, tables, aged, driver):
         """One of them is found by it; that is told."""
@@ -215,7 +217,7 @@ class TestIDMappings:
         tables.insert('id_mapping_by_domain', listed)
         for apply in (False, True, True):
             said = []
-            assert mend(store, self.KIND, apply, said) == {
+            assert fix(store, self.DERIVED, apply, said) == {
                 'id_mapping_by_local': {'missing': 1}
             }
             assert len(said) == 1
@@ -225,27 +227,27 @@ class TestIDMappings:
         assert driver.get_public_id(first) == first['public_id']
 
     @pytest.mark.parametrize('hidden', [False, True])
-    def test_one_that_was_mended_can_be_deleted(
+    def test_one_that_was_fixed_can_be_deleted(
         self, store, tables, aged, driver, hidden
     ):
         mapping = self.mapping(tables)
-        written_at = tables.truth(
-            self.KIND, {'public_id': mapping['public_id']}
+        written_at = tables.base_row(
+            self.DERIVED, {'public_id': mapping['public_id']}
         )['written_at']
         using = '' if hidden else f' USING TIMESTAMP {written_at - 1}'
-        for link in self.KIND.links:
-            (place,) = link.rows(mapping)
+        for table in self.DERIVED.tables:
+            (place,) = table.rows(mapping)
             if not hidden:
-                tables.delete(link.table, link.key(place), using)
+                tables.delete(table.name, table.key(place), using)
                 # As lost with a node: without a trace.
-                tables.execute(f'TRUNCATE {tables.keyspace}."{link.table}"')
+                tables.execute(f'TRUNCATE {tables.keyspace}."{table.name}"')
             else:
-                tables.delete(link.table, link.key(place))
-        found = mend(store, self.KIND)
-        assert found['id_mapping_by_local'] == {'missing': 1, 'mended': 1}
+                tables.delete(table.name, table.key(place))
+        found = fix(store, self.DERIVED)
+        assert found['id_mapping_by_local'] == {'missing': 1, 'fixed': 1}
         assert driver.get_public_id(mapping) == mapping['public_id']
         driver.delete_id_mapping(mapping['public_id'])
-        assert not any(tables.contents(self.KIND).values())
+        assert not any(tables.contents(self.DERIVED).values())
 
 
 class TestGrants:
@@ -257,8 +259,8 @@ class TestGrants:
     def lost(self, store, tables, aged):
         """A grant whose index rows were lost, with a node as it were."""
         key = self.CASE.make()
-        for link in self.CASE.links:
-            tables.execute(f'TRUNCATE {tables.keyspace}.{link.table}')
+        for table in self.CASE.index_tables:
+            tables.execute(f'TRUNCATE {tables.keyspace}.{table.name}')
         return key
 
     def settled(self, tables):
@@ -269,108 +271,108 @@ class TestGrants:
         return [each['role_id'] for each in found]
 
     def test_what_was_lost_is_settled(self, store, tables, lost):
-        found_then_mended(
+        found_then_fixed(
             store,
             tables,
-            self.CASE.kind,
-            {link.table: 'missing' for link in self.CASE.links},
+            self.CASE.derived,
+            {table.name: 'missing' for table in self.CASE.index_tables},
         )
         assert self.settled(tables) == [True]
         assert self.listed(store, lost) == [lost['role_id']]
         # And goes with its grant.
         grants.remove(store, grants.GRANTS.find(store, **lost))
-        assert not any(tables.contents(self.CASE.kind).values())
+        assert not any(tables.contents(self.CASE.derived).values())
 
     def test_what_was_deleted_is_not(self, store, tables, aged):
         key = self.CASE.make()
-        place = tables.place(self.CASE.kind, grants.ACTORS, key)
+        place = tables.place(self.CASE.derived, grants.ACTORS, key)
         tables.delete('grant_by_actor', grants.ACTORS.key(place))
-        assert mend(store, self.CASE.kind) == {
-            'grant_by_actor': {'missing': 1, 'mended': 1}
+        assert fix(store, self.CASE.derived) == {
+            'grant_by_actor': {'missing': 1, 'fixed': 1}
         }
         assert self.settled(tables) == [False]
         assert self.listed(store, key) == [key['role_id']]
         # It outlives its grant, and says nothing then.
         grants.remove(store, grants.GRANTS.find(store, **key))
         assert self.listed(store, key) == []
-        assert mend(store, self.CASE.kind) == {
-            'grant_by_actor': {'stale': 1, 'mended': 1}
+        assert fix(store, self.CASE.derived) == {
+            'grant_by_actor': {'stale': 1, 'fixed': 1}
         }
-        assert not any(tables.contents(self.CASE.kind).values())
+        assert not any(tables.contents(self.CASE.derived).values())
 
     def test_a_row_that_is_not_settled_is_no_damage(self, store, tables, aged):
         key = self.CASE.make()
-        place = tables.place(self.CASE.kind, grants.ROLES, key)
+        place = tables.place(self.CASE.derived, grants.ROLES, key)
         tables.insert('grant_by_role', place | {'settled': False})
-        assert mend(store, self.CASE.kind) == {}
+        assert fix(store, self.CASE.derived) == {}
 
 
 @EVERY_CLAIM
 class TestClaims:
-    def test_missing(self, store, tables, aged, case, names):
+    def test_missing(self, store, tables, aged, case, spec):
         key = case.make()
-        name = tables.name(case.kind, names, key)
-        tables.delete(names.claims.table, name)
-        found_then_mended(
-            store, tables, case.kind, {names.claims.table: 'missing'}
+        name = tables.name(case.derived, spec, key)
+        tables.delete(spec.claims.table, name)
+        found_then_fixed(
+            store, tables, case.derived, {spec.claims.table: 'missing'}
         )
-        claim = tables.claim(names, name)
+        claim = tables.claim(spec, name)
         assert [claim['owner']] == list(key.values())
         assert claim['state'] == 'held'
 
     @pytest.mark.parametrize('state', ['held', 'pending'])
-    def test_whose_owner_is_gone(
-        self, store, tables, aged, case, names, state
-    ):
-        name = tables.name(case.kind, names, case.make())
+    def test_whose_owner_is_gone(self, store, tables, aged, case, spec, state):
+        name = tables.name(case.derived, spec, case.make())
         tables.empty()
-        tables.make_claim(names, name, state)
-        found_then_mended(
-            store, tables, case.kind, {names.claims.table: state}
+        tables.make_claim(spec, name, state)
+        found_then_fixed(
+            store, tables, case.derived, {spec.claims.table: state}
         )
-        assert tables.claim(names, name) is None
+        assert tables.claim(spec, name) is None
 
     def test_whose_owner_has_another_name(
-        self, store, tables, aged, case, names
+        self, store, tables, aged, case, spec
     ):
-        name = tables.name(case.kind, names, case.make())
+        name = tables.name(case.derived, spec, case.make())
         tables.empty()
         (owner,) = case.make().values()
-        tables.make_claim(names, name, 'held', owner=owner)
-        found_then_mended(
-            store, tables, case.kind, {names.claims.table: 'held'}
+        tables.make_claim(spec, name, 'held', owner=owner)
+        found_then_fixed(
+            store, tables, case.derived, {spec.claims.table: 'held'}
         )
-        assert tables.claim(names, name) is None
-        assert tables.truth(case.kind, dict.fromkeys(case.kind.key, owner))
+        assert tables.claim(spec, name) is None
+        assert tables.base_row(
+            case.derived, dict.fromkeys(case.derived.key, owner)
+        )
 
     def test_pending_of_an_owner_that_is_there(
-        self, store, tables, aged, case, names
+        self, store, tables, aged, case, spec
     ):
         key = case.make()
-        name = tables.name(case.kind, names, key)
+        name = tables.name(case.derived, spec, key)
         (owner,) = key.values()
-        tables.make_claim(names, name, 'pending', owner=owner)
-        assert mend(store, case.kind) == {}
-        assert tables.claim(names, name)['owner'] == owner
+        tables.make_claim(spec, name, 'pending', owner=owner)
+        assert fix(store, case.derived) == {}
+        assert tables.claim(spec, name)['owner'] == owner
 
-    def test_that_stands_in_the_way(self, store, tables, aged, case, names):
+    def test_that_stands_in_the_way(self, store, tables, aged, case, spec):
         """Held by nobody, while somebody lacks it."""
         key = case.make()
-        name = tables.name(case.kind, names, key)
-        tables.make_claim(names, name, 'held')
-        table = names.claims.table
-        assert mend(store, case.kind, apply=False) == {
+        name = tables.name(case.derived, spec, key)
+        tables.make_claim(spec, name, 'held')
+        table = spec.claims.table
+        assert fix(store, case.derived, apply=False) == {
             table: {'held': 1, 'missing': 1}
         }
-        assert mend(store, case.kind) == {
-            table: {'held': 1, 'missing': 1, 'mended': 2}
+        assert fix(store, case.derived) == {
+            table: {'held': 1, 'missing': 1, 'fixed': 2}
         }
-        assert mend(store, case.kind) == {}
-        assert [tables.claim(names, name)['owner']] == list(key.values())
+        assert fix(store, case.derived) == {}
+        assert [tables.claim(spec, name)['owner']] == list(key.values())
 
 
 @pytest.mark.parametrize(
-    'case', [case for case in damage.CASES if case.names], ids=str
+    'case', [case for case in damage.CASES if case.claim_specs], ids=str
 )
 def test_two_that_are_called_so(store, tables, aged, case):
     """Whoever has the name keeps it; that is told with the ids of both."""
@@ -382,61 +384,61 @@ def test_two_that_are_called_so(store, tables, aged, case):
         name: value for name, value in whole.one().items() if value is not None
     }
     tables.insert(case.table, same | {'id': second})
-    for link in case.links:
-        for place in tables.places(case.kind, link, {'id': second}):
-            tables.insert(link.table, place)
+    for table in case.index_tables:
+        for place in tables.places(case.derived, table, {'id': second}):
+            tables.insert(table.name, place)
     for apply in (False, True, True):
         said = []
-        assert mend(store, case.kind, apply, said) == {
-            names.claims.table: {'missing': 1} for names in case.names
+        assert fix(store, case.derived, apply, said) == {
+            spec.claims.table: {'missing': 1} for spec in case.claim_specs
         }
-        assert len(said) == len(case.names)
+        assert len(said) == len(case.claim_specs)
         assert all(first in line and second in line for line in said)
-    for names in case.names:
-        name = tables.name(case.kind, names, key)
-        assert tables.claim(names, name)['owner'] == first
+    for spec in case.claim_specs:
+        name = tables.name(case.derived, spec, key)
+        assert tables.claim(spec, name)['owner'] == first
 
 
 @pytest.mark.parametrize('apply', [False, True])
 def test_a_claim_that_is_half_gone_is_left_alone(store, tables, aged, apply):
     """As one that expires can be, for a moment: without an owner."""
     case = case_of('group')
-    (names,) = case.names
-    name = tables.name(case.kind, names, case.make())
+    (spec,) = case.claim_specs
+    name = tables.name(case.derived, spec, case.make())
     tables.delete('group_claim', name)
     tables.insert('group_claim', name | {'state': 'held', 'claimed_at': 1})
-    assert mend(store, case.kind, apply) == {'group_claim': {'young': 1}}
+    assert fix(store, case.derived, apply) == {'group_claim': {'young': 1}}
 
 
 class TestYoung:
     """As it is: what was made just now is left alone, and counted."""
 
-    @EVERY_LINK
-    def test_what_a_truth_lacks(self, store, tables, case, link):
-        place = tables.place(case.kind, link, case.make())
-        tables.delete(link.table, link.key(place))
-        assert mend(store, case.kind) == {link.table: {'young': 1}}
-        assert tables.row(link, place) is None
+    @EVERY_TABLE
+    def test_what_a_base_row_lacks(self, store, tables, case, table):
+        place = tables.place(case.derived, table, case.make())
+        tables.delete(table.name, table.key(place))
+        assert fix(store, case.derived) == {table.name: {'young': 1}}
+        assert tables.row(table, place) is None
 
     @EVERY_CLAIM
-    def test_a_claim_that_a_truth_lacks(self, store, tables, case, names):
-        name = tables.name(case.kind, names, case.make())
-        tables.delete(names.claims.table, name)
-        assert mend(store, case.kind) == {names.claims.table: {'young': 1}}
-        assert tables.claim(names, name) is None
+    def test_a_claim_that_a_base_row_lacks(self, store, tables, case, spec):
+        name = tables.name(case.derived, spec, case.make())
+        tables.delete(spec.claims.table, name)
+        assert fix(store, case.derived) == {spec.claims.table: {'young': 1}}
+        assert tables.claim(spec, name) is None
 
     @EVERY_CASE
-    def test_what_has_no_truth(self, store, tables, case):
+    def test_what_has_no_base_row(self, store, tables, case):
         tables.delete(case.table, case.make())
-        before = tables.contents(case.kind)
-        assert mend(store, case.kind) == {
+        before = tables.contents(case.derived)
+        assert fix(store, case.derived) == {
             table: {'young': 1}
             for table in (
-                *(link.table for link in case.links),
-                *(names.claims.table for names in case.names),
+                *(table.name for table in case.index_tables),
+                *(spec.claims.table for spec in case.claim_specs),
             )
         }
-        assert tables.contents(case.kind) == before
+        assert tables.contents(case.derived) == before
 
     @EVERY_CASE
     def test_it_grows_old(self, store, tables, case, monkeypatch):
@@ -444,42 +446,42 @@ class TestYoung:
         tables.delete(case.table, case.make())
         real = clock.utcnow
         monkeypatch.setattr(clock, 'utcnow', lambda: real() + AGE)
-        found = mend(store, case.kind, apply=False)
-        assert {link.table for link in case.links} <= found.keys()
+        found = fix(store, case.derived, apply=False)
+        assert {table.name for table in case.index_tables} <= found.keys()
         assert not any('young' in counts for counts in found.values())
 
-    @INCARNATE
-    def test_the_row_that_a_truth_has_just_left(
-        self, store, tables, case, link
+    @VERSIONED
+    def test_the_row_that_a_base_row_has_just_left(
+        self, store, tables, case, table
     ):
         """Its writer is about to remove it, however old it is."""
-        right = tables.place(case.kind, link, case.make())
+        right = tables.place(case.derived, table, case.make())
         left = right | {'incarnation': earlier(right['incarnation'])}
         old = clock.to_micros(clock.utcnow() - HOUR)
-        tables.insert(link.table, left, f' USING TIMESTAMP {old}')
-        assert mend(store, case.kind) == {link.table: {'young': 1}}
-        assert tables.row(link, left) == left
+        tables.insert(table.name, left, f' USING TIMESTAMP {old}')
+        assert fix(store, case.derived) == {table.name: {'young': 1}}
+        assert tables.row(table, left) == left
 
     def test_a_trusts_rows_tell_no_age(self, store, tables):
         """A dry run counts them; Cassandra spares them."""
         case = case_of('trust')
         tables.delete('trust', case.make())
-        before = tables.contents(case.kind)
-        assert mend(store, case.kind, apply=False) == {
-            link.table: {'stale': 1} for link in case.links
+        before = tables.contents(case.derived)
+        assert fix(store, case.derived, apply=False) == {
+            table.name: {'stale': 1} for table in case.index_tables
         } | {'trust_claim': {'young': 1}}
-        mend(store, case.kind)
-        assert tables.contents(case.kind) == before
+        fix(store, case.derived)
+        assert tables.contents(case.derived) == before
 
 
 def test_a_deleted_trust_may_be_without_its_claim(store, tables, aged):
     case = case_of('trust')
-    (names,) = case.names
+    (spec,) = case.claim_specs
     key = case.make()
-    name = tables.name(case.kind, names, key)
+    name = tables.name(case.derived, spec, key)
     trust.Trust().delete_trust(key['id'])
-    names.claims.release(store, key['id'], **name)
-    assert mend(store, case.kind) == {}
+    spec.claims.release(store, key['id'], **name)
+    assert fix(store, case.derived) == {}
 
 
 def test_what_a_change_left_of_a_deleted_one_is_none(store, tables, aged):
@@ -487,7 +489,7 @@ def test_what_a_change_left_of_a_deleted_one_is_none(store, tables, aged):
         'registered_limit',
         {'bucket': 0, 'id': 'gone', 'incarnation': clock.incarnation()},
     )
-    assert mend(store, KINDS['registered_limit']) == {}
+    assert fix(store, ALL_DERIVED['registered_limit']) == {}
 
 
 def test_what_a_failure_after_a_deletion_leaves_is_no_user(
@@ -495,11 +497,11 @@ def test_what_a_failure_after_a_deletion_leaves_is_no_user(
 ):
     """A ghost: it has no names and no indexes, and stays."""
     store.run(identity.FAIL, id='ghost', failures={'0.x': 1})
-    assert mend(store, KINDS['user']) == {}
+    assert fix(store, ALL_DERIVED['user']) == {}
     assert len(tables.rows('user')) == 1
 
 
-def test_what_is_added_expires_with_its_truth(
+def test_what_is_added_expires_with_its_base_row(
     store, tables, aged, monkeypatch
 ):
     monkeypatch.setattr(reconcile, 'EXPIRING', 1)
@@ -509,7 +511,7 @@ def test_what_is_added_expires_with_its_truth(
         return [
             row
             for case in cases
-            for rows in tables.contents(case.kind).values()
+            for rows in tables.contents(case.derived).values()
             for row in rows
         ]
 
@@ -518,18 +520,18 @@ def test_what_is_added_expires_with_its_truth(
         lives.until_gone(left)
         for case in cases:
             key = case.make()
-            (names,) = case.names
-            for link in case.links:
-                place = tables.place(case.kind, link, key)
-                tables.delete(link.table, link.key(place))
-            name = tables.name(case.kind, names, key)
-            tables.delete(names.claims.table, name)
-            found = mend(store, case.kind)
+            (spec,) = case.claim_specs
+            for table in case.index_tables:
+                place = tables.place(case.derived, table, key)
+                tables.delete(table.name, table.key(place))
+            name = tables.name(case.derived, spec, key)
+            tables.delete(spec.claims.table, name)
+            found = fix(store, case.derived)
             if not tables.rows(case.table):
                 raise exception.NotFound  # before it was looked at
             assert found.keys() == set(case.tables[1:])
             assert all(
-                each == {'missing': 1, 'mended': 1} for each in found.values()
+                each == {'missing': 1, 'fixed': 1} for each in found.values()
             )
 
     lives.long_enough(make_and_mend)
@@ -541,15 +543,15 @@ def test_what_is_about_to_expire_is_left_to_it(
 ):
     monkeypatch.setattr(clock, 'ttl_until', lambda end, extra=0: 50)
     case = case_of('trust')
-    place = tables.place(case.kind, trust.BY_PROJECT, case.make())
+    place = tables.place(case.derived, trust.BY_PROJECT, case.make())
     tables.delete('trust_by_project', place)
     tables.delete('trust', case.make())
-    found = mend(store, case.kind)
+    found = fix(store, case.derived)
     assert 'trust_claim' not in found
     assert 'missing' not in found['trust_by_project']
 
 
-class TestRegions:
+class TestDatacenters:
     @EVERY_CASE
     def test_what_is_in_progress_is_ended_and_all_are_asked(
         self, store, tables, aged, case
@@ -557,26 +559,26 @@ class TestRegions:
         """Before anything is counted or changed."""
         tables.delete(case.table, case.make())
         with faults.counted(store) as sent:
-            assert mend(store, case.kind)
+            assert fix(store, case.derived)
         asked = [
             number
             for number, batch in enumerate(sent)
-            if batch == (case.kind.find_everywhere,)
+            if batch == (case.derived.find_everywhere,)
         ]
         assert asked
         for number in asked:
-            if case.kind.settle:
-                assert sent[number - 1] == (case.kind.settle,)
+            if case.derived.settle:
+                assert sent[number - 1] == (case.derived.settle,)
         writes = [
             number
             for number, batch in enumerate(sent)
             if batch[0].verb != 'SELECT'
         ]
         assert asked[0] < min(writes)
-        removals = [link.delete_older for link in case.links]
+        removals = [table.delete_older for table in case.index_tables]
         for number in writes:
             if sent[number][0] in removals:
-                # The truth, and then the row itself.
+                # The base row, and then the row itself.
                 assert number - 2 in asked
                 assert sent[number - 1][0].operation.value == 'escalated_read'
 
@@ -586,25 +588,25 @@ class TestRegions:
         unavailable = cassandra.Unavailable(
             'Cannot achieve consistency level EACH_QUORUM in DC dc2'
         )
-        before = tables.contents(case.kind)
-        for target in (reconcile.PROBE, case.kind.find_everywhere):
+        before = tables.contents(case.derived)
+        for target in (reconcile.PROBE, case.derived.find_everywhere):
             with (
                 faults.fail(store, target, unavailable, times=-1),
                 pytest.raises(errors.StoreUnavailable, match='dc2'),
             ):
-                mend(store, case.kind)
-            assert tables.contents(case.kind) == before
+                fix(store, case.derived)
+            assert tables.contents(case.derived) == before
 
 
 @pytest.mark.usefixtures('aged')
 def test_a_row_that_a_later_deletion_hides(store, tables):
-    case, link = case_of('trust'), trust.BY_TRUSTOR
-    place = tables.place(case.kind, link, case.make())
+    case, table = case_of('trust'), trust.BY_TRUSTOR
+    place = tables.place(case.derived, table, case.make())
     later = clock.to_micros(clock.utcnow() + HOUR)
-    tables.delete(link.table, place, f' USING TIMESTAMP {later}')
+    tables.delete(table.name, place, f' USING TIMESTAMP {later}')
     said = []
-    assert mend(store, case.kind, problems=said) == {
-        link.table: {'missing': 1}
+    assert fix(store, case.derived, problems=said) == {
+        table.name: {'missing': 1}
     }
     assert 'clocks' in said[0]
 
@@ -617,11 +619,11 @@ class TestAnotherKind:
         'thing_by_tag',
         'tag',
         sharded=False,
-        incarnate=True,
-        among=lambda thing: thing['tags'] or (),
+        versioned=True,
+        values_of=lambda thing: thing['tags'] or (),
     )
-    THINGS = Entity('thing', THING, Indexes(BY_TAG), together=True)
-    KIND = Kind.of(THINGS, 'tags')
+    THINGS = Entity('thing', THING, Indexes(BY_TAG), single_partition=True)
+    DERIVED = DerivedTables.of(THINGS, 'tags')
 
     @pytest.fixture
     def things(self, store, tables):
@@ -638,20 +640,20 @@ class TestAnotherKind:
             thing = self.THINGS.new({'id': name, 'tags': ['red', 'blue']})
             assert self.THINGS.create(store, thing)
         yield tables
-        for table in tables_of(self.KIND):
+        for table in tables_of(self.DERIVED):
             tables.execute(f'DROP TABLE {tables.keyspace}.{table}')
 
-    def test_it_is_mended_too(self, store, things, aged):
-        assert mend(store, self.KIND) == {}
-        places = things.places(self.KIND, self.BY_TAG, {'id': 'one'})
+    def test_it_is_fixed_too(self, store, things, aged):
+        assert fix(store, self.DERIVED) == {}
+        places = things.places(self.DERIVED, self.BY_TAG, {'id': 'one'})
         assert len(places) == 2
         things.delete('thing_by_tag', places[0])
         things.insert('thing_by_tag', places[1] | {'tag': 'green'})
-        for done in ({}, {'mended': 2}):
-            assert mend(store, self.KIND, apply=bool(done)) == {
+        for done in ({}, {'fixed': 2}):
+            assert fix(store, self.DERIVED, apply=bool(done)) == {
                 'thing_by_tag': {'stale': 1, 'missing': 1, **done}
             }
-        assert mend(store, self.KIND) == {}
+        assert fix(store, self.DERIVED) == {}
         assert self.BY_TAG.ids(store, 'red') == ['one', 'two']
         assert self.BY_TAG.ids(store, 'green') == []
 
@@ -680,7 +682,7 @@ def make_old_damage(tables):
 def test_the_command(store, tables, run):
     case_of('access_rule').make()
     make_old_damage(tables)
-    done = run('repair')
+    done = run('reconcile')
     assert done.returncode == 1, done.stderr
     assert 'Nothing was changed' in done.stdout
     lines = {
@@ -690,7 +692,9 @@ def test_the_command(store, tables, run):
     assert lines['access_rule_claim'] == [*'1-000000']
     assert lines['access_rule'] == [*'1-------']
     assert lines.keys() >= {
-        table for kind in KINDS.values() for table in tables_of(kind)
+        table
+        for derived in ALL_DERIVED.values()
+        for table in tables_of(derived)
     }
     assert tables.rows('trust_by_project')
     other = run.here('repair', 'credential', 'id_mapping')
@@ -705,26 +709,28 @@ def test_the_command(store, tables, run):
     assert not tables.rows('trust_by_project')
     done = run.here('repair')
     assert done.returncode == 0
-    assert 'Nothing is left to mend.' in done.stdout
+    assert 'Nothing is left to fix.' in done.stdout
 
 
 @pytest.mark.parametrize('apply', [False, True])
 def test_what_was_found_is_named(store, tables, aged, apply):
     case = case_of('group')
-    (link,), (names,) = case.links, case.names
+    (table,), (spec,) = case.index_tables, case.claim_specs
     lacking, renamed = case.make(), case.make()
-    tables.delete(link.table, link.key(tables.place(case.kind, link, lacking)))
-    tables.delete(names.claims.table, tables.name(case.kind, names, renamed))
+    tables.delete(
+        table.name, table.key(tables.place(case.derived, table, lacking))
+    )
+    tables.delete(spec.claims.table, tables.name(case.derived, spec, renamed))
     name = {'folded_name': 'free', 'domain_id': 'any'}
-    nobody = tables.make_claim(names, name, unique.HELD)
+    nobody = tables.make_claim(spec, name, unique.HELD)
     creator = tables.make_claim(
-        names, name | {'domain_id': 'other'}, unique.PENDING
+        spec, name | {'domain_id': 'other'}, unique.PENDING
     )
     gone = case.make()
     tables.delete(case.table, gone)
     named = []
-    work = reconcile.Repair(store, apply=apply, noticed=named.append)
-    work.run(case.kind)
+    work = reconcile.Reconciler(store, apply=apply, noticed=named.append)
+    work.run(case.derived)
     assert sorted(named) == sorted(
         [
             f'group_by_domain: missing, {lacking["id"]}',
@@ -745,7 +751,7 @@ def test_the_bar_and_an_interruption(store, tables, run):
         case_of('user').make()
     terminal, side = os.openpty()
     with subprocess.Popen(
-        run.arguments('repair', '--rate', '1', 'trust', 'user'),
+        run.arguments('reconcile', '--rate', '1', 'trust', 'user'),
         stdout=subprocess.PIPE,
         stderr=side,
         text=True,

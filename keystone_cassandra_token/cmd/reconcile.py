@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``keystone-cassandra repair``: mends index tables and unique names."""
+"""``keystone-cassandra reconcile``: fixes index tables and unique names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from keystone_cassandra_token import drivers
 from keystone_cassandra_token.cmd.progress import Progress
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.schema import check
-from keystone_cassandra_token.tables import reconcile
-from keystone_cassandra_token.tables.derived import Kind
+from keystone_cassandra_token.tables import reconcile as engine
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.reconcile import Counts
 
 #: Rows a second that are looked at; each costs a read or a few.
@@ -25,11 +25,11 @@ RATE = 500
 
 _HEAD = (
     *('table', 'rows', 'stale', 'pending', 'held', 'missing'),
-    *('mended', 'young', 'left'),
+    *('fixed', 'young', 'left'),
 )
 _DESCRIPTION = """\
 Finds index rows and claims of names that fit no entity, and entities that
-lack theirs; with --apply mends them. Entities themselves are never deleted.
+lack theirs; with --apply fixes them. Entities themselves are never deleted.
 Runs beside the servers, in one region, with their role; needs all regions.
 """
 _EPILOG = """\
@@ -39,7 +39,7 @@ Columns of what is printed, by table:
   pending  pending claims without an owner
   held     held claims whose owner is gone, or has another name
   missing  entities without their index row, or their claim
-  mended   of these four
+  fixed    of these four
   young    left alone: less than ten minutes old when the run began
   left     still wrong
 
@@ -51,15 +51,15 @@ class _Tables:
     """The tables of all kinds, looked for when somebody asks."""
 
     def __iter__(self) -> Iterator[str]:
-        return iter(kinds())
+        return iter(all_derived())
 
     def __contains__(self, name: object) -> bool:
         # Python 3.11 also asks whether naming none of them is a choice.
-        return name == [] or name in kinds()
+        return name == [] or name in all_derived()
 
 
 def add_command(parser: Any) -> None:
-    """Add the arguments to the parser of ``repair``."""
+    """Add the arguments to the parser of ``reconcile``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
@@ -74,7 +74,7 @@ def add_command(parser: Any) -> None:
     parser.add_argument(
         '--apply',
         action='store_true',
-        help='mend what is found; without it nothing is written',
+        help='fix what is found; without it nothing is written',
     )
     parser.add_argument(
         '--rate',
@@ -99,7 +99,7 @@ def _rate(text: str) -> int:
     return int(text)
 
 
-def kinds() -> dict[str, Kind]:
+def all_derived() -> dict[str, DerivedTables]:
     """Return all kinds by table: constants of drivers and what they share."""
     # Not at import: a broken driver must not keep other commands from work.
     for found in pkgutil.walk_packages(
@@ -112,26 +112,26 @@ def kinds() -> dict[str, Kind]:
         for name, module in [*sys.modules.items()]
         if name.startswith(package)
         for value in vars(module).values()
-        if isinstance(value, Kind)
+        if isinstance(value, DerivedTables)
     )
-    return dict(sorted((kind.table, kind) for kind in {*known}))
+    return dict(sorted((derived.base_table, derived) for derived in {*known}))
 
 
 def run(conf: cfg.ConfigOpts) -> bool:
-    """Repair what the command line names; return whether damage is left."""
+    """Reconcile what the command line names; return whether damage is left."""
     asked = conf.command
     wanted = [
-        kind
-        for table, kind in kinds().items()
+        derived
+        for table, derived in all_derived().items()
         if not asked.tables or table in asked.tables
     ]
     progress = Progress(
         sys.stderr,
-        tables=sum(len(_tables(kind)) for kind in wanted),
+        tables=sum(len(_tables(derived)) for derived in wanted),
         rate=asked.rate,
     )
     store = Store(conf, verify=check)
-    work = reconcile.Repair(
+    work = engine.Reconciler(
         store,
         apply=asked.apply,
         examined=progress.examined,
@@ -140,8 +140,8 @@ def run(conf: cfg.ConfigOpts) -> bool:
     )
     finished = False
     try:
-        for kind in wanted:
-            work.run(kind)
+        for derived in wanted:
+            work.run(derived)
         finished = True
     finally:
         # Also what was done before it was broken off.
@@ -158,32 +158,34 @@ def run(conf: cfg.ConfigOpts) -> bool:
 
 def _verdict(left: int, applied: bool) -> str:
     if not left:
-        return 'Nothing is left to mend.'
+        return 'Nothing is left to fix.'
     if applied:
-        return f'{left} could not be mended; see above, or run it again.'
+        return f'{left} could not be fixed; see above, or run it again.'
     return (
-        f'{left} to mend. Nothing was changed: that takes'
-        ' `keystone-cassandra repair --apply`.'
+        f'{left} to fix. Nothing was changed: that takes'
+        ' `keystone-cassandra reconcile --apply`.'
     )
 
 
-def _tables(kind: Kind) -> list[tuple[str, Iterable[str]]]:
+def _tables(derived: DerivedTables) -> list[tuple[str, Iterable[str]]]:
     """Return the tables of a kind, each with what can be wrong in it."""
     return [
-        (kind.table, ()),
-        *((link.table, ('stale', 'missing')) for link in kind.links),
+        (derived.base_table, ()),
+        *((table.name, ('stale', 'missing')) for table in derived.tables),
         *(
-            (names.claims.table, ('pending', 'held', 'missing'))
-            for names in kind.names
+            (spec.claims.table, ('pending', 'held', 'missing'))
+            for spec in derived.claim_specs
         ),
     ]
 
 
-def report(looked_at: Iterable[Kind], found: Mapping[str, Counts]) -> str:
+def report(
+    looked_at: Iterable[DerivedTables], found: Mapping[str, Counts]
+) -> str:
     """Return the counts as a table of text."""
     lines = [list(_HEAD)]
-    for kind in looked_at:
-        for table, wrong in _tables(kind):
+    for derived in looked_at:
+        for table, wrong in _tables(derived):
             if table in found:
                 lines.append([table, *_cells(found[table], wrong)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -198,6 +200,6 @@ def report(looked_at: Iterable[Kind], found: Mapping[str, Counts]) -> str:
 
 
 def _cells(counts: Counts, wrong: Iterable[str]) -> Iterator[str]:
-    shown = {'rows', *wrong, *(('mended', 'young', 'left') if wrong else ())}
+    shown = {'rows', *wrong, *(('fixed', 'young', 'left') if wrong else ())}
     for name in _HEAD[1:]:
         yield str(getattr(counts, name)) if name in shown else '-'

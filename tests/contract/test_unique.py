@@ -10,12 +10,12 @@ from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.tables import unique
-from keystone_cassandra_token.tables.unique import Claims, Taken
+from keystone_cassandra_token.tables.unique import Claims, NameTaken
 from tests.fault import faults
 
 
 # Of the same table, but never of the same row: the levels do not mix.
-@pytest.fixture(params=[Operation.CLAIM, Operation.MUTATE])
+@pytest.fixture(params=[Operation.LWT_GLOBAL, Operation.LWT_LOCAL])
 def claims(request):
     return Claims('trust_claim', *trust.CLAIMS.key, operation=request.param)
 
@@ -61,11 +61,11 @@ def test_claim_hold_release(store, claims, key, ttl):
     claim(store, claims, key, 'a', ttl=ttl)
     assert state(store, claims, key) == ('a', 'pending')
     claim(store, claims, key, 'a', ttl=ttl)  # mine already
-    claims.hold(store, 'a', ttl=ttl, **key)
+    claims.confirm(store, 'a', ttl=ttl, **key)
     assert state(store, claims, key) == ('a', 'held')
     assert claims.owner(store, **key) == 'a'
     claim(store, claims, key, 'a', ttl=ttl)
-    with pytest.raises(Taken) as raised:
+    with pytest.raises(NameTaken) as raised:
         claim(store, claims, key, 'b', ttl=ttl)
     assert raised.value.owner == 'a'
     claims.release(store, 'b', **key)  # not b's to free
@@ -81,11 +81,11 @@ def test_claim_hold_release(store, claims, key, ttl):
 @pytest.mark.parametrize('ttl', [None, 600])
 def test_take_over_of_an_old_pending_claim(store, claims, key, later, ttl):
     claim(store, claims, key, 'a', ttl=ttl)
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         claim(store, claims, key, 'b', ttl=ttl)  # too young
     later()
     asked = []
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         claim(
             store,
             claims,
@@ -97,17 +97,17 @@ def test_take_over_of_an_old_pending_claim(store, claims, key, later, ttl):
     assert asked == ['a']
     claim(store, claims, key, 'b', ttl=ttl)
     assert state(store, claims, key) == ('b', 'pending')
-    with pytest.raises(Taken):
-        claims.hold(store, 'a', ttl=ttl, **key)
+    with pytest.raises(NameTaken):
+        claims.confirm(store, 'a', ttl=ttl, **key)
     claims.release(store, 'a', **key)
     assert state(store, claims, key) == ('b', 'pending')
 
 
 def test_a_held_claim_is_never_taken_over(store, claims, key, later):
     claim(store, claims, key, 'a')
-    claims.hold(store, 'a', **key, ttl=600)
+    claims.confirm(store, 'a', **key, ttl=600)
     later()
-    with pytest.raises(Taken):
+    with pytest.raises(NameTaken):
         claim(store, claims, key, 'b')
     assert state(store, claims, key) == ('a', 'held')
 
@@ -136,7 +136,7 @@ class TestLostReply:
         claim(store, claims, key, 'a')
         with (
             faults.lose_reply(store, claims.insert_expiring),
-            pytest.raises(Taken) as raised,
+            pytest.raises(NameTaken) as raised,
         ):
             claim(store, claims, key, 'b')
         assert raised.value.owner == 'a'
@@ -159,7 +159,7 @@ class TestLostReply:
     def test_hold(self, store, claims, key):
         claim(store, claims, key, 'a')
         with faults.lose_reply(store, claims.set_held_expiring):
-            claims.hold(store, 'a', ttl=600, **key)
+            claims.confirm(store, 'a', ttl=600, **key)
         assert state(store, claims, key) == ('a', 'held')
 
     def test_hold_that_never_arrived(self, store, claims, key):
@@ -168,7 +168,7 @@ class TestLostReply:
             faults.fail(store, claims.set_held_expiring),
             pytest.raises(errors.OutcomeUnknown),
         ):
-            claims.hold(store, 'a', ttl=600, **key)
+            claims.confirm(store, 'a', ttl=600, **key)
         assert state(store, claims, key) == ('a', 'pending')
 
     def test_release(self, store, claims, key):
@@ -188,74 +188,74 @@ class TestLostReply:
 
 
 class TestClaimed:
-    """The whole of it around a body that writes the truth."""
+    """The whole of it around a body that writes the base row."""
 
-    class Truth:
+    class BaseRow:
         def __init__(self):
             self.there = set()
 
         def exists(self, owner):
             return owner in self.there
 
-    def run(self, store, claims, key, truth, owner, then=None):
+    def run(self, store, claims, key, base_row, owner, then=None):
         with claims.claimed(
             store,
             owner,
-            exists=truth.exists,
-            undo=lambda: truth.there.discard(owner),
+            exists=base_row.exists,
+            undo=lambda: base_row.there.discard(owner),
             ttl=600,
             **key,
         ):
-            truth.there.add(owner)
+            base_row.there.add(owner)
             if then:
                 then()
 
     def test_crash_after_each_request(self, store, claims, key, later):
 
         def prepare():
-            truth = self.Truth()
-            return truth, key | {'trustor_user_id': uuid.uuid4().hex}
+            base_row = self.BaseRow()
+            return base_row, key | {'trustor_user_id': uuid.uuid4().hex}
 
         def run(prepared):
-            truth, fresh = prepared
-            self.run(store, claims, fresh, truth, 'a')
+            base_row, fresh = prepared
+            self.run(store, claims, fresh, base_row, 'a')
 
         made = []
-        for _, (truth, fresh) in faults.each_crash(store, prepare, run):
-            made.append((truth, fresh))
+        for _, (base_row, fresh) in faults.each_crash(store, prepare, run):
+            made.append((base_row, fresh))
         later()
-        for truth, fresh in made:
-            before = set(truth.there)
+        for base_row, fresh in made:
+            before = set(base_row.there)
             try:
-                self.run(store, claims, fresh, truth, 'b')
-            except Taken:
-                assert truth.there == before == {'a'}
+                self.run(store, claims, fresh, base_row, 'b')
+            except NameTaken:
+                assert base_row.there == before == {'a'}
             else:
                 assert before == set()
-                assert truth.there == {'b'}
+                assert base_row.there == {'b'}
 
     def test_the_body_fails(self, store, claims, key):
-        truth = self.Truth()
+        base_row = self.BaseRow()
 
         def fail():
             raise KeyError
 
         with pytest.raises(KeyError):
-            self.run(store, claims, key, truth, 'a', then=fail)
-        assert truth.there == set()
+            self.run(store, claims, key, base_row, 'a', then=fail)
+        assert base_row.there == set()
         assert state(store, claims, key) is None
 
     def test_lost_between_body_and_hold(self, store, claims, key, later):
-        truth = self.Truth()
+        base_row = self.BaseRow()
 
         def stall():
             later()
-            truth.there.discard('a')  # not yet written
-            self.run(store, claims, key, truth, 'b')
-            truth.there.add('a')
+            base_row.there.discard('a')  # not yet written
+            self.run(store, claims, key, base_row, 'b')
+            base_row.there.add('a')
 
-        with pytest.raises(Taken) as raised:
-            self.run(store, claims, key, truth, 'a', then=stall)
+        with pytest.raises(NameTaken) as raised:
+            self.run(store, claims, key, base_row, 'a', then=stall)
         assert raised.value.owner == 'b'
-        assert truth.there == {'b'}
+        assert base_row.there == {'b'}
         assert state(store, claims, key) == ('b', 'held')
