@@ -87,6 +87,21 @@ def test_a_value_out_of_bounds_is_named(
         options.check(conf)
 
 
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('claim_serial_consistency', 'global_serial_consistency'),
+        ('mutate_serial_consistency', 'local_serial_consistency'),
+    ],
+)
+def test_a_deprecated_name_sets_the_option(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    for value in ('SERIAL', 'LOCAL_SERIAL'):  # one of them is no default
+        conf = from_file(tmp_path, f'[cassandra]\n{old} = {value}\n')
+        assert conf.cassandra[new] == value
+
+
 def test_all_wrong_options_are_named(tmp_path: Path) -> None:
     conf = from_file(
         tmp_path, '[cassandra]\nport = x\nconcurrency = 0\nkeyspace = -\n'
