@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the doctor's checks say."""
+"""Findings: what a check found; no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import enum
 
 
 class State(enum.Enum):
-    """How bad it is."""
+    """The severity of a finding; a server must not serve with FAIL."""
 
     OK = 'ok'
     WARN = 'warn'
@@ -17,10 +17,10 @@ class State(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's report.
+    """One result of a check.
 
-    :ivar name: of the check.
-    :ivar text: what was found, and what to do.
+    :ivar name: the name of the check.
+    :ivar text: what was found and what to do, naming options.
     """
 
     state: State
@@ -32,15 +32,15 @@ class Finding:
 
 
 def ok(name: str, text: str) -> Finding:
-    """Return a result that needs nothing done."""
+    """Return a finding that needs no action."""
     return Finding(State.OK, name, text)
 
 
 def warn(name: str, text: str) -> Finding:
-    """Return a result that somebody should look at."""
+    """Return a finding that somebody should look at."""
     return Finding(State.WARN, name, text)
 
 
 def fail(name: str, text: str) -> Finding:
-    """Return a result with which a server does not work, or not safely."""
+    """Return a finding with which a server does not work, or not safely."""
     return Finding(State.FAIL, name, text)

@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconcile: tables that follow from base rows are made to fit them again.
+"""Reconcile derived tables and claims with their base tables.
 
-In both directions, for each kind of data: a row that fits no base row is
-removed, a base row gets the rows that it lacks.  Base rows are never deleted.
+Both directions are compared: a row that fits no base row is removed, and a
+base row gets the rows that it lacks.  Base rows are never deleted.
 
-It is safe beside running servers:
+It runs beside servers.  Therefore:
 
-* What was written less than :data:`YOUNG` before the run, or since, is no
-  damage: its writer may not be done.  A base row's age is its timestamp, an
-  index row's its incarnation or timestamp, a claim's ``claimed_at``.
-* Index rows of trusts have no age that can be read.  But a removal carries
-  the timestamp of that moment, ``YOUNG`` before the run, so Cassandra itself
-  spares whatever is younger, also a row that is written between the last
-  look and the removal.
-* What a local read says is only a suspicion.  Before anything is counted or
-  changed, base row and row are read at EACH_QUORUM, and before that, where the
-  base row is changed conditionally, at the serial level, which ends what is in
-  progress.
-* A row that is added is taken back if its base row is gone right after, with
-  the timestamp that it was added with.
-* A claim is made and freed by the conditional steps of a server's own.
+* A row that was written after the run began, or less than :data:`YOUNG`
+  before, is left alone: its writer may still be at work.  The age of a base
+  row is its timestamp, of an index row its incarnation or timestamp, of a
+  claim its ``claimed_at``.
+* The age of an index row of a trust cannot be read.  A removal carries the
+  timestamp ``YOUNG`` before the run, so Cassandra keeps every younger row.
+* A local read is not trusted.  Before a row is counted or changed, it and its
+  base row are read at EACH_QUORUM; a base row that is changed conditionally
+  is read at the serial level before, which completes what is in progress.
+* After a row was added, its base row is read again.  If it is gone, the row
+  is removed with the timestamp that it was added with.
+* Claims are made and freed by the conditional steps that servers use.
 
-Each step leaves what a reader can live with, so that a run that was broken
-off, or two at once, do no harm.
+After each step the tables are in a state that readers accept, so a run can be
+interrupted, and two runs can work at the same time.
 """
 
 from __future__ import annotations
@@ -59,6 +57,7 @@ PROBE = cql.escalated_read(
 )
 
 Found = Mapping[str, Any]
+Rows = Sequence[Found]
 
 
 @dataclasses.dataclass
@@ -149,19 +148,16 @@ class Reconciler:
                 if self._is_young(_written_at(row)):
                     counts.young += 1
                 else:
-                    self._remove(derived, table, row, counts)
+                    self._remove(derived, table, row)
 
     def _remove(
-        self,
-        derived: DerivedTables,
-        table: DerivedTable,
-        row: Found,
-        counts: Counts,
+        self, derived: DerivedTables, table: DerivedTable, row: Found
     ) -> None:
         """Remove a row that seems to fit no base row."""
         base = self._base_row(derived, _part(row, derived.key))
         if _fits(table, row, base):
             return
+        counts = self._counts(table.name)
         if base is not None and self._is_young(base['written_at']):
             counts.young += 1  # its writer is about to remove the row
             return
@@ -197,14 +193,10 @@ class Reconciler:
                 if self._is_young(_claimed_at(row)):
                     counts.young += 1
                 else:
-                    self._free(derived, spec, row, counts)
+                    self._free(derived, spec, row)
 
     def _free(
-        self,
-        derived: DerivedTables,
-        spec: ClaimSpec,
-        seen: Found,
-        counts: Counts,
+        self, derived: DerivedTables, spec: ClaimSpec, seen: Found
     ) -> None:
         """Free a claim whose owner seems to be nowhere."""
         claims = spec.claims
@@ -216,6 +208,7 @@ class Reconciler:
         claim = claims.settled(self._db, **key)
         if claim is None or claim['owner'] != owner or _expires(claim):
             return
+        counts = self._counts(claims.table)
         if self._is_young(_claimed_at(claim)) or (
             base is not None and self._is_young(base['written_at'])
         ):
@@ -252,10 +245,7 @@ class Reconciler:
                 self._look_for_claims(derived, spec, base_rows)
 
     def _look_for_rows(
-        self,
-        derived: DerivedTables,
-        table: DerivedTable,
-        base_rows: Sequence[Found],
+        self, derived: DerivedTables, table: DerivedTable, base_rows: Rows
     ) -> None:
         wanted = [
             (base, place) for base in base_rows for place in table.rows(base)
@@ -297,7 +287,10 @@ class Reconciler:
             if derived.timestamp_of
             else clock.to_micros(clock.utcnow())
         )
-        self._put(table, place, base['ttl_left'], written_at)
+        put, life = table.put, {}
+        if base['ttl_left'] is not None:
+            put, life = table.put_expiring, {'ttl': base['ttl_left']}
+        self._db.run(put, written_at=written_at, **life, **place)
         if not _fits(table, place, self._base_row(derived, key)):
             # Deleted meanwhile, perhaps before the row was added.
             self._db.run(
@@ -316,25 +309,8 @@ class Reconciler:
                 ' timestamp; check the clocks.'
             )
 
-    def _put(
-        self,
-        table: DerivedTable,
-        place: Found,
-        ttl: int | None,
-        written_at: int,
-    ) -> None:
-        if ttl is None:
-            self._db.run(table.put, written_at=written_at, **place)
-        else:
-            self._db.run(
-                table.put_expiring, ttl=ttl, written_at=written_at, **place
-            )
-
     def _look_for_claims(
-        self,
-        derived: DerivedTables,
-        spec: ClaimSpec,
-        base_rows: Sequence[Found],
+        self, derived: DerivedTables, spec: ClaimSpec, base_rows: Rows
     ) -> None:
         wanted = [
             (base, key)

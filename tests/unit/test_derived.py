@@ -24,9 +24,8 @@ def test_it_reads_what_decides_what_follows() -> None:
 
 def test_a_name_is_a_claim() -> None:
     derived = DerivedTables.of(projects.PROJECTS, 'name', 'tags')
-    assert (
-        'tag' not in derived.row.columns
-    )  # an index lists by each of its tags
+    # An index lists by each of its tags.
+    assert 'tag' not in derived.row.columns
     (spec,) = derived.claim_specs
     assert spec.claims is projects.PROJECTS.claims
 
