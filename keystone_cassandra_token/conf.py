@@ -76,7 +76,7 @@ Make it with ``keystone-cassandra keyspace create``; servers never create it.
     cfg.StrOpt(
         'local_dc',
         help="""
-Cassandra datacenter of this server's region; LOCAL_* consistency levels count
+Cassandra datacenter (region) of this server; LOCAL_* consistency levels count
 its replicas and only its nodes are sent requests. May be left out where the
 cluster has one datacenter; with several, a server without it refuses to
 guess and answers 503.
@@ -269,8 +269,9 @@ was acknowledged, and is refused unless ``accept_local_one``.
         _QUORUMS,
         """
 Consistency level of revocations. EACH_QUORUM is the strict mode: a revocation
-is only acknowledged once every region has it; while a region is away it is
-still written in this one, and the answer is 503 naming the region.
+is only acknowledged once every region (datacenter) has it. While one cannot be
+reached, the revocation is still written in this one, and the answer is 503
+and names the other.
 """,
     ),
     _level(
@@ -295,11 +296,12 @@ Consistency level of all other writes, and of the commit of conditional ones.
         'SERIAL',
         _SERIALS,
         """
-Where unique names and the uses of a trust are agreed on. SERIAL agrees over
-all regions: exact everywhere, but it costs two or three round trips between
-regions and is refused with 503 while this region is cut off. LOCAL_SERIAL is
-exact only if one region makes all such changes: two regions that count at
-LOCAL_SERIAL both succeed. All servers of a deployment must use the same.
+Serial consistency level of lightweight transactions that count in the whole
+deployment: unique names and the uses of a trust. SERIAL is exact over all
+regions (datacenters), but it costs two or three round trips between them and
+is refused with 503 while this one is cut off. LOCAL_SERIAL is exact only if
+one region makes all such changes: of two that count at LOCAL_SERIAL both
+succeed. All servers of a deployment must use the same.
 """,
         deprecated_name='claim_serial_consistency',
     ),
@@ -308,7 +310,8 @@ LOCAL_SERIAL both succeed. All servers of a deployment must use the same.
         'LOCAL_SERIAL',
         _SERIALS,
         """
-Where conditional changes of one entity (updates and deletes) are agreed on.
+Serial consistency level of lightweight transactions on one entity: updates
+and deletes. LOCAL_SERIAL is exact within a region (datacenter).
 All servers of a deployment must use the same.
 """,
         deprecated_name='mutate_serial_consistency',
@@ -393,7 +396,7 @@ def _conflicts(conf: cfg.ConfigOpts) -> Iterator[str]:
     if not conf.database.cassandra_node_ips:
         yield (
             '[database] cassandra_node_ips is empty: set it to the addresses'
-            ' of two or three Cassandra nodes of this region.'
+            ' of two or three Cassandra nodes of this region (datacenter).'
         )
     if conf.cassandra.username and not conf.cassandra.password:
         yield '[cassandra] username is set but [cassandra] password is not.'

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``oslo.middleware`` health check: can this server read from Cassandra?
 
-Name it in ``[healthcheck] backends``; a load balancer then takes a server
-out of turn whose Cassandra is away.
+Name it in ``[healthcheck] backends``; a load balancer then removes a server
+that cannot reach Cassandra.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def replication(
         yield warn(
             name,
             f'Datacenter {datacenter} has nodes and no replica of the'
-            ' keyspace: servers in that region answer 503.',
+            ' keyspace: servers in that region (datacenter) answer 503.',
         )
     if not findings:
         yield ok(

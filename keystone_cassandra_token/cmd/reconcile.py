@@ -30,7 +30,8 @@ _HEAD = (
 _DESCRIPTION = """\
 Finds index rows and claims of names that fit no entity, and entities that
 lack theirs; with --apply fixes them. Entities themselves are never deleted.
-Runs beside the servers, in one region, with their role; needs all regions.
+Runs beside the servers, in one region (datacenter), with their role; all
+regions must be reachable.
 """
 _EPILOG = """\
 Columns of what is printed, by table:
@@ -43,12 +44,12 @@ Columns of what is printed, by table:
   young    left alone: less than ten minutes old when the run began
   left     still wrong
 
-Exit code: 0 nothing is left, 1 something is or the run was broken off.
+Exit code: 0 nothing is left to fix, 1 something is or the run was interrupted.
 """
 
 
 class _Tables:
-    """The tables of all kinds, looked for when somebody asks."""
+    """The base tables; the drivers are imported at the first use."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(all_derived())
@@ -100,7 +101,7 @@ def _rate(text: str) -> int:
 
 
 def all_derived() -> dict[str, DerivedTables]:
-    """Return all kinds by table: constants of drivers and what they share."""
+    """Return the declarations of derived tables, by base table."""
     # Not at import: a broken driver must not keep other commands from work.
     for found in pkgutil.walk_packages(
         drivers.__path__, drivers.__name__ + '.'
@@ -118,7 +119,7 @@ def all_derived() -> dict[str, DerivedTables]:
 
 
 def run(conf: cfg.ConfigOpts) -> bool:
-    """Reconcile what the command line names; return whether damage is left."""
+    """Reconcile the tables asked for; return whether anything is left."""
     asked = conf.command
     wanted = [
         derived
@@ -144,13 +145,13 @@ def run(conf: cfg.ConfigOpts) -> bool:
             work.run(derived)
         finished = True
     finally:
-        # Also what was done before it was broken off.
+        # Also what was done before an interruption.
         progress.clear()
         store.close()
         if work.counts:
             print(report(wanted, work.counts))
         if work.counts and not finished:
-            print(f'Broken off in {progress.table}: the rest is not known.')
+            print(f'Interrupted in {progress.table}: the rest is unchecked.')
     left = sum(counts.left for counts in work.counts.values())
     print(_verdict(left, asked.apply))
     return left > 0
@@ -168,7 +169,7 @@ def _verdict(left: int, applied: bool) -> str:
 
 
 def _tables(derived: DerivedTables) -> list[tuple[str, Iterable[str]]]:
-    """Return the tables of a kind, each with what can be wrong in it."""
+    """Return all tables of a declaration, with what can be wrong in each."""
     return [
         (derived.base_table, ()),
         *((table.name, ('stale', 'missing')) for table in derived.tables),

@@ -26,19 +26,19 @@ class Operation(enum.Enum):
     REVOCATION_WRITE = 'revocation_write'
     READ = 'read'
     WRITE = 'write'
-    #: Conditional, agreed on in the whole deployment: names, counted uses.
+    #: Lightweight transactions over all datacenters: names, counted uses.
     LWT_GLOBAL = 'lwt_global'
-    #: A read that settles what LWT_GLOBAL statements did.
+    #: A serial read that settles the outcome of LWT_GLOBAL statements.
     LWT_GLOBAL_READ = 'lwt_global_read'
-    #: Conditional change of one entity.
+    #: Lightweight transactions of one datacenter: changes of one entity.
     LWT_LOCAL = 'lwt_local'
-    #: A read that settles what LWT_LOCAL statements did.
+    #: A serial read that settles the outcome of LWT_LOCAL statements.
     LWT_LOCAL_READ = 'lwt_local_read'
     #: A read that must see what any datacenter has acknowledged.
     ESCALATED_READ = 'escalated_read'
-    #: Bookkeeping of migrations; agreed on in the whole deployment always.
+    #: Records of migrations; always SERIAL.
     SCHEMA = 'schema'
-    #: A read that settles what SCHEMA statements did.
+    #: A serial read that settles the outcome of SCHEMA statements.
     SCHEMA_READ = 'schema_read'
 
 
@@ -154,13 +154,13 @@ class Policy:
                 yield warn(
                     'replication',
                     f'Datacenter {datacenter} keeps one replica: one lost'
-                    ' node loses data and stops its region. Use 3.',
+                    ' node loses data and stops its servers. Use 3.',
                 )
             elif replicas == 2:
                 yield warn(
                     'replication',
                     f'Datacenter {datacenter} keeps two replicas: one lost'
-                    ' node stops LOCAL_QUORUM in its region. Use 3.',
+                    ' node stops LOCAL_QUORUM there. Use 3.',
                 )
         serials = self._options['global_serial_consistency']
         if serials == 'LOCAL_SERIAL' and len(replication) > 1:
@@ -168,7 +168,7 @@ class Policy:
                 'replication',
                 '[cassandra] global_serial_consistency is LOCAL_SERIAL and the'
                 ' keyspace spans several datacenters: names and trust uses'
-                ' are exact only if one region alone changes them.',
+                ' are exact only if one of them makes all changes.',
             )
 
     def _refusals(self) -> Iterator[Finding]:

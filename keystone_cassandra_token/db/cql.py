@@ -141,22 +141,22 @@ def write(cql: str) -> Statement:
 
 
 def lwt_global(cql: str) -> Statement:
-    """Return a conditional write agreed on in the whole deployment."""
+    """Return a lightweight transaction that counts in all datacenters."""
     return Statement(cql, Operation.LWT_GLOBAL, idempotent=False)
 
 
 def lwt_global_read(cql: str) -> Statement:
-    """Return a read that settles what claims did."""
+    """Return a read that settles the outcome of :func:`lwt_global`."""
     return Statement(cql, Operation.LWT_GLOBAL_READ)
 
 
 def lwt_local(cql: str) -> Statement:
-    """Return a conditional change of one entity."""
+    """Return a lightweight transaction of one datacenter."""
     return Statement(cql, Operation.LWT_LOCAL, idempotent=False)
 
 
 def lwt_local_read(cql: str) -> Statement:
-    """Return a read that settles what conditional changes did."""
+    """Return a read that settles the outcome of :func:`lwt_local`."""
     return Statement(cql, Operation.LWT_LOCAL_READ)
 
 
@@ -166,10 +166,10 @@ def escalated_read(cql: str) -> Statement:
 
 
 def schema_change(cql: str) -> Statement:
-    """Return a conditional write of the schema tool's bookkeeping."""
+    """Return a lightweight transaction of the schema tool's records."""
     return Statement(cql, Operation.SCHEMA, idempotent=False)
 
 
 def schema_read(cql: str) -> Statement:
-    """Return a read that settles what schema changes did."""
+    """Return a read that settles the outcome of :func:`schema_change`."""
     return Statement(cql, Operation.SCHEMA_READ)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One log line for an outage, not a traceback for each request.
+"""One log line for an outage instead of a traceback for each request.
 
 Keystone logs a traceback for every answer of 5xx, and the driver one for
 every attempt to connect.  While Cassandra is away these are many and all say

@@ -102,8 +102,8 @@ class RetryPolicy(cassandra.policies.RetryPolicy):
 class ReconnectionPolicy(cassandra.policies.ReconnectionPolicy):
     """Wait 0.5 to 10 s between attempts, jittered.
 
-    After a datacenter comes back its nodes must not be stormed by all servers
-    at the same moment.
+    When a datacenter comes back, not all servers must connect to its nodes at
+    the same moment.
     """
 
     def new_schedule(self) -> Iterator[float]:

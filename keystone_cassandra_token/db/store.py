@@ -51,7 +51,7 @@ Interceptor = Callable[[tuple[Statement, ...], Send], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a conditional write did; use it.
+    """The outcome of a conditional write; it must be used.
 
     :ivar applied: whether the condition held.
     :ivar row: otherwise the values that made it fail, empty if there is no
@@ -448,7 +448,7 @@ def _of_one_class(
 
 
 def _check_plain(statement: Statement) -> None:
-    # Otherwise nobody would hear whether its condition held.
+    # Otherwise the result of its condition would be lost.
     if statement.operation in consistency.CONDITIONAL:
         raise TypeError(f'conditional, for cas() only: {statement}')
 

@@ -3,7 +3,7 @@
 
 ``credential`` is the source of truth; the ``credential_by_*`` tables hold ids.
 Both are written as ``tables.entity`` says: conditionally, since
-an id can come back (that of an EC2 credential is a hash of its access key),
+an id can be used again (that of an EC2 credential hashes its access key),
 and so that a crash leaves at most index rows that readers skip.
 
 Blobs are encrypted by Keystone before they come here, and stay so.

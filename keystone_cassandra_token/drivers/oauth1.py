@@ -6,21 +6,22 @@ the ``*_by_*`` tables hold ids.  A token that expires has a TTL, with all that
 belongs to it: until its expiry and for as long as a Keystone token that was
 made with it can be asked for.
 
-A request token is exchanged once: a conditional write, agreed on in the whole
-deployment, says for which access token, so one of several at once gets it,
-and where the reply is lost a serial read tells who did::
+A request token is exchanged once: a lightweight transaction over all
+datacenters records its access token, so only one of several exchanges
+succeeds.  If the reply is lost, a serial read tells which one did::
 
-    exchange:  request token used up -> index rows -> access token
+    exchange:  request token consumed -> index rows -> access token
                -> request token removed
 
-A crash leaves a request token that is used up, or its access token as well,
-never two.  A consumer that is deleted takes its tokens with it: these first,
-the consumer, and again the tokens, for what was made meanwhile; after a crash
-the same call again does the rest.  Who makes a token looks for its consumer
-before and after, and takes it back where that is gone.
+A crash leaves a consumed request token, with or without its access token,
+never two access tokens.  The deletion of a consumer removes its tokens, then
+the consumer, then again the tokens, for those made meanwhile.  After a crash
+the same call does the rest.  A creator of a token reads the consumer before
+and after, and removes the token if the consumer is gone.
 
-Unlike with the SQL driver expired tokens go by themselves, and an exchange
-whose reply was lost may have used its request token up for nothing.
+Unlike with the SQL driver expired tokens are removed by their TTL, and an
+exchange whose reply was lost may have consumed its request token without an
+access token.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         return _consumer_to_ref(self._consumer(consumer_id))
 
     def delete_consumer(self, consumer_id: str) -> None:
-        # Also where it is gone: perhaps with a server that died on the way.
+        # Also if it is gone: a server may have died during the deletion.
         self._delete_tokens(consumer_id)
         if not CONSUMERS.remove(self.db, consumer_id):
             raise exception.NotFound(_('Consumer not found'))
@@ -329,7 +330,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
 
         With the life that it has: a cell written without would outlive it.
 
-        :param own: the column of a value that nobody else writes.
+        :param own: a column whose value is unique to this write.
         :raises OutcomeUnknown: if that cannot be found out.
         """
         binds = {'id': request['id'], **values}

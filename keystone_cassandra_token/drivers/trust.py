@@ -7,9 +7,10 @@ deletion needs no clock.  ``trust_use`` counts the uses that a limited trust
 has left, by conditional writes alone.  The ``trust_by_*`` tables hold ids.
 ``trust_claim`` keeps two equal trusts apart.
 
-On create: claim, use counter, index rows, trust, claim held.  A crash leaves
-at most rows without a trust: readers skip them, and what belongs to a trust
-that expires expires with it.  On flush: the trust first, index rows last.
+On create: claim, use counter, index rows, trust, claim confirmed.  A crash
+leaves at most rows without a trust: readers skip them, and what belongs to a
+trust that expires expires with it.  On flush: the trust first, index rows
+last.
 
 As with the SQL driver a deleted trust stays until it is flushed or expires,
 and an equal one cannot be made before.  Two equal trusts made in two
@@ -152,7 +153,7 @@ def _is_flushable(stored: Mapping[str, Any]) -> bool:
     )
 
 
-# Not trust_use: how many uses are left nobody else knows.
+# Not trust_use: the remaining uses are recorded nowhere else.
 TRUST_DERIVED = DerivedTables(
     'trust',
     TRUST.part(['id', 'deleted_at', *CLAIMS.key]),
@@ -356,8 +357,7 @@ class Trust(Driver, base.TrustDriverBase):
         life = {} if ttl is None else {'ttl': ttl}
         if stored['uses'] is not None:
             self._write_use(stored, life)
-        # One logged batch: nobody finds a trust that later vanishes from
-        # its indexes.
+        # One logged batch, so that a trust and its index rows appear together.
         insert = INSERT_EXPIRING if life else INSERT
         self.db.batch(
             *INDEXES.inserts(stored, ttl),

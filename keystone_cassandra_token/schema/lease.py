@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lease that keeps migrators apart.
+"""The lease that excludes a second migrator.
 
 One row of ``schema_lock`` with a TTL: who wrote it alone may change the
 schema, and renews it before each statement.  A migrator that died holds it
@@ -83,7 +83,7 @@ class Lease:
     def __enter__(self) -> Lease:
         if not self._change(ACQUIRE):
             raise LeaseTaken(
-                f'Another migrator is at work: {self._other()} Try again'
+                f'Another migrator is at work: {self._other()} Retry'
                 ' when it is done.'
             )
         return self

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base tables, and the tables that are derived from them; no I/O.
 
-A driver declares each of its kinds once, as a constant; ``keystone-cassandra
-reconcile`` finds it there, and compares each table that follows with its base
-rows and each base row with what should follow::
+A driver declares once, as a constant, which tables are derived from a base
+table.  ``keystone-cassandra reconcile`` finds these constants and compares the
+tables in both directions::
 
     CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS)
     GROUP_DERIVED = DerivedTables.of(GROUPS, 'name')
@@ -29,9 +29,9 @@ Step = tuple[cql.Statement, Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class ClaimSpec:
-    """What base rows of a kind hold in one table of claims.
+    """Which claims the base rows need in one table of claims.
 
-    :ivar keys: returns the keys of a base row's claims.
+    :ivar keys: returns the keys of the claims of a base row.
     """
 
     claims: Claims
@@ -39,25 +39,25 @@ class ClaimSpec:
 
 
 class DerivedTables:
-    """One table of base rows, with what follows from it.
+    """A base table with the tables that are derived from it.
 
-    :param table: its name.
-    :param row: the columns that decide what follows; no secrets.
+    :param table: the name of the base table.
+    :param row: the columns from which the others are derived; no secrets.
     :param key: its primary key.
-    :param required: the columns without one of which a row does not exist; the
-        first one tells when it was written.
-    :param settle: the class of a read that ends what is in progress; None
-        where base rows are not written conditionally.
+    :param required: columns that are not null in any row that exists; the
+        first one tells when the row was written.
+    :param settle: constructor of a read that completes transactions in
+        progress; None if base rows are not written conditionally.
     :param single_partition: whether all are in one partition, ``bucket`` 0.
     :param tables: its index tables.
-    :param claim_specs: its unique names; the key is one column then.
-    :param is_expired: whether a base row may be without its claims, as one
-        whose removal was broken off.
-    :param timestamp_of: returns the timestamp with which the rows of a base
-        row are added, where they are deleted with one that follows from the
-        base row: so that a deletion takes them along, whenever it comes.
-    :param rewrite: returns the writes that make up for a row of a base row
-        which a later deletion hides then, for one batch.
+    :param claim_specs: its unique names; then the key is one column.
+    :param is_expired: whether a base row may lack its claims, for example
+        because its removal was interrupted.
+    :param timestamp_of: returns the timestamp with which derived rows are
+        added.  For tables where the timestamp of a deletion is computed from
+        the base row: so that a later deletion removes the rows.
+    :param rewrite: returns the writes, for one batch, that replace a derived
+        row which is hidden by a deletion with a later timestamp.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class DerivedTables:
         *columns: str,
         also: Iterable[ClaimSpec] = (),
     ) -> DerivedTables:
-        """Return the kind of an entity.
+        """Return the declaration for an entity.
 
-        :param columns: those that decide what follows, besides the columns
+        :param columns: columns from which others are derived, besides those
             of its indexes.
         :param also: unique names besides the one of a :class:`Named`.
         """

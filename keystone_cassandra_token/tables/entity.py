@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entities: rows that are changed conditionally alone, with their indexes.
+"""Entities: rows that are written by conditional statements only.
 
-A plain write after a deletion would make a ghost row, and one from a server
-whose clock is ahead would beat the changes of the next seconds.  So an entity
-is created, changed and deleted by compare-and-set, on its ``incarnation``:
-another value in each life of its id, and each time that it moves in an index.
+A plain write after a deletion would make a ghost row.  A plain write from a
+server whose clock is ahead would hide the changes of the next seconds.  So an
+entity is created, changed and deleted by compare-and-set on its
+``incarnation``, which changes when an id is used again and each time that the
+entity moves in an index.
 
 ::
 
@@ -12,7 +13,7 @@ another value in each life of its id, and each time that it moves in an index.
     change:  new index rows -> entity -> index rows that it left
     delete:  entity -> index rows
 
-A crash leaves at most index rows that do not fit their entity; readers skip
+A crash leaves at most index rows that do not match their entity; readers skip
 them.  A compare-and-set whose reply is lost is settled by a serial read.
 """
 
@@ -373,7 +374,7 @@ class Entity:
         new: dict[str, Any],
         changes: Changes,
     ) -> bool:
-        """Write the changes; return whether nobody else did before."""
+        """Write the changes; return False if another change was first."""
         seen = old['incarnation']
         binds = dict.fromkeys(self._changing, KEEP) | {
             name: value

@@ -6,10 +6,10 @@ rows go first and the entity last, on deletion the entity first: a crash leaves
 at most an index row without an entity, which readers skip, as they skip one
 whose entity has another value by now.
 
-Where an id can come back after its entity was deleted, or an entity can move
-from one value to another, index rows carry its ``incarnation``: another one
-in each life and at each place.  So nobody deletes a row that another has
-written since, whatever their clocks say.
+If an id can be used again after a deletion, or an entity can move from one
+value to another, index rows carry its ``incarnation``, which differs in each
+case.  So no process deletes a row that another has written since, whatever
+their clocks say.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def shard_of(entity_id: str) -> int:
 
 
 class DerivedTable:
-    """A table whose rows follow from base rows, and from nothing else.
+    """A table whose rows are derived from base rows, and from nothing else.
 
     Its statements are those of ``keystone-cassandra reconcile``.
 
@@ -71,7 +71,7 @@ class DerivedTable:
             column for column in row.columns if column not in ignored
         ]
         where = ' AND '.join(f'{column} = :{column}' for column in key)
-        # What has a key alone does not tell how old it is.
+        # A row of key columns only has no timestamp to read.
         aged = [
             f'WRITETIME({column}) AS written_at'
             for column in row.columns

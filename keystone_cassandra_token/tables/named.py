@@ -8,8 +8,8 @@
              -> new claim held -> old claim freed
     delete:  claim pending -> entity -> claim freed
 
-Whatever step a process dies after, a reader sees the old state or the new
-one; a claim that is left pending can be taken over after a minute, unless
+A reader sees the old state or the new one, whichever step a process dies
+after.  A pending claim that is left can be taken over after a minute, unless
 its owner still has the name.
 """
 
@@ -28,7 +28,7 @@ from keystone_cassandra_token.tables.unique import Claims, Key, NameTaken
 
 
 class _Renamed(Exception):
-    """Somebody else has changed the name since it was read."""
+    """The name was changed since it was read."""
 
 
 class Named:
@@ -62,8 +62,8 @@ class Named:
     def find(self, db: Store, key: Key) -> dict[str, Any] | None:
         """Return the entity that has a name, or None.
 
-        Who had it last is asked first.  It has it still if it is of the same
-        incarnation: its claim is given up only after its row has changed.
+        The last known owner is read first.  If its incarnation is the same, it
+        still has the name: a claim is freed only after the row has changed.
         """
         name = tuple(sorted(key.items()))
         likely, incarnation = self._owners.get(name) or (None, None)
@@ -107,7 +107,7 @@ class Named:
         :raises NameTaken: if its name or its id is in use.
         """
         if self.entity.find(db, new['id']):
-            # Before anything is written that would have to be undone.
+            # Before a write that would have to be undone.
             raise NameTaken(new['id'])
         with self._claimed(
             db,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process has read lately: guesses of what to read next.
+"""Read-ahead: what a process has read before, to guess the next read.
 
-Where one read tells what to read then, the second one can be sent along with
-the first, for what it told last time.  That saves a round trip where nothing
-changed, and a guess is never an answer.
+If the result of one read decides the next one, the second read is sent with
+the first, for the result of last time.  That saves a round trip if nothing has
+changed.  The result is always checked.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 
 class ReadAheadCache:
-    """The values that were last set, of so many names.
+    """The last values of a limited number of names.
 
-    :param most: how many names.
+    :param most: the largest number of names.
     """
 
     def __init__(self, most: int) -> None:

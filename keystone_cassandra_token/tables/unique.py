@@ -2,19 +2,19 @@
 """Unique names: a claim row for what must be unique.
 
 The key of a claim table is what must be unique; the row holds the owner's id
-and a state.  A creator claims (``pending``), writes its base row, then holds
-(``held``).  Each step is a conditional write::
+and a state.  A creator claims the name (``pending``), writes its base row and
+confirms the claim (``held``).  Each step is a conditional write::
 
     claim --> base row written --> confirm
       |                              |
       '- taken: 409                  '- lost: remove the base row, 409
 
-A creator may die between the steps.  Its pending claim may be taken over
-once it is older than :data:`STALE_AFTER` and an EACH_QUORUM read of the
-owner's base row succeeded and found nothing.  A creator that was merely slow
-then finds at ``confirm`` that it lost, and removes its base row.  A held claim
-is freed by its owner's delete or rename alone; who deletes makes it pending
-first, so that a name does not stay taken if it dies on the way::
+A process may die between the steps.  Its pending claim may be taken over if
+it is older than :data:`STALE_AFTER` and an EACH_QUORUM read finds no base row
+of the owner.  A creator that was only slow then loses at ``confirm``, and
+removes its base row.  Only the deletion or the rename of the owner frees a
+held claim.  It makes the claim pending first, so that the name does not stay
+taken if the process dies::
 
     pending again --> base row removed --> free
 
@@ -53,7 +53,7 @@ _OWNER = Row('owner')
 
 
 class NameTaken(Exception):
-    """Somebody else has the name.
+    """Another owner has the name.
 
     :ivar owner: the id of who has it.
     :ivar table: the table of claims; None where the id itself is in use.
@@ -171,7 +171,9 @@ class Claims:
         ttl: int | None = None,
         **key: Any,
     ) -> Iterator[None]:
-        """Have the name while the body writes the owner's base row.
+        """Claim the name, run the body, confirm the claim.
+
+        The body writes the owner's base row.
 
         :param exists: whether an owner's base row is visible in any
             datacenter; an escalated read.
@@ -200,7 +202,7 @@ class Claims:
         undo: Callable[[], object],
         ttl: int | None = None,
     ) -> Iterator[None]:
-        """Have several names, all or none, as :meth:`claimed`.
+        """Claim several names, all or none, as :meth:`claimed`.
 
         :param exists: whether an owner with this name is visible in any
             datacenter; an escalated read.
@@ -211,8 +213,8 @@ class Claims:
         fresh: list[Key] = []
 
         def give_back() -> None:
-            # Where ids are computed, two that create one owner share its
-            # claim: what the other one needs is not ours to free.
+            # Where ids are computed, two processes that create one owner
+            # share its claim: it is freed only if the owner is absent.
             for key in fresh:
                 if not exists(owner, key):
                     self._free(db, self.free_pending, owner, key)
@@ -259,7 +261,7 @@ class Claims:
         ttl: int | None = None,
         **key: Any,
     ) -> bool:
-        """Make the name ``owner``'s, pending.  Mine already is success.
+        """Claim the name for ``owner``, pending; idempotent.
 
         :returns: whether it was not the owner's before.
         :raises NameTaken: if somebody else has it.
@@ -348,8 +350,8 @@ class Claims:
                     mine.append(key)
             yield
         except BaseException:
-            # Pending it is safe where the owner is there, and taken over where
-            # somebody else has removed it.
+            # A pending claim is safe: it is kept if the owner exists, and can
+            # be taken over if not.
             for key in mine:
                 with contextlib.suppress(NameTaken, errors.StoreUnavailable):
                     if exists(owner, key):
@@ -373,7 +375,7 @@ class Claims:
         ttl: int | None = None,
         **key: Any,
     ) -> bool:
-        """Free the name of an owner that is nowhere; return whether it was.
+        """Free the name if its owner does not exist; return whether it was.
 
         The claim is made pending before the owner is looked for once more.
         So one that is created at that very moment, with the same id, is
@@ -390,7 +392,7 @@ class Claims:
         if not self._cas(
             db, mark_pending, key, owner=owner, claimed_at=now, **life
         ):
-            return False  # its owner freed it, or somebody took it over
+            return False  # its owner freed it, or it was taken over
         if exists(owner):
             with contextlib.suppress(NameTaken):
                 self.confirm(db, owner, ttl=ttl, **key)

@@ -776,7 +776,7 @@ def test_the_bar_and_an_interruption(store, tables, run):
     assert 'Traceback' not in shown
     # What was found until then.
     assert re.search(r'trust_by_project +1 +1 +- +- +0 +0 +0 +1\n', out)
-    assert 'Broken off in user_by_domain' in out
+    assert 'Interrupted in user_by_domain' in out
     assert 'user_claim' not in out
 
 

@@ -9,10 +9,10 @@ the other ends::
     add:     index rows -> grant -> index rows settled
     remove:  index rows unsettled -> grant -> index rows removed
 
-A settled row is taken at its word, so a listing costs what it returns; for one
-that is not, the base row is read.  A crash leaves rows that are unsettled,
-never a settled one without a grant.  For that, each of these writes has a
-timestamp of its own, counted from the grant's incarnation: a creator that
+A settled row is listed without a further read, so a listing costs what it
+returns; for an unsettled row the base row is read.  A crash leaves unsettled
+rows, never a settled one without a grant.  For that, each of these writes has
+its own timestamp, computed from the incarnation of the grant: a creator that
 settles late, or a server whose clock lags, changes nothing.
 """
 
@@ -86,7 +86,7 @@ INSERT_BY_ROLE, DELETE_BY_ROLE = ROLES.put, ROLES.delete_older
 
 
 class Step(enum.IntEnum):
-    """What becomes of a grant's index rows, in this order."""
+    """The states of the index rows of a grant, in this order."""
 
     ADDED = 0
     SETTLED = 1

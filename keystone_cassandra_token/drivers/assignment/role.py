@@ -6,10 +6,10 @@
 order the two are written and what a crash leaves.  ``implied_role`` has the
 rules by which one role implies another, in one partition too.
 
-A rule counts while both of its roles are there, which readers ask for along
-with it.  It is removed after its role; one that a crash leaves, or that is
-made while its role goes, is not shown, and is removed for good before a role
-with that id is created again.
+A rule is valid while both of its roles exist; readers check that.  It is
+removed after its role.  A rule that a crash leaves, or that is made while its
+role is deleted, is not shown, and is removed before a role with that id is
+created again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Role(Driver, base.RoleDriverBase):
     def list_roles(self, hints: driver_hints.Hints) -> list[dict[str, Any]]:
         for entry in hints.filters:
             if entry['name'] == 'domain_id' and entry['value'] is None:
-                # Nobody sees that: it is satisfied here, and removed.
+                # The filter is applied and removed here: no caller sees it.
                 entry['value'] = base.NULL_DOMAIN_ID
         found = listing.filter_by_hints(
             ROLES.entity.all(self.db),

@@ -265,7 +265,10 @@ def _check(db: Store, endpoint: Mapping[str, Any]) -> None:
 
 
 def _touch_references(db: Store, endpoint: Mapping[str, Any]) -> None:
-    """Let those who delete what an endpoint refers to know of it."""
+    """Give what an endpoint refers to a new incarnation.
+
+    So a deletion of it that has read it before fails.
+    """
     for name in _REFERENCES:
         value = endpoint.get(name)
         if value is not None and not _touch(db, name, value):
@@ -273,7 +276,7 @@ def _touch_references(db: Store, endpoint: Mapping[str, Any]) -> None:
 
 
 def _touch(db: Store, name: str, value: str) -> bool:
-    """Let it be known; return whether it is there."""
+    """Give a referred entity a new incarnation; return whether it exists."""
     entity, _ = _REFERENCES[name]
     changed = entity.change(
         db, value, lambda _now: {'incarnation': clock.incarnation()}
@@ -294,7 +297,7 @@ def _undone_by(undo: Callable[[], object]) -> Iterator[None]:
 
 
 def _missing(name: str) -> exception.ValidationError:
-    """Return what Keystone raises where it sees that before."""
+    """Return the exception that Keystone raises for a missing reference."""
     return exception.ValidationError(
         attribute=f'endpoint {name}', target=_REFERENCES[name][1]
     )

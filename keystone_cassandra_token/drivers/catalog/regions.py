@@ -105,7 +105,7 @@ def change(
         extra = (old['extra'] or {}) | (changes.get('extra') or {})
         new = {**old, **changes, 'extra': extra}
         check(to_ref(new))
-        # Nobody must put one of these below this region meanwhile.
+        # None of these may be moved below this region meanwhile.
         others = [each for each in above if each['id'] != region_id]
         if _write(db, (old, changes), *((each, {}) for each in others)):
             return new
@@ -173,7 +173,7 @@ def _below(regions: Mapping[str, Region], region_id: str) -> list[Region]:
 def _write(db: Store, *changed: tuple[Mapping[str, Any], Changes]) -> bool:
     """Give regions new incarnations, all or none.
 
-    Return whether nobody else changed one of them before.
+    Return False if another change of one of them was first.
 
     :param changed: what each is, and what changes beside its incarnation.
     """

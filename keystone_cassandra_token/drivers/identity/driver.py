@@ -7,8 +7,8 @@
 and what a crash leaves); memberships are in
 ``drivers.identity.memberships``.
 
-Wrong passwords are appended to the user's row, so that two datacenters that
-are attacked at once count together; ``lock_epoch``, raised by a conditional
+Wrong passwords are appended to the user's row, so that attempts in
+several datacenters count together; ``lock_epoch``, raised by a conditional
 write, says which of them count.  Nothing is written while a user is locked
 or where nobody is ever locked.
 
@@ -387,7 +387,7 @@ class Identity(Driver, base.IdentityDriverBase):
     def _is_locked(
         self, user: Entity, failures: Mapping[str, datetime.datetime]
     ) -> bool:
-        """Return whether a user is locked; end a lock that is over."""
+        """Return whether a user is locked; end a lock that has expired."""
         compliance = CONF.security_compliance
         most = compliance.lockout_failure_attempts
         if (
@@ -409,13 +409,13 @@ class Identity(Driver, base.IdentityDriverBase):
             users.has_option(user, options.IGNORE_LOCKOUT_ATTEMPT_OPT)
         ):
             return  # or anybody could let the row grow
-        # A name of its own: attempts at one moment are as many.
+        # A unique name: each attempt at the same moment counts.
         name = f'{user["lock_epoch"]}.{secrets.token_hex(8)}'
         now = clock.to_micros(clock.utcnow())
         self.db.run(FAIL, id=user['id'], failures={name: now})
 
     def _reset_failures(self, user: Entity) -> None:
-        """Begin a new count, unless somebody did since ``user`` was read."""
+        """Begin a new count, unless another process did so."""
         epoch = user['lock_epoch']
         key = {'id': user['id']}
         done = self.db.cas_settled(

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of users whom an identity provider knows no longer.
+"""Removal of federated identities when their provider is deleted.
 
-What SQL's foreign keys do, and its driver after them: a user loses what the
-provider calls it, and who then has no name left is deleted.
+As with SQL's foreign keys, a user loses its federated identities (idp_id,
+protocol_id, unique_id) of the provider.  A user without any other name is
+deleted.
 
 ::
 
-    who keeps a name:  memberships that the provider asserts -> claim pending
-                       -> user -> claim freed
-    who keeps none:    memberships -> claim pending -> user -> claim freed
+    another name is left:  memberships that the provider asserts
+                           -> claim pending -> user -> claim freed
+    no name is left:       memberships -> claim pending -> user -> claim freed
 
-Until its row is changed a user is listed, so whoever repeats this after a
-crash finds all who are left.
+A user is listed until its row has changed, so the same call after a crash
+finds all users that are left.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ _AT_ONCE = 100
 
 
 class _Changed(Exception):
-    """Somebody else has changed the user since it was read."""
+    """The user was changed since it was read."""
 
 
 def forget(db: Store, idp_id: str, protocol_id: str | None = None) -> None:
-    """Take from all users what an identity provider calls them.
+    """Remove the federated identities of a provider from all users.
 
-    :param protocol_id: by this protocol alone; None is by any, and with what
-        the provider says of groups.
+    :param protocol_id: only those of this protocol; None is all of them, and
+        the memberships that the provider asserts.
     """
     for user_id in BY_IDP.ids_after(db, idp_id, None, _AT_ONCE):
         _until_unchanged(_forget, db, user_id, idp_id, protocol_id)
 
 
 def forget_user(db: Store, user_id: str) -> None:
-    """Take from a user what any identity provider calls it."""
+    """Remove all federated identities of a user."""
     _until_unchanged(_forget_user, db, user_id)
 
 

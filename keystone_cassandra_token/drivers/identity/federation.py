@@ -8,15 +8,15 @@ ids, of which ``remote_id_claim`` keeps each at one provider and finds it.
 ``tables.named`` says in which order these are written,
 and what a crash leaves.
 
-A provider or a protocol that is deleted takes with it what it calls users, as
-``drivers.identity.federated_users`` says: the users first, the
-provider or protocol, and again the users, for who has logged in meanwhile.
-After a crash the same call again does the rest.
+The deletion of a provider or a protocol removes its federated identities, as
+``drivers.identity.federated_users`` says: from the users first, then the
+provider or protocol, then again from users who have logged in meanwhile.
+After a crash the same call does the rest.
 
-Unlike with the SQL driver a user whose very first log-in is under way when
-its provider is deleted may stay, and users who have lost all their names in
-another way stay.  An empty remote id finds no provider, and several can have
-it.
+Unlike with the SQL driver a user whose first log-in is in progress when its
+provider is deleted may stay, and users who have lost all their names in
+another way stay.  An empty remote id finds no provider, and several providers
+can have it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Federation(Driver, base.FederationDriverBase):
         return _idp_to_ref(stored) | _in_order(given)
 
     def delete_idp(self, idp_id: str) -> None:
-        # Also where it is gone: perhaps with a server that died on the way.
+        # Also if it is gone: a server may have died during the deletion.
         federated_users.forget(self.db, idp_id)
         if IDPS.remove(self.db, idp_id) is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
@@ -196,7 +196,7 @@ class Federation(Driver, base.FederationDriverBase):
         return [_protocol_to_ref(idp, each) for each in idp['protocols']]
 
     def delete_protocol(self, idp_id: str, protocol_id: str) -> None:
-        # Also where it is gone, as for a provider.
+        # Also if it is gone, as for a provider.
         federated_users.forget(self.db, idp_id, protocol_id)
 
         def removed(protocols: Stored) -> Stored:

@@ -2,15 +2,16 @@
 """``keystone.identity.shadow_users`` on Cassandra.
 
 Shadow users are rows of ``user``, as ``drivers.identity.users``
-says; ``federated_claim`` and ``nonlocal_claim`` find them by what identity
-providers and other backends call them.  Their ids are computed from that, so
-two datacenters that create one at once make the same.
+says.  ``federated_claim`` finds them by federated identity (idp_id,
+protocol_id, unique_id), ``nonlocal_claim`` by the name in another backend.
+Their ids are computed from these, so two datacenters that create one at the
+same time compute the same id.
 
-On create: claim, index rows, user, claim held.  A crash leaves no user, and a
-claim that can be taken over after a minute.
+On create: claim, index rows, user, claim confirmed.  A crash leaves no user,
+and a claim that can be taken over after a minute.
 
-Unlike with the SQL driver an expiring membership whose time is over goes by
-itself, a day later.
+Unlike with the SQL driver an expired membership is removed by its TTL, a day
+later.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
 
         def added(user: User) -> dict[str, Any]:
             nonlocal tried
-            # To claims what a user has already is no conflict.
+            # A claim that the user has already is no conflict.
             tried = not _has(user, key)
             if not tried:
                 raise NameTaken(user_id, FEDERATED_NAMES.table)
@@ -193,7 +194,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             ),
             hints,
             (*FEDERATED, 'user_id', 'display_name'),
-            'sensitive',  # what identity providers say is theirs
+            'sensitive',  # ids of identity providers
         )
         return listing.limit(found, hints)
 
@@ -268,7 +269,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         return [row['group_id'] for row in stale]
 
     def _federated(self, key: Mapping[str, Any]) -> User:
-        """Return the user that an identity provider calls so."""
+        """Return the user with a federated identity."""
         owner = FEDERATED_NAMES.owner(self.db, **key)
         user = None if owner is None else USERS.entity.find(self.db, owner)
         if user is None or not _has(user, key):
@@ -323,7 +324,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
                 **own,
             }
         )
-        # What a deletion that was broken off has left; the id is computed.
+        # The rest of an interrupted deletion; the id is computed.
         memberships.remove_user(
             self.db,
             user_id,

@@ -4,7 +4,7 @@
 ``user`` is the source of truth: one row has names, passwords, options, failed
 log-ins and federated identities, so that one read authenticates.  A user's
 names are claims: of a local user in its domain, of a non-local one in its
-domain, and what identity providers call it.
+domain, and of each federated identity (idp_id, protocol_id, unique_id).
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ USERS = Named(
     Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
     local_key,
 )
-# Ids of these users are computed from what they are called, so that two
-# datacenters that create one at once make the same.
+# Ids of these users are computed from the federated identity or the name, so
+# two datacenters that create one at the same time compute the same id.
 FEDERATED_NAMES = Claims(
     'federated_claim', *FEDERATED, operation=Operation.LWT_LOCAL
 )
@@ -175,7 +175,7 @@ USER_DERIVED = DerivedTables.of(
 def releasing_federated(
     db: Store, user_id: str, identities: Iterable[Mapping[str, Any]]
 ) -> contextlib.AbstractContextManager[None]:
-    """Free what providers call a user once the body has taken it away."""
+    """Free the claims of federated identities after the body removed them."""
     keys = _federated_keys(db, {'federated': list(identities)})
     return _releasing(db, _FEDERATED, user_id, keys)
 
@@ -206,8 +206,8 @@ def delete(db: Store, user_id: str) -> None:
 
     :raises keystone.exception.UserNotFound: if there is none.
     """
-    # Also where it is gone: perhaps with a server that died on the way.  What
-    # is left would count again for a user whose computed id comes back.
+    # Also if it is gone: a server may have died during the deletion.  A rest
+    # would count again for a user whose computed id is used again.
     memberships.remove_user(db, user_id)
     user = get(db, user_id)
     with contextlib.ExitStack() as freed:
@@ -217,7 +217,7 @@ def delete(db: Store, user_id: str) -> None:
         removed = USERS.remove(db, user_id)
     if removed is None:
         raise exception.UserNotFound(user_id=user_id)
-    # What it was called meanwhile.
+    # Names that it got meanwhile.
     for spec in _SHADOW_NAMES:
         keys = spec.keys(db, removed)
         late = [key for key in keys if key not in spec.keys(db, user)]
@@ -247,7 +247,7 @@ def to_row(given: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(
     user: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return changes of a user whose name may be an identity provider's."""
+    """Return changes of a user whose name may be a display name."""
     made = dict(changes)
     if user['federated'] and 'local_name' in made:
         first, *rest = user['federated']
@@ -316,7 +316,7 @@ def has_option(user: Mapping[str, Any], option: Any) -> bool:
 
 
 def name(user: Mapping[str, Any]) -> str | None:
-    """Return what a user is called."""
+    """Return the name of a user."""
     for found in (user['local_name'], user['nonlocal_name']):
         if found is not None:
             return str(found)
@@ -343,7 +343,7 @@ def password_expires_at(
 
 
 def password_is_expired(user: Mapping[str, Any]) -> bool:
-    """Return whether it is too late for the present password."""
+    """Return whether the present password has expired."""
     expires_at = password_expires_at(user)
     return (
         expires_at is not None

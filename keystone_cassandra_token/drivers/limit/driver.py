@@ -3,22 +3,24 @@
 
 ``registered_limit`` and ``limit`` are the source of truth, with a claim for
 what is unique in each; ``limit_by_*`` hold ids.  A limit has service, region
-and resource of its registered limit in its own row, so that it is read alone;
-that is true since a registered limit with limits is not changed or deleted,
-also while one is being made::
+and resource of its registered limit in its own row, so that one read is
+enough.  They stay equal, since a registered limit with limits is not changed
+or deleted, also while a limit is being made::
 
-    create a limit:    limit -> is the registered limit open?  else it goes
-    change or delete:  closed -> has it limits?  then open again -> done
+    create a limit:    limit -> read the registered limit; if a change or a
+                       deletion is in progress, remove the limit
+    change or delete:  mark it in progress (``closed_at``) -> look for limits;
+                       if there are any, cancel -> change or delete
 
-Each looks after it has written, so one of the two sees the other.  What is
-closed for more than a minute was left so by a server that died: who makes a
-limit on it opens it.  That holds within a datacenter; two datacenters that do
-both in one moment can leave a limit without a registered limit, which is
-listed and can be deleted like any other.
+Each reads after it has written, so at least one of the two sees the other.  A
+mark older than a minute was left by a server that died; a creator cancels it.
+This is exact within a datacenter.  Two datacenters that do both at the same
+moment can leave a limit without a registered limit, which is listed and can be
+deleted.
 
 Several that are made by one call are claimed first, then written, then their
-claims are held (``tables.named``); one that cannot be
-made takes the others back.  A server that dies on the way leaves
+claims are confirmed (``tables.named``).  If one cannot be made, the others are
+removed.  A server that dies between the steps leaves
 
 * of registered limits all or none, since one request writes them;
 * of limits perhaps the first ones, each a whole one that can be deleted;
@@ -253,9 +255,9 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
     def _change_in_progress(
         self, registered_limit_id: str
     ) -> Iterator[uuid.UUID]:
-        """Let nobody make limits on a registered limit meanwhile.
+        """Mark a change in progress, so that no limit is made meanwhile.
 
-        :returns: yields its incarnation, which changes if it is opened.
+        :returns: yields its incarnation, which changes on a cancellation.
         :raises keystone.exception.RegisteredLimitNotFound: as ``_unused``.
         :raises keystone.exception.RegisteredLimitError: as ``_unused``.
         """
@@ -276,7 +278,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
     def _cancel_change(
         self, registered_limit_id: str, closed_at: datetime.datetime
     ) -> Stored | None:
-        """Open a registered limit if it is closed since then.
+        """End a change in progress, if it began at this time.
 
         Return what it is now, None if it is gone.
         """
@@ -289,7 +291,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         )
 
     def _check_no_change(self, limits: Iterable[Stored]) -> None:
-        """Check that the registered limits of new limits are there and open.
+        """Check that no registered limit of new limits is being changed.
 
         :raises keystone.exception.NoLimitReference: if one is not there, or
             has another name by now.
@@ -297,7 +299,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         """
         by_id = {limit['registered_limit_id']: limit for limit in limits}
         for registered_limit_id, limit in by_id.items():
-            # A serial read: a change that is under way is seen.
+            # A serial read sees a change in progress.
             found = REGISTERED_LIMITS.entity.find(
                 self.db, registered_limit_id, REGISTERED_LIMITS.entity.settle
             )

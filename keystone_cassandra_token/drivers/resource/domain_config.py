@@ -228,7 +228,7 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
         put: Mapping[Name, Any],
         gone: set[Name],
     ) -> bool:
-        """Write a change; return whether nobody else did before."""
+        """Write a change; return False if another change was first."""
         on = {'domain_id': domain_id, 'seen': seen}
         steps = [
             (MARK, on | {'incarnation': new}),

@@ -8,17 +8,18 @@ and what a crash leaves).
 
 A project with children is not deleted, also while one is being added::
 
-    create:  child -> is the parent there and open?  else the child goes
-    delete:  parent closed -> has it children?  then open again -> deleted
+    create:  child -> read the parent; if it is absent or its deletion is in
+             progress, remove the child
+    delete:  mark the deletion in progress (``closed_at``) -> look for
+             children; if there are any, cancel -> delete
 
-Each looks after it has written, so one of the two sees the other.  A parent
-that is closed for more than a minute was left so by a server that died: who
-wants to add a child opens it.  That holds within a datacenter; two datacenters
-that do both in one moment can leave a child without a parent, and so can a
-server that dies before it has looked.  Such a child can be read, listed and
-deleted like any other.
+Each reads after it has written, so at least one of the two sees the other.  A
+mark older than a minute was left by a server that died; a creator cancels that
+deletion.  This is exact within a datacenter.  Two datacenters that do both at
+the same moment can leave a child without a parent, and so can a server that
+dies before it reads.  Such a child can be read, listed and deleted.
 
-Unlike with the SQL driver a missing parent or domain is told as such.
+Unlike with the SQL driver a missing parent or domain is reported as missing.
 """
 
 from __future__ import annotations
@@ -351,7 +352,7 @@ class Resource(Driver, base.ResourceDriverBase):
 
         :raises keystone.exception.ForbiddenNotSecurity: if it has children.
         """
-        # To the microsecond, and by one request: nobody else's.
+        # In microseconds, so it identifies this deletion.
         mine = clock.utcnow()
         marked = PROJECTS.entity.change(
             self.db, project_id, {'closed_at': mine}
@@ -378,9 +379,9 @@ class Resource(Driver, base.ResourceDriverBase):
     def _cancel_deletion(
         self, project_id: str, closed_at: datetime.datetime
     ) -> Project | None:
-        """Let a project have children again, if it is closed since then.
+        """End a deletion in progress, if it began at this time.
 
-        Return what it is now, None if it is gone.
+        Return what the project is now, None if it is gone.
         """
         return PROJECTS.entity.change(
             self.db,
@@ -400,7 +401,7 @@ class Resource(Driver, base.ResourceDriverBase):
             above = project[name]
             if above in (None, NULL_DOMAIN_ID):
                 continue
-            # A serial read: a deletion that is under way is seen.
+            # A serial read sees a deletion in progress.
             found = PROJECTS.entity.find(
                 self.db, above, PROJECTS.entity.settle
             )
