@@ -2,9 +2,8 @@
 """Reconcile derived tables and claims with their base tables.
 
 Both directions are compared: a row that fits no base row is removed, and a
-base row gets the rows that it lacks.  Base rows are never deleted.
-
-It runs beside servers.  Therefore:
+base row gets the rows that it lacks.  Base rows are never deleted.  It runs
+beside servers:
 
 * A row that was written after the run began, or less than :data:`YOUNG`
   before, is left alone: its writer may still be at work.  The age of a base
@@ -12,15 +11,14 @@ It runs beside servers.  Therefore:
   claim its ``claimed_at``.
 * The age of an index row of a trust cannot be read.  A removal carries the
   timestamp ``YOUNG`` before the run, so Cassandra keeps every younger row.
-* A local read is not trusted.  Before a row is counted or changed, it and its
-  base row are read at EACH_QUORUM; a base row that is changed conditionally
-  is read at the serial level before, which completes what is in progress.
-* After a row was added, its base row is read again.  If it is gone, the row
-  is removed with the timestamp that it was added with.
+* Before a row is counted or changed, it and its base row are read at
+  EACH_QUORUM, and before that a base row that is changed conditionally at the
+  serial level, which completes what is in progress.
+* If the base row of a row that was added is gone then, the row is removed with
+  the timestamp that it was added with.
 * Claims are made and freed by the conditional steps that servers use.
 
-After each step the tables are in a state that readers accept, so a run can be
-interrupted, and two runs can work at the same time.
+Each step leaves tables that readers accept: a run can be interrupted.
 """
 
 from __future__ import annotations
@@ -44,20 +42,16 @@ from keystone_cassandra_token.tables.unique import PENDING, Key, NameTaken
 
 #: Age up to which nothing is damage.
 YOUNG = datetime.timedelta(minutes=10)
-
 #: Seconds of a TTL up to which a row is left to expire.
 EXPIRING = 60
-
 #: Rows that are compared at once.
 CHUNK = 100
-
 # Answered once a quorum of each datacenter is there.
 PROBE = cql.escalated_read(
     'SELECT name FROM schema_setting WHERE name = :name'
 )
 
 Found = Mapping[str, Any]
-Rows = Sequence[Found]
 
 
 @dataclasses.dataclass
