@@ -13,7 +13,9 @@
 
 # With CDPATH, cd may go elsewhere, and says where.
 CHECKOUT="$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export PYTHONPATH="$CHECKOUT/tools:$CHECKOUT${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$CHECKOUT/tools${PYTHONPATH:+:$PYTHONPATH}"
+# Then nothing that is installed leads to it; see make_environment.
+[ -w "$CHECKOUT" ] || PYTHONPATH="$PYTHONPATH:$CHECKOUT"
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
@@ -184,9 +186,10 @@ make_environment() {
     fi
     say "Installing the Python packages for: ${extras//,/, }." \
         'The first time this takes one to three minutes.'
-    if ! "$venv/bin/python" -m pip install --disable-pip-version-check \
-        --no-input --progress-bar off ${constraints[@]+"${constraints[@]}"} \
-        "${what[@]}" </dev/null 2>&1 9>&- |
+    # What is on PYTHONPATH would count as installed.
+    if ! env -u PYTHONPATH "$venv/bin/python" -m pip install \
+        --disable-pip-version-check --no-input --progress-bar off \
+        ${constraints[@]+"${constraints[@]}"} "${what[@]}" </dev/null 2>&1 9>&- |
         tee "$log" | awk '
             /^Collecting / && ++count % 25 == 0 {
                 print "  " count " packages found so far"; fflush() }
