@@ -43,7 +43,7 @@ from tests.conftest import RESTARTED, quick_schema
 from tests.fault import faults, owners
 
 #: Seconds after which something has gone wrong.
-PATIENCE = 240
+PATIENCE = 600
 
 
 @pytest.fixture(scope='module')

@@ -37,7 +37,7 @@ from tests.conftest import FORGETFUL, point_at
 from tests.fault import at_once, faults
 
 #: Seconds after which something has gone wrong.
-PATIENCE = 240
+PATIENCE = 600
 CREATORS = 16
 
 
