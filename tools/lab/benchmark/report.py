@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import rich.box
 import rich.table
@@ -53,7 +53,8 @@ class Table:
     lines: tuple[tuple[str, ...], ...]
 
 
-class Found(NamedTuple):
+@dataclasses.dataclass
+class Found:
     """All that a benchmark hands out.
 
     :ivar context: what the figures depend on, by name.
