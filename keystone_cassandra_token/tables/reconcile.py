@@ -14,8 +14,7 @@ beside servers:
 * Before a row is counted or changed, it and its base row are read at
   EACH_QUORUM, and before that a base row that is changed conditionally at the
   serial level, which completes what is in progress.
-* If the base row of a row that was added is gone then, the row is removed with
-  the timestamp that it was added with.
+* A row that was added is removed if its base row is gone by then.
 * Claims are made and freed by the conditional steps that servers use.
 
 Each step leaves tables that readers accept: a run can be interrupted.
@@ -26,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 from keystone_cassandra_token.db import clock, cql, errors
@@ -52,6 +51,7 @@ PROBE = cql.escalated_read(
 )
 
 Found = Mapping[str, Any]
+Rows = Sequence[Found]
 
 
 @dataclasses.dataclass

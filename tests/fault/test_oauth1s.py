@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """OAuth1 under crashes, lost replies and races: an exchange is made once."""
 
-import contextlib
 import datetime
 import threading
 import uuid
@@ -12,11 +11,18 @@ from keystone import exception
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers import oauth1
-from keystone_cassandra_token.drivers.oauth1 import ACCESS_TOKENS, CONSUMERS
+from keystone_cassandra_token.drivers.oauth1 import CONSUMERS
 from keystone_cassandra_token.tables import reconcile
 from keystone_cassandra_token.tables.index import ALL_SHARDS
 from tests.contract.damage import fix
 from tests.fault import faults
+from tests.fault.generated import (
+    Generated,
+    World,
+    found,
+    ghosts,
+    operation,
+)
 
 EXCHANGERS = 8
 
@@ -90,6 +96,115 @@ def rows(store, consumer_id):
     )
 
 
+class Tokens(World):
+    """A consumer with two request tokens, one authorized, and an access
+    token."""
+
+    kinds = ('request_token', 'access_token')
+    life = 600
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = oauth1.OAuth1()
+        self.create('consumer', 'x')
+        for label in ('plain', 'authorized', 'used up'):
+            self.ask(label)
+        for label in ('authorized', 'used up'):
+            self.authorize(label, 'user')
+        made = self.driver.create_access_token(self.id('used up'), self.life)
+        self.name('access', made['id'])
+
+    def create(self, label, secret):
+        made = {'id': self.id(label), 'secret': secret}
+        self.driver.create_consumer(made)
+
+    def ask(self, label):
+        made = self.driver.create_request_token(
+            self.id('consumer'), 'project', self.life
+        )
+        self.name(label, made['id'])
+
+    def authorize(self, label, user):
+        self.driver.authorize_request_token(
+            self.id(label), self.id(user), ['role']
+        )
+
+    @operation(exception.Conflict)
+    def create_consumer(self):
+        self.create('second', 'one')
+
+    @operation(exception.Conflict)
+    def create_same_consumer(self):
+        self.create('second', 'two')
+
+    @operation()
+    def update_consumer(self):
+        self.driver.update_consumer(
+            self.id('consumer'), {'description': 'new'}
+        )
+
+    @operation(exception.NotFound, partly=None)
+    def delete_consumer(self):
+        self.driver.delete_consumer(self.id('consumer'))
+
+    @operation(repeats=False)
+    def ask_for_one(self):
+        self.ask('asked for')
+
+    @operation()
+    def authorize_plain(self):
+        self.authorize('plain', 'user')
+
+    @operation()
+    def authorize_again(self):
+        self.authorize('authorized', 'other')
+
+    # Used up or exchanged, and never both anew.
+    @operation(exception.NotFound, partly=['user'], repeats=False)
+    def exchange(self):
+        self.driver.create_access_token(self.id('authorized'), self.life)
+
+    @operation(exception.NotFound)
+    def delete_access(self):
+        self.driver.delete_access_token(self.id('user'), self.id('access'))
+
+    def state(self):
+        seen = {}
+        for label in ('consumer', 'second'):
+            one = found(self.driver.get_consumer_with_secret, self.id(label))
+            seen[label] = one and (one['secret'], one['description'])
+        for label in ('plain', 'authorized', 'asked for'):
+            one = found(self.driver.get_request_token, self.id(label))
+            by = one and one['authorizing_user_id']
+            seen[label] = one and (by and self.labels([by]), one['role_ids'])
+        for label in ('user', 'other'):
+            seen[label] = len(owned(self.driver, self.id(label)))
+        seen['access'] = bool(
+            found(self.driver.get_access_token, self.id('access'))
+        )
+        return seen
+
+    def left(self):
+        consumer = CONSUMERS.find(self.store, self.id('consumer'))
+        gone = consumer is None and rows(self.store, self.id('consumer'))
+        wrong = ['what lists tokens of who is gone'] if gone else []
+        return wrong + ghosts(self, CONSUMERS, ('consumer', 'second'))
+
+
+class TestTokens(Generated):
+    world = Tokens
+
+
+class LastingTokens(Tokens):
+    """What never expires."""
+
+    life = 0
+
+
+class TestLastingTokens(Generated):
+    world = LastingTokens
+
+
 class TestCrashes:
     def test_create_request_token(self, driver, store):
         """Its id was told to nobody; it goes with its consumer."""
@@ -110,23 +225,6 @@ class TestCrashes:
                 assert shown(driver.get_request_token, each) is None
                 assert store.one(oauth1.GET, oauth1.REQUEST, id=each) is None
         assert (listed[0], listed[-1]) == (0, 1)
-
-    def test_authorize_request_token(self, driver, store):
-        outcomes = []
-        for _, made in faults.each_crash(
-            store,
-            lambda: request(driver),
-            lambda made: driver.authorize_request_token(made, 'user', []),
-        ):
-            token = driver.get_request_token(made)
-            outcomes.append(token['verifier'] is not None)
-            assert (token['authorizing_user_id'] == 'user') is outcomes[-1]
-            assert (token['role_ids'] == '[]') is outcomes[-1]
-            driver.authorize_request_token(made, 'other', ['role'])
-            made = driver.create_access_token(made, 600)
-            assert made['authorizing_user_id'] == 'other'
-        assert outcomes == sorted(outcomes)
-        assert (outcomes[0], outcomes[-1]) == (False, True)
 
     def test_create_access_token(self, driver, store, aged):
         """Used up, or exchanged, and never both anew."""
@@ -160,49 +258,6 @@ class TestCrashes:
         assert (outcomes[0], outcomes[-1]) == ((False, 0), (True, 1))
         assert (True, 0) in outcomes
 
-    def test_delete_access_token(self, driver, store, aged):
-        user_id, of = fresh(), consumer(driver)
-        outcomes = []
-        for _, made in faults.each_crash(
-            store,
-            lambda: exchanged(driver, user_id, of),
-            lambda made: driver.delete_access_token(user_id, made),
-        ):
-            outcomes.append(owned(driver, user_id) == [made])
-            if outcomes[-1]:
-                driver.delete_access_token(user_id, made)
-            assert owned(driver, user_id) == []
-            with pytest.raises(exception.NotFound):
-                driver.delete_access_token(user_id, made)
-            fix(store, oauth1.ACCESS_DERIVED)
-            assert rows(store, of) == 0
-        assert outcomes == sorted(outcomes, reverse=True)
-        assert (outcomes[0], outcomes[-1]) == (True, False)
-
-    def test_delete_consumer(self, driver, store):
-        def prepare():
-            made, user_id = consumer(driver), fresh()
-            requests = [request(driver, made), request(driver, made)]
-            exchanged(driver, user_id, made)
-            return made, user_id, requests
-
-        outcomes = []
-        for _, (made, user_id, requests) in faults.each_crash(
-            store, prepare, lambda each: driver.delete_consumer(each[0])
-        ):
-            outcomes.append(shown(driver.get_consumer, made) is not None)
-            if not outcomes[-1]:
-                assert owned(driver, user_id) == []
-            # The same call again deletes what is left of it.
-            with contextlib.suppress(exception.NotFound):
-                driver.delete_consumer(made)
-            assert shown(driver.get_consumer, made) is None
-            assert owned(driver, user_id) == []
-            for each in requests:
-                assert shown(driver.get_request_token, each) is None
-        assert outcomes == sorted(outcomes, reverse=True)
-        assert (outcomes[0], outcomes[-1]) == (True, False)
-
     def test_what_came_before_a_crash_goes_with_the_next_call(
         self, driver, store
     ):
@@ -220,56 +275,6 @@ class TestCrashes:
 
 class TestLostReplies:
     """A serial read tells what became of a change."""
-
-    def test_of_what_is_made(self, driver, store):
-        user_id = fresh()
-        with faults.lose_reply(store, CONSUMERS.insert):
-            made = consumer(driver)
-        with faults.lose_reply(store, oauth1.INSERT_EXPIRING):
-            token = request(driver, made)
-        with faults.lose_reply(store, oauth1.AUTHORIZE_EXPIRING):
-            said = driver.authorize_request_token(token, user_id, ['role'])
-        assert driver.get_request_token(token) == said
-        with faults.lose_reply(store, oauth1.EXCHANGE_EXPIRING):
-            access = driver.create_access_token(token, 600)
-        assert owned(driver, user_id) == [access['id']]
-        token = authorized(driver, user_id, made)
-        with (
-            faults.lose_reply(store, ACCESS_TOKENS.insert_expiring),
-            faults.lose_reply(store, oauth1.DELETE),
-        ):
-            driver.create_access_token(token, 600)
-        assert len(owned(driver, user_id)) == 2
-        assert store.one(oauth1.GET, oauth1.REQUEST, id=token) is None
-        assert rows(store, made) == 2
-
-    def test_of_what_never_expires(self, driver, store):
-        made, user_id = consumer(driver), fresh()
-        with faults.lose_reply(store, oauth1.INSERT):
-            token = driver.create_request_token(made, 'project', 0)['id']
-        with faults.lose_reply(store, oauth1.AUTHORIZE):
-            driver.authorize_request_token(token, user_id, [])
-        with (
-            faults.lose_reply(store, oauth1.EXCHANGE),
-            faults.lose_reply(store, ACCESS_TOKENS.insert),
-        ):
-            access = driver.create_access_token(token, 0)
-        assert owned(driver, user_id) == [access['id']]
-
-    def test_of_what_is_deleted(self, driver, store):
-        made, user_id = consumer(driver), fresh()
-        access = exchanged(driver, user_id, made)
-        with faults.lose_reply(store, ACCESS_TOKENS.delete):
-            driver.delete_access_token(user_id, access)
-        assert owned(driver, user_id) == []
-        token = request(driver, made)
-        with (
-            faults.lose_reply(store, oauth1.DELETE),
-            faults.lose_reply(store, CONSUMERS.delete),
-        ):
-            driver.delete_consumer(made)
-        assert shown(driver.get_consumer, made) is None
-        assert shown(driver.get_request_token, token) is None
 
     def test_an_exchange_that_another_made(self, driver, store):
         """The reply is lost, and says no."""
@@ -289,27 +294,6 @@ class TestLostReplies:
         assert lost.fired == 2
         assert type(late.said) is exception.NotFound
         assert owned(driver, user_id) == [made['id']]
-
-    def test_what_was_not_done_is_told(self, driver, store):
-        user_id = fresh()
-        made = consumer(driver)
-        for target, call in (
-            (oauth1.INSERT_EXPIRING, lambda: request(driver, made)),
-            (
-                oauth1.AUTHORIZE_EXPIRING,
-                lambda: authorized(driver, user_id, made),
-            ),
-            (
-                oauth1.EXCHANGE_EXPIRING,
-                lambda: exchanged(driver, user_id, made),
-            ),
-        ):
-            with (
-                faults.fail(store, target),
-                pytest.raises(errors.OutcomeUnknown),
-            ):
-                call()
-        assert owned(driver, user_id) == []
 
     def test_what_is_left_of_an_exchange_fails_nobody(self, driver, store):
         """The request token is used up already."""
@@ -349,34 +333,6 @@ class TestRaces:
         assert len(refused) >= EXCHANGERS // 2
         assert owned(driver, user_id) == won
 
-    def test_of_two_authorizations_the_later_one_is_exchanged(
-        self, driver, store
-    ):
-        """What was authorized since it was read is not what was read."""
-        early, later = fresh(), fresh()
-        token = authorized(driver, early)
-        with faults.stalled(
-            store,
-            oauth1.EXCHANGE_EXPIRING,
-            lambda: driver.create_access_token(token, 600),
-        ) as late:
-            driver.authorize_request_token(token, later, [])
-        assert isinstance(late.said, exception.NotFound)
-        assert owned(driver, early) == []
-        driver.create_access_token(token, 600)
-        assert len(owned(driver, later)) == 1
-
-    def test_one_that_is_used_up_is_not_authorized_again(self, driver, store):
-        token = authorized(driver, 'user')
-        with faults.stalled(
-            store,
-            oauth1.AUTHORIZE_EXPIRING,
-            lambda: driver.authorize_request_token(token, 'other', []),
-        ) as late:
-            driver.create_access_token(token, 600)
-        assert type(late.said) is exception.NotFound
-        assert store.one(oauth1.GET, oauth1.REQUEST, id=token) is None
-
     def test_nor_one_whose_removal_failed(self, driver, store):
         """It is there still, used up, when the authorization comes."""
         token = authorized(driver, 'user')
@@ -390,24 +346,6 @@ class TestRaces:
         ):
             driver.create_access_token(token, 600)
         assert type(late.said) is exception.NotFound
-
-    @pytest.mark.parametrize('step', ['exchange', 'removal'])
-    def test_nor_while_it_is_being_exchanged(self, driver, store, step):
-        token = authorized(driver, 'user')
-        target = {
-            'exchange': ACCESS_TOKENS.insert_expiring,
-            'removal': oauth1.DELETE,
-        }[step]
-        with faults.stalled(
-            store, target, lambda: driver.create_access_token(token, 600)
-        ) as late:
-            for call in (
-                lambda: driver.authorize_request_token(token, 'other', []),
-                lambda: driver.create_access_token(token, 600),
-            ):
-                with pytest.raises(exception.NotFound):
-                    call()
-        assert late.said['authorizing_user_id'] == 'user'
 
     @pytest.mark.parametrize(
         'target',
@@ -440,66 +378,6 @@ class TestRaces:
         assert not any(
             each['consumer_id'] == made for each in requests_in(store)
         )
-
-    @pytest.mark.parametrize(
-        'target',
-        [
-            oauth1.EXCHANGE_EXPIRING,
-            oauth1.ACCESS_BY_CONSUMER.insert_expiring,
-            ACCESS_TOKENS.insert_expiring,
-        ],
-        ids=['exchange', 'index', 'token'],
-    )
-    def test_a_consumer_is_deleted_while_an_access_token_comes(
-        self, driver, store, target
-    ):
-        made, user_id = consumer(driver), fresh()
-        token = authorized(driver, user_id, made)
-        with faults.stalled(
-            store, target, lambda: driver.create_access_token(token, 600)
-        ) as late:
-            driver.delete_consumer(made)
-        assert type(late.said) is exception.NotFound
-        assert owned(driver, user_id) == []
-        assert shown(driver.get_request_token, token) is None
-        assert rows(store, made) == 0
-
-    def test_tokens_that_come_while_a_consumer_is_deleted_go_too(
-        self, driver, store
-    ):
-        made, user_id = consumer(driver), fresh()
-        with faults.stalled(
-            store, CONSUMERS.delete, lambda: driver.delete_consumer(made)
-        ) as late:
-            token = request(driver, made)
-            exchanged(driver, user_id, made)
-        assert late.said is None
-        assert shown(driver.get_request_token, token) is None
-        assert owned(driver, user_id) == []
-        assert rows(store, made) == 0
-
-    def test_an_update_never_brings_a_deleted_consumer_back(
-        self, driver, store
-    ):
-        made = consumer(driver)
-        with faults.stalled(
-            store,
-            CONSUMERS.update,
-            lambda: driver.update_consumer(made, {'description': 'late'}),
-        ) as late:
-            driver.delete_consumer(made)
-        assert type(late.said) is exception.NotFound
-        assert shown(driver.get_consumer, made) is None
-
-    def test_one_of_two_creators_of_a_consumer_wins(self, driver, store):
-        made = {'id': fresh(), 'secret': 'late'}
-        with faults.stalled(
-            store, CONSUMERS.insert, lambda: driver.create_consumer(made)
-        ) as late:
-            driver.create_consumer(made | {'secret': 'early'})
-        assert type(late.said) is exception.Conflict
-        found = driver.get_consumer_with_secret(made['id'])
-        assert found['secret'] == 'early'
 
 
 def requests_in(store):

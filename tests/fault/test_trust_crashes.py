@@ -15,6 +15,14 @@ from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.tables import unique
 from tests.fault import faults
+from tests.fault.generated import (
+    DONE,
+    Generated,
+    World,
+    found,
+    operation,
+    told,
+)
 
 MINUTE = datetime.timedelta(minutes=1)
 FAR = datetime.timedelta(days=400)
@@ -72,76 +80,137 @@ def lookups(driver, trust_id, values):
     return found, listed
 
 
-class TestCreate:
-    def test_crash_after_each_request(self, driver, store):
-        def prepare():
-            return uuid.uuid4().hex, new()
+LABELS = ('first', 'second', 'third')
 
-        seen = []
-        for done, (trust_id, values) in faults.each_crash(
-            store, prepare, lambda made: create(driver, made[1], made[0])
-        ):
-            found, listed = lookups(driver, trust_id, values)
-            # Whole, with its uses and in all lists, or not there.
-            assert listed == [found is not None] * 3
-            if found:
-                assert found['remaining_uses'] == 3
-                assert found['roles'] == [{'id': 'role'}]
-                assert found['note'] == 'x'
-                driver.consume_use(trust_id)
-            seen.append((done, found is not None))
-            # The user tries again: Keystone makes a new id.
-            try:
-                again = create(driver, values)
-            except exception.Conflict:
-                assert found, 'a trust that nobody sees is in the way'
-            else:
-                assert not found
-                assert driver.get_trust(again)['remaining_uses'] == 3
-        assert [found for _, found in seen] == sorted(f for _, f in seen)
-        assert (seen[0][1], seen[-1][1]) == (False, True)
 
-    @pytest.mark.parametrize(
-        'name',
-        ['claim', 'use', 'batch', 'confirm'],
-    )
-    @pytest.mark.parametrize('fault', [faults.fail, faults.lose_reply])
-    def test_a_failed_request(self, driver, store, name, fault):
-        target = {
-            'claim': trust.CLAIMS.insert_expiring,
-            'use': trust.INSERT_USE_EXPIRING,
-            'batch': trust.INSERT_EXPIRING,
-            'confirm': trust.CLAIMS.set_held_expiring,
-        }[name]
-        values = new()
-        trust_id = uuid.uuid4().hex
-        with fault(store, target):
-            try:
-                create(driver, values, trust_id)
-                made = True
-            except errors.StoreUnavailable:
-                made = False
-        if fault is faults.lose_reply and name != 'batch':
-            assert made, 'a serial read settles it'
-        found, listed = lookups(driver, trust_id, values)
-        assert (found is not None) == made
-        assert listed == [made] * 3
-        if not made:
-            again = create(driver, values)
-            assert driver.get_trust(again)
+class Trusts(World):
+    """A trust with three uses, of a project; one that was deleted."""
 
-    def test_index_without_a_trust_is_skipped(self, driver, store):
-        values = new()
-        trust_id = uuid.uuid4().hex
-        with (
-            faults.lose_reply(store, trust.INSERT_EXPIRING),
-            pytest.raises(errors.StoreUnavailable),
-        ):
-            create(driver, values, trust_id)
-        # The batch was applied, and the trust alone removed again.
-        ids = trust.BY_TRUSTOR.ids(store, values['trustor_user_id'])
-        assert ids == [trust_id]
-        assert lookups(driver, trust_id, values) == (None, [False] * 3)
+    kinds = ('trust',)
+    hours: int | None = 1
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = trust.Trust()
+        self.values = {
+            f'{name}_id': self.id(name)
+            for name in ('trustor_user', 'trustee_user', 'project')
+        }
+        self.end = self.hours and clock.utcnow() + self.hours * 60 * MINUTE
+        self.create('first', 'one')
+        self.create('deleted', 'three')
+        self.driver.delete_trust(self.id('deleted'))
+
+    def create(self, label, trustor):
+        """Create one of a trustor: all else is equal."""
+        create(self.driver, self.given(trustor), self.id(label))
+
+    def given(self, trustor):
+        trustor_id = {'trustor_user_id': self.id(f'trustor {trustor}')}
+        return new(**self.values | trustor_id, expires_at=self.end)
+
+    @operation(exception.Conflict, makes='second')
+    def create_equal(self):
+        self.create('second', 'one')
+
+    @operation(exception.Conflict, makes='second')
+    def create_second(self):
+        self.create('second', 'two')
+
+    @operation(exception.Conflict, makes='third')
+    def another_creates_it(self):
+        self.create('third', 'two')
+
+    @operation(repeats=False)
+    def use(self):
+        self.driver.consume_use(self.id('first'))
+
+    @operation(exception.TrustNotFound)
+    def delete(self):
+        self.driver.delete_trust(self.id('first'))
+
+    @operation(partly=None)
+    def delete_for_project(self):
+        self.driver.delete_trusts_for_project(self.id('project'))
+
+    @operation()
+    def flush(self):
+        self.driver.flush_expired_and_soft_deleted_trusts(
+            project_id=self.id('project'), date=clock.utcnow()
+        )
+
+    def state(self):
+        every = [each['id'] for each in self.driver.list_trusts()]
+        of_trustee = self.driver.list_trusts_for_trustee(
+            self.id('trustee_user')
+        )
+        seen = {
+            'listed': self.labels(every, False),
+            'of the trustee': self.labels(
+                (each['id'] for each in of_trustee), False
+            ),
+        }
+        for trustor in ('one', 'two', 'three'):
+            listed = self.driver.list_trusts_for_trustor(
+                self.id(f'trustor {trustor}')
+            )
+            seen[f'of {trustor}'] = self.labels(each['id'] for each in listed)
+        for label in (*LABELS, 'deleted'):
+            one = found(self.driver.get_trust, self.id(label))
+            seen[label] = one and (
+                one['remaining_uses'],
+                one['roles'],
+                one['note'],
+            )
+            was = found(self.driver.get_trust, self.id(label), True)
+            seen[f'{label} at all'] = was is not None
+        return seen
+
+    def wrong(self):
+        """A trust is in all lists or in none, and no two are equal."""
+        seen = self.state()
+        lists = [seen['listed'], seen['of the trustee']]
+        lists.append(
+            sorted(seen['of one'] + seen['of two'] + seen['of three'])
+        )
+        there = sorted(label for label in LABELS if seen[label])
+        wrong = [
+            f'listed {each}, and there {there}'
+            for each in lists
+            if each != there
+        ]
+        return wrong + [
+            f'{seen[name]} are equal'
+            for name in ('of one', 'of two')
+            if len(seen[name]) > 1
+        ]
+
+    def probe(self):
+        """A trust is in the way of an equal one, and nothing else is."""
+        wrong = []
+        for trustor in ('one', 'two'):
+            trustor_id = self.id(f'trustor {trustor}')
+            there = self.driver.list_trusts_for_trustor(trustor_id)
+            said = told(self.create, 'probe', trustor)
+            if said == DONE:
+                self.store.run(trust.DELETE, id=self.id('probe'))
+            if (said == DONE) is bool(there):
+                wrong.append(f'{said} to who wants one of {trustor}')
+        return wrong
+
+
+class TestTrusts(Generated):
+    world = Trusts
+
+
+class LastingTrusts(Trusts):
+    """Trusts that never expire."""
+
+    hours = None
+
+
+class TestLastingTrusts(Generated):
+    world = LastingTrusts
 
 
 class TestFlush:
@@ -197,31 +266,6 @@ class TestFlush:
             )
 
 
-class TestDeleteForProject:
-    def test_crash_after_each_request(self, driver, store):
-        def prepare():
-            project_id = uuid.uuid4().hex
-            many = [new(project_id=project_id) for _ in range(3)]
-            return project_id, [(create(driver, each), each) for each in many]
-
-        counts = []
-        for _, (project_id, made) in faults.each_crash(
-            store,
-            prepare,
-            lambda prepared: driver.delete_trusts_for_project(prepared[0]),
-        ):
-            states = [lookups(driver, *each) for each in made]
-            for found, listed in states:
-                assert listed == [found is not None] * 3
-            counts.append(sum(found is None for found, _ in states))
-            driver.delete_trusts_for_project(project_id)
-            for trust_id, values in made:
-                assert lookups(driver, trust_id, values) == (None, [False] * 3)
-                assert driver.get_trust(trust_id, deleted=True)['deleted_at']
-        assert counts == sorted(counts)
-        assert (counts[0], counts[-1]) == (0, 3)
-
-
 class TestSlowCreator:
     """A creator stalls past the age at which its claim may be taken."""
 
@@ -273,20 +317,6 @@ class TestSlowCreator:
             thread.join(60)
         assert [type(error) for error in outcome] == [exception.Conflict]
         self.check_one_owner(driver, values, winner, slow)
-
-    def test_visible_base_row_is_never_taken_over(self, driver, store, later):
-        values = new()
-        with faults.hold(store, trust.CLAIMS.set_held_expiring) as held:
-            slow, thread, outcome = self.start(driver, values)
-            assert held.reached.wait(30)
-            later()
-            other = uuid.uuid4().hex
-            with pytest.raises(exception.Conflict):
-                create(driver, values, other)
-            held.release()
-            thread.join(60)
-        assert outcome == [slow]
-        self.check_one_owner(driver, values, slow, other)
 
     @pytest.mark.parametrize('fault', [faults.fail, faults.lose_reply])
     def test_no_answer_on_the_owner_is_no_take_over(

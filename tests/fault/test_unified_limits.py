@@ -18,6 +18,16 @@ from keystone_cassandra_token.drivers.limit.limits import (
 )
 from keystone_cassandra_token.tables import unique
 from tests.fault import faults
+from tests.fault.generated import (
+    DONE,
+    Generated,
+    World,
+    found,
+    ghosts,
+    operation,
+    told,
+    wrong_names,
+)
 
 SEVERAL = 3
 CREATORS = 8
@@ -120,157 +130,202 @@ def several(count=SEVERAL):
     ]
 
 
-@pytest.mark.usefixtures('impatient')
-class TestCrashes:
-    def test_create_registered_limits(self, driver, store):
-        outcomes = []
-        for _, made in faults.each_crash(
-            store, several, driver.create_registered_limits
-        ):
-            there = [is_registered(driver, each) for each in made]
-            assert len(set(there)) == 1  # all or none
-            outcomes.append(there[0])
-            if there[0]:
-                with pytest.raises(exception.Conflict):
-                    driver.create_registered_limits(again(made))
-                for each in made:
-                    make_limit(driver, each)
-            else:
-                repeated = again(made)
-                driver.create_registered_limits(repeated)
-                assert all(is_registered(driver, each) for each in repeated)
-        assert outcomes == sorted(outcomes)
-        assert (outcomes[0], outcomes[-1]) == (False, True)
+class RegisteredLimits(World):
+    """A registered limit; without a limit, as long as nobody makes one."""
 
-    def test_create_limits(self, driver, store):
-        registered = make(driver)
-        outcomes = []
-        for _, made in faults.each_crash(
-            store,
-            lambda: [new_limit(registered) for _number in range(SEVERAL)],
-            driver.create_limits,
-        ):
-            there = [is_limit(driver, each) for each in made]
-            # Perhaps the first ones, as the driver says.
-            assert there == sorted(there, reverse=True)
-            outcomes.append(sum(there))
-            if any(there):
-                with pytest.raises(exception.Conflict):
-                    driver.create_limits(again(made))
-                for each in made[: sum(there)]:
-                    driver.delete_limit(each['id'])
-            repeated = again(made)
-            driver.create_limits(repeated)
-            assert all(is_limit(driver, each) for each in repeated)
-        assert outcomes == sorted(outcomes)
-        assert (outcomes[0], outcomes[-1]) == (0, SEVERAL)
+    kinds = ('registered_limit', 'limit')
+    ages = (*World.ages, (unified_limit, 'CLOSED'))
+    several = ('one', 'two', 'three')
 
-    @pytest.mark.parametrize(
-        'changes', [{'resource_name': 'other'}, {'default_limit': 1}]
-    )
-    def test_update_registered_limit(self, driver, store, changes):
-        outcomes = []
-        for _, made in faults.each_crash(
-            store,
-            lambda: make(driver),
-            lambda each: driver.update_registered_limit(each['id'], changes),
-        ):
-            found = driver.get_registered_limit(made['id'])
-            assert found in (made, made | changes)
-            outcomes.append(found == made | changes)
-            # A limit can be made on it, by the name that it has.
-            limit = make_limit(driver, found)
-            driver.delete_limit(limit['id'])
-            if found == made:
-                driver.update_registered_limit(made['id'], changes)
-            with pytest.raises(exception.Conflict):
-                driver.create_registered_limits(again([made | changes]))
-            if 'resource_name' in changes:
-                driver.create_registered_limits(again([made]))
-        assert outcomes == sorted(outcomes)
-        assert (outcomes[0], outcomes[-1]) == (False, True)
+    def __init__(self, store):
+        super().__init__(store)
+        self.driver = unified_limit.UnifiedLimit()
+        self.register('first', volume='volume')
 
-    def test_delete_registered_limit(self, driver, store):
-        outcomes = []
-        for _, made in faults.each_crash(
-            store,
-            lambda: make(driver),
-            lambda each: driver.delete_registered_limit(each['id']),
-        ):
-            there = is_registered(driver, made)
-            outcomes.append(there)
-            if there:
-                # Limits can be made on it, and keep it.
-                limit = make_limit(driver, made)
-                with pytest.raises(exception.RegisteredLimitError):
-                    driver.delete_registered_limit(made['id'])
-                driver.delete_limit(limit['id'])
-                driver.delete_registered_limit(made['id'])
-            with pytest.raises(exception.NoLimitReference):
-                make_limit(driver, made)
-            driver.create_registered_limits(again([made]))
-        assert outcomes == sorted(outcomes, reverse=True)
-        assert (outcomes[0], outcomes[-1]) == (True, False)
+    def register(self, *labels, **names):
+        self.driver.create_registered_limits(
+            [
+                new(
+                    id=self.id(label),
+                    service_id=self.id('service'),
+                    resource_name=names.get('volume', label),
+                )
+                for label in labels
+            ]
+        )
 
-    def test_delete_limit(self, driver, store):
-        registered = make(driver)
-        for _, made in faults.each_crash(
-            store,
-            lambda: make_limit(driver, registered),
-            lambda each: driver.delete_limit(each['id']),
-        ):
-            if is_limit(driver, made):
-                with pytest.raises(exception.Conflict):
-                    driver.create_limits(again([made]))
-                driver.delete_limit(made['id'])
-            (repeated,) = driver.create_limits(again([made]))
-            driver.delete_limit(repeated['id'])
-        # What is left of deleted ones does not keep it.
-        driver.delete_registered_limit(registered['id'])
+    def limit(self, *labels):
+        registered = new(service_id=self.id('service'))
+        self.driver.create_limits(
+            [
+                new_limit(
+                    registered,
+                    id=self.id(f'limit {label}'),
+                    project_id=self.id(f'project {label}'),
+                )
+                for label in labels
+            ]
+        )
 
-    def test_delete_limits_for_project(self, driver, store):
-        registered = several()
-        driver.create_registered_limits(registered)
+    @operation(exception.Conflict, makes='second')
+    def register_again(self):
+        self.register('second', volume='volume')
 
-        def prepare():
-            project_id = uuid.uuid4().hex
-            return driver.create_limits(
-                [new_limit(each, project_id=project_id) for each in registered]
-            )
+    @operation(exception.Conflict, makes='second')
+    def register_other(self):
+        self.register('second', volume='other')
 
-        for _, made in faults.each_crash(
-            store,
-            prepare,
-            lambda each: driver.delete_limits_for_project(
-                each[0]['project_id']
+    @operation(exception.Conflict)
+    def register_several(self):
+        self.register(*self.several)
+
+    @operation(exception.Conflict)  # it is called so
+    def rename(self):
+        self.driver.update_registered_limit(
+            self.id('first'), {'resource_name': 'other'}
+        )
+
+    @operation()
+    def describe(self):
+        self.driver.update_registered_limit(
+            self.id('first'), {'description': 'new'}
+        )
+
+    @operation(exception.RegisteredLimitNotFound)
+    def delete(self):
+        self.driver.delete_registered_limit(self.id('first'))
+
+    @operation(exception.Conflict)
+    def make_limit(self):
+        self.limit('one')
+
+    # The first ones may be made, and who was not told makes them no more.
+    @operation(partly=None, repeats=False)
+    def make_limits(self):
+        self.limit(*self.several)
+
+    def state(self):
+        service = hints_for(service_id=self.id('service'))
+        registered = self.driver.list_registered_limits(service)
+        limits = [each['id'] for each in self.driver.list_limits(service)]
+        seen = {
+            'registered': self.labels(
+                (each['id'] for each in registered), False
             ),
-        ):
-            left = [each['id'] for each in made if is_limit(driver, each)]
-            gone = driver.delete_limits_for_project(made[0]['project_id'])
-            assert sorted(gone) == sorted(left)
-            assert not any(is_limit(driver, each) for each in made)
+        }
+        for label in ('first', 'second', *self.several):
+            one = found(self.driver.get_registered_limit, self.id(label))
+            seen[f'registered {label}'] = one and (
+                one['resource_name'],
+                one['description'],
+            )
+        for label in self.several:
+            one = found(self.driver.get_limit, self.id(f'limit {label}'))
+            project = hints_for(project_id=self.id(f'project {label}'))
+            seen[label] = one and one['resource_name']
+            seen[f'listed {label}'] = self.id(f'limit {label}') in limits
+            listed = self.driver.list_limits(project)
+            assert bool(listed) is (one is not None)
+        return seen
+
+    def wrong(self):
+        labels = ('first', 'second', *self.several)
+        keys = {
+            name: REGISTERED_LIMITS.keys(
+                self.store,
+                new(service_id=self.id('service'), resource_name=name),
+            )[0]
+            for name in ('volume', 'other', *self.several)
+        }
+        wrong = wrong_names(
+            self, REGISTERED_LIMITS.entity, REGISTERED_LIMITS, keys, labels
+        )
+        first = self.id('first')
+        there = REGISTERED_LIMITS.entity.find(self.store, first)
+        keys = {
+            f'the limit {label}': LIMITS.keys(
+                self.store,
+                {
+                    'project_id': self.id(f'project {label}'),
+                    'domain_id': None,
+                    'registered_limit_id': first,
+                },
+            )[0]
+            for label in self.several
+        }
+        limits = [f'limit {label}' for label in self.several]
+        wrong += wrong_names(self, LIMITS.entity, LIMITS, keys, limits)
+        return wrong + [
+            f'{label} without what it limits'
+            for label in limits
+            if not there and LIMITS.entity.find(self.store, self.id(label))
+        ]
+
+    def left(self):
+        labels = ('first', 'second', *self.several)
+        limits = [f'limit {label}' for label in self.several]
+        wrong = ghosts(self, REGISTERED_LIMITS.entity, labels)
+        return wrong + ghosts(self, LIMITS.entity, limits)
+
+    def probe(self):
+        """It is open: a limit can be made on it, as long as it is there."""
+        if not found(self.driver.get_registered_limit, self.id('first')):
+            return []
+        name = self.driver.get_registered_limit(self.id('first'))
+        limit = new_limit(name, id=self.id('probe'))
+        said = told(self.driver.create_limits, [limit])
+        if said == DONE:
+            self.driver.delete_limit(self.id('probe'))
+        return [] if said == DONE else [f'{said} to who limits it']
 
 
-CREATIONS = {
-    'claim': REGISTERED_LIMITS.claims.insert,
-    'base_row': REGISTERED_LIMITS.entity.insert,
-    'confirm': REGISTERED_LIMITS.claims.set_held,
-}
-LIMIT_CREATIONS = {
-    'claim': LIMITS.claims.insert,
-    'base_row': LIMITS.entity.insert,
-    'check': REGISTERED_LIMITS.entity.settle,
-    'confirm': LIMITS.claims.set_held,
-}
+class TestRegisteredLimits(Generated):
+    world = RegisteredLimits
+
+
+class Limits(RegisteredLimits):
+    """The limit of a project."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.limit('one')
+
+    @operation(exception.LimitNotFound)
+    def delete_limit(self):
+        self.driver.delete_limit(self.id('limit one'))
+
+    @operation(exception.Conflict)
+    def make_another(self):
+        self.limit('two')
+
+    @operation()
+    def delete_for_project(self):
+        self.driver.delete_limits_for_project(self.id('project one'))
+
+    @operation()
+    def raise_limit(self):
+        self.driver.update_limit(self.id('limit one'), {'resource_limit': 7})
+
+    @classmethod
+    def operations(cls):
+        names = (
+            'delete_limit',
+            'make_another',
+            'delete_for_project',
+            'raise_limit',
+            'make_limit',
+            'rename',
+            'delete',
+        )
+        every = super().operations()
+        return {name: every[name] for name in names}
+
+
+class TestLimits(Generated):
+    world = Limits
 
 
 class TestLostReplies:
-    @pytest.mark.parametrize('name', CREATIONS)
-    def test_create_registered_limits(self, driver, store, name):
-        with faults.lose_reply(store, CREATIONS[name]):
-            made = driver.create_registered_limits(several())
-        assert all(is_registered(driver, each) for each in made)
-
     def test_registered_limits_that_are_refused(self, driver, store):
         wanted = several()
         insert = REGISTERED_LIMITS.entity.insert
@@ -289,80 +344,9 @@ class TestLostReplies:
         assert not any(is_registered(driver, each) for each in wanted[:-1])
         assert is_registered(driver, other)
 
-    @pytest.mark.parametrize('name', ['claim', 'base_row', 'confirm'])
-    def test_create_limits(self, driver, store, name):
-        registered = make(driver)
-        with faults.lose_reply(store, LIMIT_CREATIONS[name]):
-            made = driver.create_limits(
-                [new_limit(registered) for _ in range(SEVERAL)]
-            )
-        assert all(is_limit(driver, each) for each in made)
-
-    @pytest.mark.parametrize(
-        'target',
-        [
-            REGISTERED_LIMITS.entity.update,
-            REGISTERED_LIMITS.claims.set_pending,
-            REGISTERED_LIMITS.claims.insert,
-            REGISTERED_LIMITS.claims.set_held,
-            REGISTERED_LIMITS.claims.free_pending,
-        ],
-    )
-    def test_update_registered_limit(self, driver, store, target):
-        made = make(driver)
-        with faults.lose_reply(store, target):
-            changed = driver.update_registered_limit(
-                made['id'], {'resource_name': 'other'}
-            )
-        assert driver.get_registered_limit(made['id']) == changed
-        make_limit(driver, changed)
-        driver.create_registered_limits(again([made]))
-
-    @pytest.mark.parametrize(
-        'target',
-        [
-            REGISTERED_LIMITS.entity.update,
-            REGISTERED_LIMITS.claims.set_pending,
-            REGISTERED_LIMITS.entity.delete,
-            REGISTERED_LIMITS.claims.free_pending,
-        ],
-    )
-    def test_delete_registered_limit(self, driver, store, target):
-        made = make(driver)
-        with faults.lose_reply(store, target):
-            driver.delete_registered_limit(made['id'])
-        assert not is_registered(driver, made)
-        driver.create_registered_limits(again([made]))
-
 
 class TestFailures:
     """What failed is as if it had not been tried."""
-
-    @pytest.mark.parametrize('name', CREATIONS)
-    def test_create_registered_limits(self, driver, store, name, impatient):
-        wanted = several()
-        with (
-            faults.fail(store, CREATIONS[name]),
-            pytest.raises(errors.StoreUnavailable),
-        ):
-            driver.create_registered_limits(wanted)
-        assert not any(is_registered(driver, each) for each in wanted)
-        driver.create_registered_limits(again(wanted))
-
-    @pytest.mark.parametrize('name', LIMIT_CREATIONS)
-    def test_create_limits(self, driver, store, name, impatient):
-        registered = make(driver)
-        wanted = [new_limit(registered) for _ in range(SEVERAL)]
-        with (
-            faults.fail(store, LIMIT_CREATIONS[name]),
-            pytest.raises(errors.StoreUnavailable),
-        ):
-            driver.create_limits(wanted)
-        assert not any(is_limit(driver, each) for each in wanted)
-        made = driver.create_limits(again(wanted))
-        for each in made:
-            driver.delete_limit(each['id'])
-        driver.delete_registered_limit(registered['id'])
 
     @pytest.mark.parametrize(
         'kind', [REGISTERED_LIMITS, LIMITS], ids=['registered', 'limits']
@@ -406,50 +390,6 @@ class TestFailures:
         assert not any(is_there(driver, each) for each in wanted)
         create(again(wanted))
 
-    @pytest.mark.parametrize(
-        'target',
-        [
-            REGISTERED_LIMITS.entity.delete,
-            REGISTERED_LIMITS.claims.free_pending,
-        ],
-    )
-    def test_delete_registered_limit(self, driver, store, target, impatient):
-        made = make(driver)
-        with (
-            faults.fail(store, target),
-            pytest.raises(errors.StoreUnavailable),
-        ):
-            driver.delete_registered_limit(made['id'])
-        if is_registered(driver, made):
-            # It is open again.
-            driver.delete_limit(make_limit(driver, made)['id'])
-            driver.delete_registered_limit(made['id'])
-        driver.create_registered_limits(again([made]))
-
-    def test_a_failed_deletion_leaves_it_open(self, driver, store):
-        made = make(driver)
-        with (
-            faults.fail(store, REGISTERED_LIMITS.entity.delete),
-            pytest.raises(errors.StoreUnavailable),
-        ):
-            driver.delete_registered_limit(made['id'])
-        make_limit(driver, made)
-
-    def test_a_refused_name_leaves_it_open(self, driver, store):
-        made = make(driver)
-        wanted = {'resource_name': 'other'}
-        with faults.hold(store, REGISTERED_LIMITS.claims.insert) as held:
-            failures = []
-            late = in_thread(
-                failures, driver.update_registered_limit, made['id'], wanted
-            )
-            assert held.reached.wait(faults.PATIENCE)
-            make(driver, service_id=made['service_id'], **wanted)
-            pass_over(held, late)
-        assert [type(each) for each in failures] == [exception.Conflict]
-        assert driver.get_registered_limit(made['id']) == made
-        make_limit(driver, made)
-
 
 def in_thread(failures, call, *args):
     """Start a call in a thread of its own, noting what it raises."""
@@ -469,17 +409,6 @@ def pass_over(held, late):
     held.release()
     late.join(faults.PATIENCE)
     assert not late.is_alive()
-
-
-def apply(driver, registered, change):
-    if change == 'delete':
-        driver.delete_registered_limit(registered['id'])
-    else:
-        changes = {
-            'rename': {'resource_name': 'other'},
-            'describe': {'description': 'other'},
-        }
-        driver.update_registered_limit(registered['id'], changes[change])
 
 
 class Changing(faults.Held):
@@ -518,106 +447,6 @@ def changing(store, change):
 
 class TestRaces:
     """A limit is made while its registered limit is deleted or changed."""
-
-    @pytest.mark.parametrize(
-        'target', [LIMITS.claims.insert, LIMITS.entity.insert]
-    )
-    @pytest.mark.parametrize('change', ['delete', 'rename'])
-    def test_a_limit_that_comes_late_is_taken_back(
-        self, driver, store, target, change
-    ):
-        registered = make(driver)
-        wanted = [new_limit(registered) for _ in range(SEVERAL)]
-        with faults.hold(store, target) as held:
-            failures = []
-            late = in_thread(failures, driver.create_limits, wanted)
-            assert held.reached.wait(faults.PATIENCE)
-            if change == 'delete':
-                driver.delete_registered_limit(registered['id'])
-            else:
-                driver.update_registered_limit(
-                    registered['id'], {'resource_name': 'other'}
-                )
-            pass_over(held, late)
-        assert [type(each) for each in failures] == [
-            exception.NoLimitReference
-        ]
-        assert not any(is_limit(driver, each) for each in wanted)
-        if change == 'rename':
-            driver.delete_registered_limit(registered['id'])
-
-    @pytest.mark.parametrize('change', ['delete', 'rename', 'describe'])
-    def test_a_limit_that_comes_first_keeps_it(self, driver, store, change):
-        registered = make(driver)
-        wanted = new_limit(registered)
-        with faults.hold(store, REGISTERED_LIMITS.entity.settle) as held:
-            failures = []
-            late = in_thread(failures, driver.create_limits, [wanted])
-            assert held.reached.wait(faults.PATIENCE)
-            with pytest.raises(exception.RegisteredLimitError):
-                apply(driver, registered, change)
-            pass_over(held, late)
-        assert failures == []
-        assert is_limit(driver, wanted)
-        assert is_registered(driver, registered)
-
-    @pytest.mark.parametrize('change', ['delete', 'rename', 'describe'])
-    def test_a_limit_that_comes_before_it_is_closed_keeps_it(
-        self, driver, store, change
-    ):
-        registered = make(driver)
-        # Who wants to change it has looked once, and sends an UPDATE to close.
-        with faults.hold(store, REGISTERED_LIMITS.entity.update) as held:
-            failures = []
-            late = in_thread(failures, apply, driver, registered, change)
-            assert held.reached.wait(faults.PATIENCE)
-            made = make_limit(driver, registered)
-            pass_over(held, late)
-        assert [type(each) for each in failures] == [
-            exception.RegisteredLimitError
-        ]
-        assert is_limit(driver, made)
-        assert is_registered(driver, registered)
-        # It is open again.
-        assert make_limit(driver, registered)
-
-    @pytest.mark.parametrize('change', ['delete', 'rename', 'describe'])
-    def test_while_it_is_closed_nobody_makes_one(self, driver, store, change):
-        registered = make(driver)
-        wanted = new_limit(registered)
-        with changing(store, change) as held:
-            failures = []
-            late = in_thread(failures, apply, driver, registered, change)
-            assert held.reached.wait(faults.PATIENCE)
-            with pytest.raises(exception.Conflict):
-                driver.create_limits([wanted])
-            pass_over(held, late)
-        assert failures == []
-        assert not is_limit(driver, wanted)
-        if change == 'describe':
-            assert make_limit(driver, registered)
-        else:
-            with pytest.raises(exception.NoLimitReference):
-                make_limit(driver, registered)
-
-    @pytest.mark.parametrize('change', ['delete', 'rename', 'describe'])
-    def test_a_change_that_stalls_is_overtaken(
-        self, driver, store, change, impatient
-    ):
-        """It has seen no limits; it must not go on after one was made."""
-        registered = make(driver)
-        with changing(store, change) as held:
-            failures = []
-            late = in_thread(failures, apply, driver, registered, change)
-            assert held.reached.wait(faults.PATIENCE)
-            made = make_limit(driver, registered)
-            pass_over(held, late)
-        assert [type(each) for each in failures] == [
-            exception.RegisteredLimitError
-        ]
-        assert is_limit(driver, made)
-        assert is_registered(driver, registered)
-        assert make_limit(driver, registered)
 
     def test_who_opens_late_finds_it_gone(self, driver, store, impatient):
         """Closed for long, and deleted after all before it is opened."""
