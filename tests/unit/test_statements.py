@@ -47,7 +47,7 @@ def test_the_sweep_sees_statements_wherever_they_are() -> None:
         'drivers.application_credential.ACCESS_RULE_DERIVED.all',
         'drivers.token.revoke.REVOKE',
         'revocation_ttl.RAISE',
-        'schema.version.LEVELS',
+        'schema.version.VERSIONS',
         'schema.lease.RENEW',
     } <= STATEMENTS.keys()
     assert {s.table for s in STATEMENTS.values()} == TABLES.keys()
