@@ -178,6 +178,8 @@ def before_each(store, target, *steps):
 class Catalogs(World):
     """Parts of a catalog, and what readers see of them."""
 
+    ages = ()
+
     regions: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()

@@ -91,6 +91,8 @@ each_change = pytest.mark.parametrize(
 class Options(World):
     """A domain with some options."""
 
+    ages = ()
+
     def __init__(self, store):
         super().__init__(store)
         self.driver = domain_config.DomainConfig()
@@ -126,6 +128,8 @@ class TestOptions(Generated):
 
 class Registrations(World):
     """What one domain alone can have, and nobody has; something else."""
+
+    ages = ()
 
     def __init__(self, store):
         super().__init__(store)

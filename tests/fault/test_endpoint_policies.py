@@ -31,6 +31,7 @@ def has(driver, target):
 class Associations(World):
     """A service in a region with the old policy; another one with it."""
 
+    ages = ()
     def __init__(self, store):
         super().__init__(store)
         self.driver = endpoint_policy.EndpointPolicy()
@@ -108,6 +109,7 @@ class TestAssociations(Generated):
 class Policies(World):
     """A policy."""
 
+    ages = ()
     def __init__(self, store):
         super().__init__(store)
         self.driver = policy.Policy()

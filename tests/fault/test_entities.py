@@ -72,6 +72,7 @@ def listed(driver, values):
 class Credentials(World):
     """A credential; its user has another one."""
 
+    ages = ()
     kinds = ('credential',)
 
     def __init__(self, store):

@@ -100,6 +100,7 @@ class Tokens(World):
     """A consumer with two request tokens, one authorized, and an access
     token."""
 
+    ages = ()
     kinds = ('request_token', 'access_token')
     life = 600
 
@@ -203,6 +204,7 @@ class LastingTokens(Tokens):
 
 class TestLastingTokens(Generated):
     world = LastingTokens
+    test_pairs = None  # they meet as the others do
 
 
 class TestCrashes:
