@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pairs of operations a run chooses: another few each day."""
+"""Which pairs of operations a run chooses."""
 
-import datetime
 import os
 
 import pytest
@@ -11,8 +10,7 @@ from tests.fault import generated
 
 def pytest_configure(config: pytest.Config) -> None:
     # Before the workers are started, which all have it then.
-    today = datetime.datetime.now(datetime.UTC).date()
-    os.environ.setdefault(generated.SEED, today.isoformat())
+    os.environ.setdefault(generated.SEED, '1')
 
 
 def pytest_terminal_summary(
