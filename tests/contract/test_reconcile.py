@@ -697,17 +697,19 @@ def test_the_command(store, tables, run):
         for table in tables_of(derived)
     }
     assert tables.rows('trust_by_project')
-    other = run.here('repair', 'credential', 'id_mapping')
+    other = run.here('reconcile', 'credential', 'id_mapping')
     assert other.returncode == 0, other.stderr
     assert 'trust' not in other.stdout
-    done = run.here('repair', '--apply', 'trust', '--rate', '100', '--verbose')
+    done = run.here(
+        'reconcile', '--apply', 'trust', '--rate', '100', '--verbose'
+    )
     assert done.returncode == 0, done.stderr
     assert 'trust_by_project: stale, gone' in done.stderr.splitlines()
     assert re.search(
         r'trust_by_project +1 +1 +- +- +0 +1 +0 +0\n', done.stdout
     )
     assert not tables.rows('trust_by_project')
-    done = run.here('repair')
+    done = run.here('reconcile')
     assert done.returncode == 0
     assert 'Nothing is left to fix.' in done.stdout
 
@@ -787,7 +789,7 @@ def test_without_its_schema(cassandra_cluster, tmp_path):
         cassandra_cluster.port,
         f'absent_{uuid.uuid4().hex[:8]}',
     )
-    done = run.here('repair')
+    done = run.here('reconcile')
     assert done.returncode == 1
     assert done.stdout == ''
     assert '`keystone-cassandra ' in command.last_line(done)

@@ -32,6 +32,7 @@ class Associations(World):
     """A service in a region with the old policy; another one with it."""
 
     ages = ()
+
     def __init__(self, store):
         super().__init__(store)
         self.driver = endpoint_policy.EndpointPolicy()
@@ -110,6 +111,7 @@ class Policies(World):
     """A policy."""
 
     ages = ()
+
     def __init__(self, store):
         super().__init__(store)
         self.driver = policy.Policy()

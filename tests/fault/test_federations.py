@@ -283,6 +283,7 @@ class MappingsAndProviders(World):
     """A mapping and a service provider: one row each."""
 
     ages = ()
+
     def __init__(self, store):
         super().__init__(store)
         self.driver = federation.Federation()

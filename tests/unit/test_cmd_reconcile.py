@@ -98,7 +98,7 @@ def test_every_index_and_every_claim_is_reconciled() -> None:
 
 def test_no_node_answers(tmp_path: Path) -> None:
     run = command.for_nodes(tmp_path, ['127.0.0.1'], ports.free_port(), 'ks')
-    done = run.here('repair', '--apply')
+    done = run.here('reconcile', '--apply')
     assert done.returncode == 1
     assert done.stdout == ''
     assert '[database] cassandra_node_ips' in command.last_line(done)
