@@ -83,7 +83,8 @@ class Servers:
             shutil.copyfile(self._template.database, keystone.database)
         if schema and keyspace not in self._keyspaces:
             quick_schema(command.configuration(keystone.configuration))
-            for node in cluster.nodes if cluster else ():
+            # A cluster of somebody else's is never restarted.
+            for node in cluster.nodes if cluster and cluster.directory else ():
                 node.nodetool('flush')  # as RESTARTED wants it
             self._keyspaces.add(keyspace)
         return keystone

@@ -54,7 +54,7 @@ class Users:
 
     table = 'user'
     ttl = None
-    row = users.USER
+    row = users.USERS.entity.row
     claims = users.USERS.claims
     get = users.USERS.entity.get
     get_everywhere = users.USERS.get_everywhere

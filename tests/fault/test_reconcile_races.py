@@ -526,7 +526,7 @@ def test_two_runs_at_once(store, tables, aged, maker):
     assert fix(store, case.derived) == {}
     there = {
         case.table,
-        *(each.table for each in case.index_tables),
+        *(each.name for each in case.index_tables),
         *(each.claims.table for each in case.claim_specs),
     }
     assert {len(tables.rows(table)) for table in there} == {10}

@@ -180,7 +180,7 @@ class Roles(World):
         return seen
 
     def wrong(self):
-        (names,) = role.ROLE_DERIVED.names
+        (names,) = role.ROLE_DERIVED.claim_specs
         keys = {
             name: names.keys(
                 self.store,

@@ -410,7 +410,7 @@ class FederatedUsers(World):
     def wrong(self):
         (names,) = (
             each
-            for each in rows.USER_DERIVED.names
+            for each in rows.USER_DERIVED.claim_specs
             if each.claims is FEDERATED_NAMES
         )
         keys = {
