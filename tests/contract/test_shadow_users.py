@@ -405,12 +405,13 @@ def test_sequences_give_equal_answers(ours, theirs, managers, store, keyspace):
 
 
 def test_a_name_that_is_too_long_for_sql_is_too_long_here(ours, theirs):
-    made = {'id': 'user-1', 'domain_id': DOMAINS[0], 'name': 'x' * 256}
+    user_id = uuid.uuid4().hex
+    made = {'id': user_id, 'domain_id': DOMAINS[0], 'name': 'x' * 256}
     for drivers in (ours, theirs):
         with pytest.raises(exception.StringLengthExceeded):
             drivers.shadow.create_nonlocal_user(dict(made))
         with pytest.raises(exception.UserNotFound):
-            drivers.shadow.get_user('user-1')
+            drivers.shadow.get_user(user_id)
 
 
 class TestFederatedUsers:

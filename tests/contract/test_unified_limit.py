@@ -587,7 +587,12 @@ def test_one_of_nobody_is_refused(ours, store, keyspace, empty):
 def test_a_whole_number_may_come_as_a_float(ours, theirs):
     """Keystone's JSON schema takes 10.0 for an integer."""
     for driver in (ours, theirs):
-        made = make(driver, service_id=SERVICES[0], default_limit=10.0)
+        made = make(
+            driver,
+            service_id=SERVICES[0],
+            resource_name=uuid.uuid4().hex,
+            default_limit=10.0,
+        )
         assert made['default_limit'] == 10
         got = driver.get_registered_limit(made['id'])['default_limit']
         assert (got, type(got)) == (10, int)

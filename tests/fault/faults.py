@@ -41,12 +41,15 @@ class LostReply:
 @contextlib.contextmanager
 def intercepted(store: Store, action: Interceptor) -> Iterator[None]:
     """Let ``action`` stand between a store and Cassandra."""
-    before = store.interceptors
-    store.interceptors = (*before, action)
+    before = vars(store).get('interceptors')
+    store.interceptors = (*store.interceptors, action)
     try:
         yield
     finally:
-        store.interceptors = before
+        if before is None:
+            del store.interceptors  # the class has some, too
+        else:
+            store.interceptors = before
 
 
 class Fault:
