@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import time
 import uuid
 
 import keystone.conf
@@ -30,6 +31,9 @@ from keystone_cassandra_token.drivers.identity import (
 from keystone_cassandra_token.drivers.limit import limits
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables import reconcile
+
+#: Seconds for which a row may be too young.
+PATIENCE = 60
 
 ALL_DERIVED = all_derived()
 HOUR = datetime.timedelta(hours=1)
@@ -451,3 +455,17 @@ def fix(store, derived, apply=True, problems=None):
         for table, counts in work.counts.items()
     }
     return {table: counts for table, counts in found.items() if counts}
+
+
+def at_rest(store, derived):
+    """Run until nothing is too young to be looked at; return as :func:`fix`.
+
+    What was written just now has a timestamp that the clock may not have
+    passed yet.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        found = fix(store, derived)
+        is_young = any('young' in counts for counts in found.values())
+        if not is_young or time.monotonic() > end:
+            return found

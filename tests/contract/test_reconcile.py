@@ -28,7 +28,14 @@ from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
 from tests.contract import damage, lives
-from tests.contract.damage import ALL_DERIVED, HOUR, case_of, fix, tables_of
+from tests.contract.damage import (
+    ALL_DERIVED,
+    HOUR,
+    at_rest,
+    case_of,
+    fix,
+    tables_of,
+)
 from tests.fault import faults
 
 EVERY_CASE = pytest.mark.parametrize('case', damage.CASES, ids=str)
@@ -115,7 +122,7 @@ def found_then_fixed(store, tables, derived, wrong):
     assert fix(store, derived) == {
         table: {damage: 1, 'fixed': 1} for table, damage in wrong.items()
     }
-    assert fix(store, derived) == {}
+    assert at_rest(store, derived) == {}
 
 
 @EVERY_CASE
@@ -123,7 +130,7 @@ def test_what_is_whole_stays(store, tables, aged, case):
     for _ in range(3):
         case.make()
     before = tables.contents(case.derived)
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
     assert tables.contents(case.derived) == before
 
 
@@ -184,7 +191,7 @@ def test_a_row_of_another_value(store, tables, aged, case, table):
         assert fix(store, case.derived) == {
             table.name: {'stale': 1, 'missing': 1, 'fixed': 2}
         }
-        assert fix(store, case.derived) == {}
+        assert at_rest(store, case.derived) == {}
     assert tables.row(table, right) == right
 
 
@@ -352,7 +359,7 @@ class TestClaims:
         name = tables.name(case.derived, spec, key)
         (owner,) = key.values()
         tables.make_claim(spec, name, 'pending', owner=owner)
-        assert fix(store, case.derived) == {}
+        assert at_rest(store, case.derived) == {}
         assert tables.claim(spec, name)['owner'] == owner
 
     def test_that_stands_in_the_way(self, store, tables, aged, case, spec):
@@ -367,7 +374,7 @@ class TestClaims:
         assert fix(store, case.derived) == {
             table: {'held': 1, 'missing': 1, 'fixed': 2}
         }
-        assert fix(store, case.derived) == {}
+        assert at_rest(store, case.derived) == {}
         assert [tables.claim(spec, name)['owner']] == list(key.values())
 
 
@@ -481,7 +488,7 @@ def test_a_deleted_trust_may_be_without_its_claim(store, tables, aged):
     name = tables.name(case.derived, spec, key)
     trust.Trust().delete_trust(key['id'])
     spec.claims.release(store, key['id'], **name)
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
 
 
 def test_what_a_change_left_of_a_deleted_one_is_none(store, tables, aged):

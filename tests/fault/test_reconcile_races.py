@@ -23,7 +23,7 @@ from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables import reconcile, unique
 from tests.contract import damage
-from tests.contract.damage import ALL_DERIVED, case_of, fix
+from tests.contract.damage import ALL_DERIVED, at_rest, case_of, fix
 from tests.fault import faults
 
 EVERY_TABLE = pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_made_again_before_a_row_is_removed(store, tables, aged, case, table):
     place = tables.place(case.derived, table, key)
     assert table.fits(place, tables.row(table, place))
     fix(store, case.derived)
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
     assert table.fits(place, tables.row(table, place))
 
 
@@ -146,7 +146,7 @@ def test_moved_before_a_row_is_added(store, tables, aged):
         credential.Credential().update_credential(key['id'], {'type': 'new'})
     (row,) = tables.rows('credential_by_type')
     assert 'new' in row
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
 
 
 @pytest.mark.parametrize('traces', [False, True])
@@ -207,7 +207,7 @@ def test_an_owner_comes_back_while_its_claim_is_freed(
     claim = tables.claim(spec, name)
     assert (claim['owner'], claim['state']) == (owner, 'held')
     fix(store, case.derived)
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
     assert tables.claim(spec, name)['owner'] == owner
 
 
@@ -264,7 +264,7 @@ def test_renamed_while_its_claim_is_made(store, tables, aged, maker, where):
     assert tables.claim(spec, name) is None
     new = tables.name(case.derived, spec, key)
     assert tables.claim(spec, new)['state'] == 'held'
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
 
 
 def test_renamed_after_its_claim_was_looked_after(store, tables, monkeypatch):
@@ -326,7 +326,7 @@ class TestServersAtWork:
             }
         assert len(tables.rows(case.table)) == 1
         monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-        assert fix(store, case.derived) == {}
+        assert at_rest(store, case.derived) == {}
 
     @pytest.mark.parametrize('name', ['update_user', 'delete_user'])
     def test_rename_and_deletion(self, store, tables, monkeypatch, name):
@@ -343,7 +343,7 @@ class TestServersAtWork:
             found = fix(store, case.derived)
             assert not any('fixed' in counts for counts in found.values())
         monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-        assert fix(store, case.derived) == {}
+        assert at_rest(store, case.derived) == {}
         assert len(tables.rows('user_claim')) == len(arguments)
         assert len(tables.rows('user_by_domain')) == len(arguments)
 
@@ -369,7 +369,7 @@ class TestServersAtWork:
             self.since(monkeypatch, marker)
             assert not fix(store, case.derived).get('fixed')
         monkeypatch.setattr(reconcile, 'YOUNG', datetime.timedelta(0))
-        assert fix(store, case.derived) == {}
+        assert at_rest(store, case.derived) == {}
         assert len(tables.rows('membership_by_group')) == (not leaves)
 
 
@@ -380,7 +380,7 @@ class TestCrashes:
     def whole(self, store, tables, maker, after):
         case = case_of(maker)
         found = fix(store, case.derived)
-        assert fix(store, case.derived) == {}, after
+        assert at_rest(store, case.derived) == {}, after
         for table in case.index_tables:
             assert len(tables.rows(table.name)) == len(tables.rows(case.table))
         return sum(counts.get('fixed', 0) for counts in found.values())
@@ -455,7 +455,7 @@ class TestCrashes:
                 fix(store, case.derived)
             assert point.fired
             fix(store, case.derived)
-            assert fix(store, case.derived) == {}, after
+            assert at_rest(store, case.derived) == {}, after
             assert {len(tables.rows(table)) for table in case.tables} == {2}
 
 
@@ -523,7 +523,7 @@ def test_two_runs_at_once(store, tables, aged, maker):
     for thread in threads:
         thread.join(faults.PATIENCE)
     assert not failures
-    assert fix(store, case.derived) == {}
+    assert at_rest(store, case.derived) == {}
     there = {
         case.table,
         *(each.name for each in case.index_tables),
