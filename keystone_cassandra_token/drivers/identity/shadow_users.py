@@ -217,17 +217,19 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             )
 
         values = {name: entry['value'] for name, entry in wanted.items()}
+        passes = listing.predicate_from_hints(
+            hints,
+            ('id', 'domain_id', 'enabled', 'default_project_id'),
+            self.conf.cassandra.name_comparison,
+        )
         return listing.limit(
-            listing.filter_by_hints(
-                (
-                    users.to_ref(user)
-                    for user in self._candidates(values)
-                    if any(map(fits, user['federated'] or ()))
-                ),
-                hints,
-                ('id', 'domain_id', 'enabled', 'default_project_id'),
-                self.conf.cassandra.name_comparison,
-            ),
+            [
+                users.to_ref(user)
+                for user in self._candidates(values)
+                if any(map(fits, user['federated'] or ()))
+                # As SQL: by what is stored, not by what is shown.
+                and passes(users.filterable(user))
+            ],
             hints,
         )
 
