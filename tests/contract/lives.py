@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lives for a few seconds, however slow the machine is."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from keystone import exception
-
-#: Seconds after which what should have gone never goes.
-PATIENCE = 240
+from lab.waiting import PATIENCE, until
 
 
 def long_enough(act: Callable[[int], Any]) -> Any:
@@ -29,7 +26,4 @@ def long_enough(act: Callable[[int], Any]) -> Any:
 
 def until_gone(there: Callable[[], Any]) -> None:
     """Wait until ``there()`` finds nothing."""
-    deadline = time.monotonic() + PATIENCE
-    while found := there():
-        assert time.monotonic() < deadline, f'still there: {found}'
-        time.sleep(0.1)
+    until(lambda: not there(), 'the end of a life')

@@ -2,13 +2,13 @@
 """Every column of every row has the right TTL, and nothing is left behind."""
 
 import datetime
-import time
 import uuid
 
 import pytest
 from keystone import exception
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
+from lab.waiting import until
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock
@@ -261,8 +261,10 @@ class TestTrust:
             values = new_trust(life)
             trust_id = make_trust(driver, values)
             driver.consume_use(trust_id)
-            while self.left(session, keyspace, trust_id) > life / 2:
-                time.sleep(0.1)
+            until(
+                lambda: self.left(session, keyspace, trust_id) <= life / 2,
+                'the middle of a life',
+            )
             driver.consume_use(trust_id)
             if deleted:
                 driver.delete_trust(trust_id)

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import command
-import pytest
 from keystoneauth1 import exceptions
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
@@ -24,9 +22,6 @@ from lab.server import (
 )
 
 from tests.conftest import quick_schema
-
-#: Seconds to wait for something that takes a few; only a hang needs as many.
-PATIENCE = 90
 
 _QUICK: Settings = {
     'identity': {'password_hash_rounds': 4},
@@ -111,15 +106,6 @@ def login_status(
     except exceptions.HttpError as error:
         return int(error.http_status)
     return 201
-
-
-def eventually(check: Callable[[], bool], what: str) -> None:
-    """Wait until ``check`` returns true; fail if it never does."""
-    end = time.monotonic() + PATIENCE
-    while not check():
-        if time.monotonic() > end:
-            pytest.fail(f'not within {PATIENCE} s: {what}')
-        time.sleep(0.25)
 
 
 def outages(keystone: Keystone) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,6 +26,7 @@ from keystone.common import utils as ks_utils
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
 from lab.cassandra import Cluster
+from lab.waiting import until
 from oslo_utils import timeutils
 
 from keystone_cassandra_token import conf as options
@@ -384,18 +384,17 @@ class TestBack:
 def wait_until_known(datacenters: Cluster, state: str) -> None:
     """Wait until the first datacenter's node knows how the other one is."""
     here, there = datacenters.nodes
-    deadline = time.monotonic() + PATIENCE
-    while f'{state}  {there.address}' not in here.nodetool('status'):
-        assert time.monotonic() < deadline, f'it never became {state}'
-        time.sleep(1)
+    wanted = f'{state}  {there.address}'
+    until(lambda: wanted in here.nodetool('status'), wanted, PATIENCE)
 
 
 def until_back(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call until it no longer says 503: the datacenter is coming back."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def answered() -> list[Any]:
         try:
-            return call(*arguments)
+            return [call(*arguments)]
         except errors.StoreUnavailable:
-            assert time.monotonic() < deadline
-            time.sleep(1)
+            return []
+
+    return until(answered, 'the other datacenter', PATIENCE)[0]

@@ -19,11 +19,11 @@ from lab.cassandra_install import find_java
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People, soon
 from lab.server import Keystone, ServerError, Settings
+from lab.waiting import until
 
 from tests.conftest import RESTARTED
 from tests.fault.keystone_servers import (
     Servers,
-    eventually,
     login_status,
     make_schema,
     outages,
@@ -117,7 +117,7 @@ class Guarded:
             return True
 
         with self.superuser() as session:
-            eventually(changed, 'the password is changed')
+            until(changed, 'the password is changed')
 
 
 @pytest.fixture(scope='module')
@@ -168,7 +168,7 @@ def test_wrong_password(servers: Servers, guarded: Guarded) -> None:
     with pytest.raises(ServerError, match='username and password'):
         keystone.run('keystone-cassandra', 'schema', 'status')
     guarded.set_password('late', password)
-    eventually(
+    until(
         lambda: login_status(client, servers.password) == 201,
         'it logs in once the role has the password',
     )
@@ -328,7 +328,7 @@ def test_nothing_secret_in_the_debug_log(
     assert client.validate(admin, admin) == 503
     assert login_status(client, servers.password) == 503
     guarded.cluster.nodes[0].start()
-    eventually(
+    until(
         lambda: (
             set(client.validate_everywhere(admin, admin).values()) == {200}
         ),

@@ -10,12 +10,12 @@ from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People
 from lab.server import Keystone, ServerError
+from lab.waiting import until
 
 from keystone_cassandra_token.schema import files
 from tests.conftest import RESTARTED
 from tests.fault.keystone_servers import (
     Servers,
-    eventually,
     login_status,
     make_schema,
     outages,
@@ -91,7 +91,7 @@ def test_killed_cassandra_gives_503_and_loses_no_revocation(
     assert keystone.status('/v3') == 200
 
     node.nodes[0].start()
-    eventually(
+    until(
         lambda: _statuses(client, admin, kept) == {200},
         'every worker validates again',
     )
@@ -121,7 +121,7 @@ def test_frozen_cassandra_gives_503_and_recovers(
         assert _statuses(client, admin, admin) == {503}
     finally:
         node.nodes[0].resume()
-    eventually(
+    until(
         lambda: _statuses(client, admin, admin) == {200},
         'every worker validates again',
     )
@@ -143,9 +143,7 @@ def _refuses(keystone: Keystone, servers: Servers, *named: str) -> Client:
 
 
 def _recovers(client: Client, servers: Servers) -> None:
-    eventually(
-        lambda: login_status(client, servers.password) == 201, 'it logs in'
-    )
+    until(lambda: login_status(client, servers.password) == 201, 'it logs in')
 
 
 def test_start_while_cassandra_is_away(

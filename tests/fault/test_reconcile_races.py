@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import datetime
 import threading
-import time
 import uuid
 
 import pytest
+from lab.waiting import until
 
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import application_credential, credential
@@ -92,12 +92,22 @@ class Meanwhile:
             raise self._error
 
 
+def later() -> datetime.datetime:
+    """Return a time after all that has been written.
+
+    Cassandra keeps milliseconds of what has a time in a column.
+    """
+    now = clock.utcnow() + datetime.timedelta(milliseconds=1)
+    until(lambda: clock.utcnow() > now, 'the next millisecond')
+    return clock.utcnow()
+
+
 @EVERY_TABLE
 def test_made_again_before_a_row_is_removed(store, tables, aged, case, table):
     """Same id and values, so that for some it is the very same row."""
     key, again = case.make_again()
     tables.delete(case.table, key)
-    time.sleep(0.01)
+    later()
     with Meanwhile(
         store, table.delete_older, lambda: fix(store, case.derived)
     ):
@@ -200,7 +210,7 @@ def test_an_owner_comes_back_while_its_claim_is_freed(
     if where == 'set_pending' and expiring:
         where = 'set_pending_expiring'
     target = getattr(spec.claims, where)
-    time.sleep(0.01)
+    later()
     with Meanwhile(store, target, lambda: fix(store, case.derived)):
         again()
     (owner,) = key.values()
@@ -274,8 +284,7 @@ def test_renamed_after_its_claim_was_looked_after(store, tables, monkeypatch):
     key = case.make()
     name = tables.name(case.derived, spec, key)
     tables.delete('group_claim', name)
-    time.sleep(0.05)
-    marker = clock.utcnow()
+    marker = later()
     rename = identity.Identity().update_group
     server = Meanwhile(
         store,
@@ -332,8 +341,7 @@ class TestServersAtWork:
     def test_rename_and_deletion(self, store, tables, monkeypatch, name):
         case = case_of('user')
         key = case.make()
-        time.sleep(0.05)
-        marker = clock.utcnow()
+        marker = later()
         change = getattr(identity.Identity(), name)
         arguments = [{'name': 'new'}] if name == 'update_user' else []
         entity = users.USERS.entity
@@ -354,8 +362,7 @@ class TestServersAtWork:
         case = case_of('membership')
         leaves = target is MEMBERSHIPS.delete
         key = case.make() if leaves else damage.fresh('user_id', 'group_id')
-        time.sleep(0.05)
-        marker = clock.utcnow()
+        marker = later()
         found = MEMBERSHIPS.find(store, **key)
         with Meanwhile(
             store,

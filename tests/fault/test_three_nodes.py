@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ import keystone.conf
 import pytest
 from keystone import exception
 from lab.cassandra import Cluster
+from lab.waiting import until
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
@@ -308,13 +308,14 @@ def on_host(connection: Connection, host: Any, text: str) -> Any:
 
     On a busy machine nodes take each other for dead, and the driver hears.
     """
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def answered() -> list[Any]:
         try:
-            return connection.session.execute(text, host=host)
+            return [connection.session.execute(text, host=host)]
         except cassandra.cluster.NoHostAvailable:
-            assert time.monotonic() < deadline
-            time.sleep(1)
+            return []
+
+    return until(answered, f'a connection to {host}', PATIENCE)[0]
 
 
 @pytest.fixture(scope='module')
@@ -329,7 +330,7 @@ def freed(killed: tuple[Run, int]) -> cfg.ConfigOpts:
         except errors.StoreUnavailable:
             return False
 
-    until(ended)
+    until(ended, 'the end of the lease', PATIENCE)
     return conf
 
 
@@ -364,14 +365,6 @@ def test_a_node_that_hangs_stops_the_migrator_or_not_at_all(
             return False
         return True
 
-    until(applied)
+    until(applied, 'the nodes to agree', PATIENCE)
     assert migrate.verify(freed) == []
     assert recorded.items() <= migrate.status(freed).applied.items()
-
-
-def until(check: Callable[[], bool]) -> None:
-    """Look until it is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(2)
