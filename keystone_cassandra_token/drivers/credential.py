@@ -99,12 +99,15 @@ class Credential(Driver, base.CredentialDriverBase):
             raise _not_found(credential_id)
 
     def delete_credentials_for_project(self, project_id: str) -> None:
-        for stored in self._indexed(BY_PROJECT, project_id):
-            CREDENTIALS.remove(self.db, stored['id'])
+        self._remove_all(BY_PROJECT, project_id)
 
     def delete_credentials_for_user(self, user_id: str) -> None:
-        for stored in self._indexed(BY_USER, user_id):
-            CREDENTIALS.remove(self.db, stored['id'])
+        self._remove_all(BY_USER, user_id)
+
+    def _remove_all(self, index: Index, value: str) -> None:
+        for credential_id in index.ids(self.db, value):
+            # One that another request moves away meanwhile is left.
+            CREDENTIALS.remove(self.db, credential_id, **{index.column: value})
 
     def _indexed(self, index: Index, value: str) -> list[dict[str, Any]]:
         """Return the credentials that have this value by now."""

@@ -308,9 +308,10 @@ class Entity:
             if self._moved(old, new):
                 self._write(db, self.indexes.deletes(new))
 
-    def remove(self, db: Store, entity_id: str) -> bool:
+    def remove(self, db: Store, entity_id: str, **having: object) -> bool:
         """Delete an entity; return whether it was there.
 
+        :param having: values that it must have at that moment, by column.
         :raises OutcomeUnknown: if that cannot be found out; it is safe to
             retry.
         :raises Contended: if too many others change it at once.
@@ -318,7 +319,9 @@ class Entity:
         attempts = self.attempts(entity_id)
         while attempts.another():
             old = self.find(db, entity_id)
-            if old is None:
+            if old is None or any(
+                old[name] != value for name, value in having.items()
+            ):
                 return False
             if self.discard(db, old):
                 return True

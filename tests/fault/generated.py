@@ -129,8 +129,15 @@ class World:
         self._ids: dict[str, str] = {}
 
     def id(self, label: str) -> str:
-        """Return the id that stands for a label in this world."""
-        return self._ids.setdefault(label, uuid.uuid4().hex)
+        """Return the id that stands for a label in this world.
+
+        Ids are in the order in which they are asked for first, so that lists
+        are too and each run does the same.
+        """
+        if label not in self._ids:
+            number = len(self._ids)
+            self._ids[label] = f'{number:02x}{uuid.uuid4().hex[2:]}'
+        return self._ids[label]
 
     def name(self, label: str, given: str) -> None:
         """Let a label stand for an id that was given out."""

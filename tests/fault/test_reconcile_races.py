@@ -114,7 +114,7 @@ def test_made_again_before_a_row_is_removed(store, tables, aged, case, table):
         again()
     place = tables.place(case.derived, table, key)
     assert table.fits(place, tables.row(table, place))
-    fix(store, case.derived)
+    at_rest(store, case.derived)
     assert at_rest(store, case.derived) == {}
     assert table.fits(place, tables.row(table, place))
 
@@ -216,7 +216,7 @@ def test_an_owner_comes_back_while_its_claim_is_freed(
     (owner,) = key.values()
     claim = tables.claim(spec, name)
     assert (claim['owner'], claim['state']) == (owner, 'held')
-    fix(store, case.derived)
+    at_rest(store, case.derived)
     assert at_rest(store, case.derived) == {}
     assert tables.claim(spec, name)['owner'] == owner
 
@@ -461,7 +461,7 @@ class TestCrashes:
             with faults.crash(store, after) as point:
                 fix(store, case.derived)
             assert point.fired
-            fix(store, case.derived)
+            at_rest(store, case.derived)
             assert at_rest(store, case.derived) == {}, after
             assert {len(tables.rows(table)) for table in case.tables} == {2}
 
