@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from lab.server import (
     points_at,
 )
 
+from tests import awkward
 from tests.conftest import quick_schema
 
 _QUICK: Settings = {
@@ -39,7 +39,7 @@ class Servers:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.password = secrets.token_urlsafe(16)
+        self.password = awkward.secret()
         self._made: list[Keystone] = []
         self._keyspaces: set[str] = set()
         self._number = 0
