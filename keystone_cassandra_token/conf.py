@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import os
 from collections.abc import Iterator
+from typing import Any
 
 from oslo_config import cfg
 
@@ -25,6 +27,38 @@ _SECTIONS = {'id_mapping': 'identity_mapping'}
 _QUORUMS = ('LOCAL_QUORUM', 'EACH_QUORUM', 'QUORUM', 'ALL')
 _READS = ('LOCAL_ONE', *_QUORUMS)
 _SERIALS = ('SERIAL', 'LOCAL_SERIAL')
+
+
+_DOLLAR = (
+    'its value holds a `$` that oslo.config takes for the name of an option:'
+    ' write `$$` for each `$`.'
+)
+
+
+class _SecretOpt(cfg.StrOpt):
+    """A secret, into which no other option is ever substituted.
+
+    oslo.config would put in the value of an option whose name follows a
+    ``$``, and quotes what follows where there is none: a part of the secret.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, secret=True, **options)
+
+    def _get_from_namespace(self, namespace: Any, group_name: Any) -> Any:
+        value, location = super()._get_from_namespace(namespace, group_name)
+        if _is_substituted(value):
+            raise ValueError(_DOLLAR)
+        return value, location
+
+
+def _is_substituted(value: object) -> bool:
+    """Return whether oslo.config would read it otherwise than written."""
+    return isinstance(value, str) and bool(
+        cfg.ConfigOpts.Template(
+            value.replace(r'\$', '$$')  # as oslo.config does
+        ).get_identifiers()
+    )
 
 
 def _level(
@@ -89,11 +123,11 @@ Cassandra role to log in as. Unset means no authentication, which only fits a
 cluster on a loopback address.
 """,
     ),
-    cfg.StrOpt(
+    _SecretOpt(
         'password',
-        secret=True,
         help="""
-Password of the role in ``username``.
+Password of the role in ``username``. Write ``$$`` for a ``$`` in it: a ``$``
+before a letter is refused, and never replaced by the value of an option.
 """,
     ),
     cfg.BoolOpt(
@@ -204,14 +238,14 @@ whose value differs from the recorded one answers 503.
 ]
 
 token_opts: list[cfg.Opt] = [
-    cfg.StrOpt(
+    _SecretOpt(
         'token_key',
-        secret=True,
         help="""
 Secret of at least 32 characters, the same on every server. When set, tokens
 are stored under HMAC-SHA256 of their id with this key, so that somebody who
 can write the token table still cannot make a token. Unset means plain
-SHA-256. Changing it ends all live tokens at once.
+SHA-256. Changing it ends all live tokens at once. Write ``$$`` for a ``$``
+in it: a ``$`` before a letter is refused.
 """,
     ),
     cfg.IntOpt(
@@ -270,8 +304,8 @@ was acknowledged, and is refused unless ``accept_local_one``.
         """
 Consistency level of revocations. EACH_QUORUM is the strict mode: a revocation
 is only acknowledged once every region (datacenter) has it. While one cannot be
-reached, the revocation is still written in this one, and the answer is 503
-and names the other.
+reached, the revocation is still written in this one, and the answer is 503;
+the log names the other.
 """,
     ),
     _level(
@@ -378,16 +412,41 @@ def check(conf: cfg.ConfigOpts) -> None:
         raise ConfigurationError(problem)
 
 
+def secret(conf: cfg.ConfigOpts, name: str) -> str | None:
+    """Return the value of a secret option of ``[cassandra]``.
+
+    :raises ConfigurationError: if it cannot be read; no part of the value is
+        in the message, nor in what a traceback shows.
+    """
+    # The environment goes before files, and has no hook of the option's.
+    if not _is_substituted(os.environ.get(f'OS_{GROUP}__{name}'.upper())):
+        try:
+            value: str | None = conf[GROUP][name]
+        except (cfg.Error, ValueError):
+            pass  # raised below, where nothing is chained to it
+        else:
+            return value
+    raise ConfigurationError(f'[{GROUP}] {name}: {_DOLLAR}')
+
+
 def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
     """Yield what is wrong with the options, each text naming its option."""
     legible = True
     for group, opts in list_opts():
         for opt in opts:
             try:
-                getattr(conf[group], opt.dest)  # parsed on access only
+                if opt.secret:
+                    secret(conf, opt.dest)
+                else:
+                    getattr(conf[group], opt.dest)  # parsed on access only
+            except ConfigurationError as error:
+                legible = False
+                yield str(error)
             except (cfg.Error, ValueError) as error:
                 legible = False
-                yield f'[{group}] {opt.name}: {error}'
+                # oslo.config's first half is the place, as a Python object.
+                cause = str(error).rpartition(' is not valid: ')[2]
+                yield f'[{group}] {opt.name}: {cause.removesuffix(".")}.'
     if legible:
         yield from _conflicts(conf)
 

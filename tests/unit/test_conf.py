@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +130,63 @@ def test_options_that_do_not_fit_together(
     for name in names:
         assert name in problem
     assert 'hunter2' not in problem
+
+
+@pytest.mark.parametrize('by', ['file', 'environment'])
+@pytest.mark.parametrize('name', ['password', 'token_key'])
+@pytest.mark.parametrize(
+    'value',
+    ['one$two three', 'one${two}', 'one$keyspace', 'one$$two$three', '$a.b'],
+)
+def test_a_dollar_in_a_secret_is_refused_and_not_shown(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    name: str,
+    by: str,
+) -> None:
+    text = '[database]\ncassandra_node_ips = 127.0.0.1\n[cassandra]\n'
+    if by == 'file':
+        text += f'{name} = {value}\n'
+    else:
+        monkeypatch.setenv(f'OS_CASSANDRA__{name.upper()}', value)
+    conf = from_file(tmp_path, text)
+    (problem,) = options.problems(conf)
+    with pytest.raises(options.ConfigurationError) as raised:
+        options.secret(conf, name)
+    told = ''.join(traceback.format_exception(raised.value))
+    for shown in (problem, told):
+        assert f'[cassandra] {name}: ' in shown
+        assert '`$$`' in shown
+        # Of the value; a traceback shows lines of the source.
+        assert not re.search(r"\bone\b|option t|['\"]two", shown)
+
+
+@pytest.mark.parametrize(
+    ('written', 'read'),
+    [
+        ('one$$two', 'one$two'),
+        (r'one\$two', 'one$two'),
+        ('one$ two$', 'one$ two$'),
+        ('one%s %(two)s 100%', 'one%s %(two)s 100%'),
+        ('one"two \'three', 'one"two \'three'),
+    ],
+)
+def test_other_secrets_are_read_as_written(
+    tmp_path: Path, written: str, read: str
+) -> None:
+    conf = from_file(tmp_path, f'[cassandra]\npassword = {written}\n')
+    assert options.secret(conf, 'password') == read
+    assert conf.cassandra.password == read
+
+
+def test_what_is_wrong_is_said_without_objects_of_python(
+    tmp_path: Path,
+) -> None:
+    conf = from_file(tmp_path, '[cassandra]\nport = 70000\nkeyspace = A\n')
+    for problem in options.problems(conf):
+        assert 'LocationInfo' not in problem
+        assert problem.endswith('.')
 
 
 def test_secrets_are_secret() -> None:

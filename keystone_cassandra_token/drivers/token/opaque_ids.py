@@ -16,6 +16,9 @@ from typing import TypeGuard
 
 from oslo_config import cfg
 
+from keystone_cassandra_token import conf as options
+from keystone_cassandra_token.db import errors
+
 _BYTES = 32
 
 
@@ -39,8 +42,14 @@ class OpaqueIds:
 
 
 def hashed(conf: cfg.ConfigOpts, opaque_id: str) -> bytes:
-    """Return what is stored of an id."""
-    key = conf.cassandra.token_key
+    """Return what is stored of an id.
+
+    :raises StoreUnavailable: if the key cannot be read.
+    """
+    try:
+        key = options.secret(conf, 'token_key')
+    except options.ConfigurationError as error:
+        raise errors.StoreUnavailable(str(error)) from None
     if key:
         return hmac.digest(key.encode(), opaque_id.encode(), 'sha256')
     return hashlib.sha256(opaque_id.encode()).digest()
