@@ -2,8 +2,9 @@
 """Errors: what an exception of the driver means to Keystone.
 
 Everything that may pass by itself is a :class:`StoreUnavailable`, which
-Keystone answers with 503.  Messages name options, tables and nodes, never
-bound values.
+Keystone answers with 503.  Its reason names options, tables and nodes, never
+bound values, and is for who operates the servers: the log, the commands, the
+doctor.  Callers, who may be anonymous, are told a general text.
 """
 
 from __future__ import annotations
@@ -46,16 +47,30 @@ _DATACENTER = re.compile(r'\bin DC (\S+?)["\s]')
 class StoreUnavailable(exception.ServiceUnavailable):
     """Cassandra cannot answer now, or not with this configuration: 503.
 
+    Keystone puts ``args[0]`` into the answer, and in places ``str()``: both
+    are :attr:`public`.  A traceback shows the reason too, as a note.
+
+    :cvar public: what the caller is told; it names nothing.
     :ivar reason: one line for the operator, without bound values.
     """
 
+    public = (
+        'The identity service cannot reach its database now; try again later.'
+    )
+
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(message=reason)
+        super().__init__(message=self.public)
+        self.add_note(reason)
 
 
 class DatacenterUnavailable(StoreUnavailable):
     """The write is durable in this datacenter and not yet in another: 503."""
+
+    public = (
+        'The change was made, but could not yet be made known everywhere; try'
+        ' again later.'
+    )
 
 
 class SchemaMissing(StoreUnavailable):
@@ -69,9 +84,13 @@ class OutcomeUnknown(StoreUnavailable):
     pass as 503.
     """
 
+    public = 'The change may or may not have been made; try again later.'
+
 
 class Contended(StoreUnavailable):
     """Others change the same thing all the time: 503."""
+
+    public = 'Too many changes of the same thing at once; try again.'
 
 
 def translate(error: BaseException, what: str) -> StoreUnavailable:

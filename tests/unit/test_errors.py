@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import ssl
+import traceback
 
 import cassandra
 import pytest
@@ -313,4 +314,26 @@ def test_the_datacenter_that_is_away(error, datacenter) -> None:
 
 def test_percent_signs_in_a_reason_are_kept() -> None:
     failure = errors.StoreUnavailable('100% of nodes %(are)s away')
-    assert str(failure) == '100% of nodes %(are)s away'
+    assert failure.reason == '100% of nodes %(are)s away'
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        errors.StoreUnavailable,
+        errors.DatacenterUnavailable,
+        errors.SchemaMissing,
+        errors.OutcomeUnknown,
+        errors.Contended,
+    ],
+)
+def test_the_caller_is_told_nothing_of_the_reason(
+    kind, keystone_options
+) -> None:
+    failure = kind(f'{SECRET} in dc1')
+    # Keystone makes its answer of args[0], and in places of str().
+    assert failure.args == (kind.public,)
+    assert str(failure) == kind.public
+    assert SECRET not in str(exception.Unauthorized(failure))
+    assert SECRET in failure.reason
+    assert SECRET in ''.join(traceback.format_exception(failure))
