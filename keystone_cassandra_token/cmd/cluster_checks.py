@@ -19,6 +19,7 @@ from keystone_cassandra_token.schema import (
     files,
     keyspace,
     migrate,
+    roles,
     version,
 )
 
@@ -235,6 +236,35 @@ def authentication(
             )
 
 
+def permissions(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
+    """The role of the servers may do what the drivers do."""
+    name = 'permissions'
+    own = conf.cassandra.username
+    if not own:
+        yield ok(name, 'no role is used: [cassandra] username is not set.')
+        return
+    # Who is not a server's role itself may still be able to see it.
+    for role in dict.fromkeys((own, roles.server(connection.keyspace))):
+        try:
+            lacking = roles.lacking(connection, role)
+        except roles.NoAuthorizer:
+            yield ok(name, 'the nodes have no authorizer: every role may all.')
+            return
+        except roles.Unknown:
+            continue  # it may have another name
+        if lacking:
+            yield fail(
+                name,
+                f'role {role} lacks {len(lacking)} permissions of a server,'
+                ' which answers 503 where it needs them. Run with cqlsh:'
+                f' {roles.script(lacking, role)}',
+            )
+        else:
+            yield ok(name, f'role {role} may do what a server does.')
+
+
 def _unreadable(node: nodes.Node, what: str, error: BaseException) -> str:
     return (
         f'{node.address}: its {what} cannot be read'
@@ -378,5 +408,6 @@ CHECKS = (
     windows,
     expiry,
     authentication,
+    permissions,
     clocks,
 )

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import sys
 from typing import Any
 
@@ -13,7 +12,14 @@ from oslo_config import cfg
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, store
 from keystone_cassandra_token.db.findings import State
-from keystone_cassandra_token.schema import check, keyspace, lease, migrate
+from keystone_cassandra_token.schema import (
+    check,
+    ddl,
+    keyspace,
+    lease,
+    migrate,
+    roles,
+)
 
 _HEADER = """\
 -- For cqlsh; first:  CONSISTENCY LOCAL_QUORUM; SERIAL CONSISTENCY SERIAL;
@@ -69,6 +75,7 @@ def _apply(conf: cfg.ConfigOpts) -> None:
     if not conf.command.dry_run:
         migrate.apply(conf, report=functools.partial(print, flush=True))
         _set_revocation_ttl(conf)
+        _say_what_servers_lack(conf)
         return
     holder = migrate.status(conf).holder
     if holder is not None:
@@ -78,6 +85,36 @@ def _apply(conf: cfg.ConfigOpts) -> None:
         )
     for statement in migrate.plan(conf) or ['-- Nothing to apply.']:
         print(statement if statement.startswith('--') else f'{statement};\n')
+
+
+def _say_what_servers_lack(conf: cfg.ConfigOpts) -> None:
+    """Print the grants that the servers' role lacks, as for new tables."""
+    with ddl.connected(conf) as connection:
+        role = roles.server(connection.keyspace)
+        try:
+            grants = roles.lacking(connection, role)
+        except roles.NoAuthorizer:
+            return
+        except roles.NoRole:
+            print(
+                'The roles are not there yet: a superuser runs what'
+                ' `keystone-cassandra schema roles` prints.'
+            )
+            return
+        except roles.Unknown:
+            # Its name is not the one that we know, or nobody let us see.
+            print(
+                f'The permissions of {role} cannot be read with this role:'
+                ' `keystone-cassandra doctor` as a server says what it lacks.'
+            )
+            return
+    if grants:
+        print(
+            f'The servers answer 503 until {role} has what it lacks. Run with'
+            ' cqlsh:'
+        )
+        for grant in grants:
+            print(f'  {grant.cql(role)}')
 
 
 def _set_revocation_ttl(conf: cfg.ConfigOpts) -> None:
@@ -117,14 +154,7 @@ def _status(conf: cfg.ConfigOpts) -> bool:
 
 
 def _roles(conf: cfg.ConfigOpts) -> None:
-    print(roles(conf.cassandra.keyspace), end='')
-
-
-def roles(name: str) -> str:
-    """Return the CQL of the roles for a keyspace."""
-    folder = importlib.resources.files('keystone_cassandra_token.schema')
-    text = (folder / 'roles.cql').read_text('utf-8')
-    return text.replace('{keyspace}', name)
+    print(roles.text(conf.cassandra.keyspace), end='')
 
 
 def _dump(conf: cfg.ConfigOpts) -> None:

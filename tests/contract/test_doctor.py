@@ -77,6 +77,7 @@ def test_all_is_well(run: command.Command) -> None:
         'windows',
         'expiry',
         'authentication',
+        'permissions',
         'clock',
     }
     assert any(line.startswith('ok    schema: ') for line in lines)

@@ -20,11 +20,17 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import drivers, revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks
-from keystone_cassandra_token.cmd import schema as schema_command
 from keystone_cassandra_token.db import errors, nodes
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.findings import State
-from keystone_cassandra_token.schema import ddl, describe, migrate, version
+from keystone_cassandra_token.schema import (
+    ddl,
+    describe,
+    files,
+    migrate,
+    roles,
+    version,
+)
 from keystone_cassandra_token.tables import reconcile, unique
 from tests import awkward, sweep
 from tests.conftest import FORGETFUL
@@ -122,31 +128,24 @@ def superuser(cluster: Cluster) -> Iterator[Any]:
         yield session
 
 
-def _run(superuser: Any, missing: str | None = None) -> None:
-    text = re.sub(
-        '^--.*$', '', schema_command.roles(KEYSPACE), flags=re.MULTILINE
-    )
+def _run(superuser: Any) -> None:
+    text = re.sub('^--.*$', '', roles.text(KEYSPACE), flags=re.MULTILINE)
     for statement in filter(None, map(str.strip, text.split(';'))):
-        try:
-            superuser.execute(statement)
-        except cassandra.InvalidRequest as error:
-            if missing is None or missing not in str(error):
-                raise
+        superuser.execute(statement)
 
 
 @pytest.fixture(scope='module')
 def migrated(options: Make, superuser: Any) -> None:
-    """The schema, applied by the role for migrations."""
+    """The schema, and the roles by one run of their CQL."""
     by_root = options('cassandra', 'cassandra')
     migrate.create_keyspace(by_root, report=lambda line: None)
-    _run(superuser, missing="doesn't exist")
+    migrate.apply(by_root, report=lambda line: None)
+    _run(superuser)
     for role in ('migration', 'server'):
         superuser.execute(
             f'ALTER ROLE {KEYSPACE}_{role} WITH PASSWORD ='
             f" '{awkward.in_cql(PASSWORD)}'"
         )
-    migrate.apply(options(f'{KEYSPACE}_migration'), report=lambda line: None)
-    _run(superuser)
 
 
 @pytest.fixture(scope='module')
@@ -157,9 +156,22 @@ def server(options: Make, migrated: None) -> Iterator[Any]:
         yield connection
 
 
-def test_the_migrator_could_do_it_all(options: Make, migrated: None) -> None:
+def test_the_migrator_could_do_it_all(
+    options: Make, migrated: None, superuser: Any
+) -> None:
+    # What the first run made belongs to the superuser: a table is made again.
+    superuser.execute(f'DROP TABLE {KEYSPACE}.receipt')
+    for migration in files.migrations():
+        superuser.execute(
+            f'DELETE FROM {KEYSPACE}.schema_migration WHERE level ='
+            f' {migration.version}'
+        )
     conf = options(f'{KEYSPACE}_migration')
+    migrate.apply(conf, report=lambda line: None)
     assert migrate.verify(conf) == []
+    superuser.execute(
+        f'GRANT MODIFY ON {KEYSPACE}.receipt TO {KEYSPACE}_server'
+    )
     assert migrate.status(conf).version == migrate.status(conf).needed
 
 
@@ -283,4 +295,91 @@ def test_applying_as_a_server_names_what_is_lacking(
     finally:
         migrate.apply(
             options(f'{KEYSPACE}_migration'), report=lambda line: None
+        )
+
+
+@pytest.fixture
+def revoked(superuser: Any, migrated: None) -> Iterator[list[str]]:
+    """What the servers' role lacks, as after a migration; all of it later."""
+    tables = ['revocation', '"token"']
+    for table in tables:
+        superuser.execute(
+            f'REVOKE MODIFY ON {KEYSPACE}.{table} FROM {KEYSPACE}_server'
+        )
+    grants = [
+        f'GRANT MODIFY ON {KEYSPACE}.{table} TO {KEYSPACE}_server;'
+        for table in tables
+    ]
+    yield grants
+    for grant in grants:
+        superuser.execute(grant)
+
+
+def _command(cluster: Cluster, folder: Path, role: str) -> command.Command:
+    password = 'cassandra' if role == 'cassandra' else PASSWORD
+    return command.for_nodes(
+        folder,
+        cluster.contact_points,
+        cluster.port,
+        KEYSPACE,
+        cassandra={
+            'username': role,
+            'password': awkward.in_conf(password),
+        },
+    )
+
+
+@pytest.mark.parametrize('role', ['server', 'migration'])
+def test_the_doctor_lists_the_grants_that_lack(
+    cluster: Cluster, revoked: list[str], tmp_path: Path, role: str
+) -> None:
+    done = _command(cluster, tmp_path, f'{KEYSPACE}_{role}').here('doctor')
+    assert done.returncode == 1
+    (line,) = (
+        line
+        for line in done.stdout.splitlines()
+        if line.startswith('FAIL  permissions: ')
+    )
+    assert f'role {KEYSPACE}_server lacks 2 permissions' in line
+    assert sorted(re.findall('GRANT [^;]*;', line)) == sorted(revoked)
+
+
+@pytest.mark.parametrize('role', ['server', 'migration', None])
+def test_the_doctor_is_content_with_all_grants(
+    cluster: Cluster, migrated: None, tmp_path: Path, role: str | None
+) -> None:
+    user = f'{KEYSPACE}_{role}' if role else 'cassandra'
+    done = _command(cluster, tmp_path, user).here('doctor')
+    lines = [x for x in done.stdout.splitlines() if ' permissions: ' in x]
+    assert f'ok    permissions: role {KEYSPACE}_server may do' in lines[-1]
+    assert all(line.startswith('ok  ') for line in lines)
+
+
+def test_applying_says_which_grants_lack(
+    cluster: Cluster, revoked: list[str], tmp_path: Path
+) -> None:
+    done = _command(cluster, tmp_path, f'{KEYSPACE}_migration').here(
+        'schema', 'apply'
+    )
+    assert done.returncode == 0, done.stderr
+    for grant in revoked:
+        assert f'  {grant}\n' in done.stdout
+    assert done.stdout.count('GRANT') == len(revoked)
+
+
+def test_applying_says_that_there_are_no_roles_yet(
+    cluster: Cluster, migrated: None, superuser: Any, tmp_path: Path
+) -> None:
+    run = _command(cluster, tmp_path, 'cassandra')
+    assert 'The roles are not there' not in run.here('schema', 'apply').stdout
+    superuser.execute(f'DROP ROLE {KEYSPACE}_server')
+    try:
+        done = run.here('schema', 'apply')
+        assert 'The roles are not there' in done.stdout
+        assert '`keystone-cassandra schema roles`' in done.stdout
+    finally:
+        _run(superuser)
+        superuser.execute(
+            f'ALTER ROLE {KEYSPACE}_server WITH PASSWORD ='
+            f" '{awkward.in_cql(PASSWORD)}'"
         )

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from keystone_cassandra_token import schema
-from keystone_cassandra_token.cmd import schema as command
 from keystone_cassandra_token.db import cql
-from keystone_cassandra_token.schema import describe, files
+from keystone_cassandra_token.schema import describe, files, roles
 from tests import statements
 
 PAGE = Path(__file__).parents[2] / 'doc' / 'source' / 'admin'
@@ -81,7 +80,7 @@ class State:
 NOW = State(
     files.read(FOLDER),
     statements.collected().values(),
-    command.roles('ks'),
+    roles.text('ks'),
     describe.packaged(),
     (PAGE / 'data-model.rst').read_text('utf-8'),
 )
