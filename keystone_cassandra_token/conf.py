@@ -9,9 +9,12 @@ it for a ``ConfigOpts`` when the first driver of a process is built.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import ipaddress
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +31,16 @@ _QUORUMS = ('LOCAL_QUORUM', 'EACH_QUORUM', 'QUORUM', 'ALL')
 _READS = ('LOCAL_ONE', *_QUORUMS)
 _SERIALS = ('SERIAL', 'LOCAL_SERIAL')
 
+
+_RESERVED = """
+add allow alter and apply asc authorize batch begin by columnfamily create
+delete desc describe drop entries execute from full grant if in index
+infinity insert into is keyspace limit materialized modify nan norecursive
+not null of on or order primary rename revoke schema select set table to
+token truncate unlogged update use using view where with
+"""
+#: Words of CQL that name nothing without quotes, as of Cassandra 5.0.
+RESERVED = frozenset(_RESERVED.split())
 
 _DOLLAR = (
     'its value holds a `$` that oslo.config takes for the name of an option:'
@@ -84,7 +97,8 @@ database_opts: list[cfg.Opt] = [
         help="""
 Addresses of the Cassandra nodes to contact first, for instance
 ``10.0.0.1,10.0.0.2,10.0.0.3``. The driver learns all other nodes from them,
-so two or three of the local datacenter are enough. While this is empty every
+so two or three of the local datacenter are enough. Without port, brackets or
+prefix length: the port is ``[cassandra] port``. While this is empty every
 request that needs Cassandra is answered with 503.
 """,
     ),
@@ -103,7 +117,8 @@ Port of Cassandra's native protocol, the same on all nodes.
         default='keystone',
         regex=r'^[a-z][a-z0-9_]{0,47}$',
         help="""
-Keyspace that holds the tables: 1 to 48 small letters, digits or underscores.
+Keyspace that holds the tables: 1 to 48 small letters, digits or underscores,
+and no reserved word of CQL.
 Make it with ``keystone-cassandra keyspace create``; servers never create it.
 """,
     ),
@@ -451,7 +466,38 @@ def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
         yield from _conflicts(conf)
 
 
+def _no_address(point: str) -> str | None:
+    """Return what is wrong with a contact point, None if it may resolve."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(point)
+        return None
+    if '/' in point:
+        return 'is a network or a URL: name the addresses of nodes.'
+    if '[' in point or ']' in point:
+        return (
+            'has brackets: write an address of IPv6 without them, and the port'
+            f' in [{GROUP}] port.'
+        )
+    if re.fullmatch(r'[^:]*:\d*', point):
+        return (
+            'has a port: write the address alone, and the port in'
+            f' [{GROUP}] port, the same for all nodes.'
+        )
+    if not re.fullmatch(r'[\w.-]+', point):
+        return 'is no address and no name of a host.'
+    return None
+
+
 def _conflicts(conf: cfg.ConfigOpts) -> Iterator[str]:
+    for point in conf.database.cassandra_node_ips:
+        wrong = _no_address(point)
+        if wrong:
+            yield f'[database] cassandra_node_ips: {point} {wrong}'
+    if conf.cassandra.keyspace in RESERVED:
+        yield (
+            f'[{GROUP}] keyspace = {conf.cassandra.keyspace} is a reserved'
+            ' word of CQL: choose another name.'
+        )
     if not conf.database.cassandra_node_ips:
         yield (
             '[database] cassandra_node_ips is empty: set it to the addresses'

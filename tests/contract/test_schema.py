@@ -12,9 +12,12 @@ from typing import Any
 
 import command
 import pytest
+from cassandra import InvalidRequest, metadata
+from cassandra.protocol import SyntaxException
 from lab.cassandra import Cluster
 from oslo_config import cfg
 
+from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import schema as schema_check
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.findings import State
@@ -54,7 +57,7 @@ def make(
     """A function that makes the options for a keyspace, dropped at last."""
     made = []
 
-    def options(name: str) -> cfg.ConfigOpts:
+    def of(name: str) -> cfg.ConfigOpts:
         made.append(name)
         run = command.for_nodes(
             tmp_path_factory.mktemp('conf'),
@@ -64,7 +67,7 @@ def make(
         )
         return command.configuration(run.path)
 
-    yield options
+    yield of
     for name in made:
         session.execute(f'DROP KEYSPACE IF EXISTS {name}')
 
@@ -88,6 +91,19 @@ def empty(make: Make) -> cfg.ConfigOpts:
     conf = make(a_name())
     migrate.create_keyspace(conf, report=quiet)
     return conf
+
+
+def test_reserved_words_are_those_that_the_node_refuses(session: Any) -> None:
+    words = {*metadata.cql_keywords, *options.RESERVED}
+    refused = set()
+    for word in words:
+        try:
+            session.execute(f'SELECT * FROM {word}.nothing')
+        except SyntaxException:
+            refused.add(word)
+        except InvalidRequest:
+            pass  # there is no such keyspace, but there could be
+    assert refused == options.RESERVED
 
 
 def test_the_keyspace_is_made_once(make: Make) -> None:

@@ -196,5 +196,43 @@ def test_secrets_are_secret() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ('point', 'named'),
+    [
+        ('10.0.0.1:9042', '[cassandra] port'),
+        ('node1:9042', '[cassandra] port'),
+        ('node1:', '[cassandra] port'),
+        ('[::1]', 'brackets'),
+        ('[2001:db8::1]:9042', 'brackets'),
+        ('10.0.0.0/24', 'network'),
+        ('2001:db8::/64', 'network'),
+        ('cassandra://node1', 'network or a URL'),
+        ('node1 node2', 'no address'),
+        ('"node1"', 'no address'),
+    ],
+)
+def test_what_is_wrong_with_a_contact_point(
+    make_conf: Make, point: str, named: str
+) -> None:
+    (problem,) = options.problems(make_conf(nodes=['127.0.0.1', point]))
+    assert problem.startswith(f'[database] cassandra_node_ips: {point} ')
+    assert named in problem
+
+
+@pytest.mark.parametrize(
+    'point', ['10.0.0.1', '::1', '2001:db8::1', 'fe80::1%eth0', 'db-1.lan.']
+)
+def test_contact_points_that_may_resolve(make_conf: Make, point: str) -> None:
+    assert not list(options.problems(make_conf(nodes=[point])))
+
+
+@pytest.mark.parametrize('word', ['schema', 'keyspace', 'token'])
+def test_a_reserved_word_is_no_keyspace(make_conf: Make, word: str) -> None:
+    (problem,) = options.problems(
+        make_conf(nodes=['127.0.0.1'], keyspace=word)
+    )
+    assert f'[cassandra] keyspace = {word} is a reserved word' in problem
+
+
 def test_registering_again_is_harmless(make_conf: Make) -> None:
     options.register_opts(make_conf())
