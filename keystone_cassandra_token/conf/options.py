@@ -9,13 +9,8 @@ it for a ``ConfigOpts`` when the first driver of a process is built.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import ipaddress
 import itertools
-import os
-import re
-from collections.abc import Iterator
 from typing import Any
 
 from oslo_config import cfg
@@ -32,17 +27,7 @@ _READS = ('LOCAL_ONE', *_QUORUMS)
 _SERIALS = ('SERIAL', 'LOCAL_SERIAL')
 
 
-_RESERVED = """
-add allow alter and apply asc authorize batch begin by columnfamily create
-delete desc describe drop entries execute from full grant if in index
-infinity insert into is keyspace limit materialized modify nan norecursive
-not null of on or order primary rename revoke schema select set table to
-token truncate unlogged update use using view where with
-"""
-#: Words of CQL that name nothing without quotes, as of Cassandra 5.0.
-RESERVED = frozenset(_RESERVED.split())
-
-_DOLLAR = (
+DOLLAR = (
     'its value holds a `$` that oslo.config takes for the name of an option:'
     ' write `$$` for each `$`.'
 )
@@ -60,12 +45,12 @@ class _SecretOpt(cfg.StrOpt):
 
     def _get_from_namespace(self, namespace: Any, group_name: Any) -> Any:
         value, location = super()._get_from_namespace(namespace, group_name)
-        if _is_substituted(value):
-            raise ValueError(_DOLLAR)
+        if is_substituted(value):
+            raise ValueError(DOLLAR)
         return value, location
 
 
-def _is_substituted(value: object) -> bool:
+def is_substituted(value: object) -> bool:
     """Return whether oslo.config would read it otherwise than written."""
     return isinstance(value, str) and bool(
         cfg.ConfigOpts.Template(
@@ -375,6 +360,9 @@ revocation, a token or a trust.
     ),
 ]
 
+#: Option of ``[database]`` with the contact points.
+NODES = 'cassandra_node_ips'
+
 cassandra_opts = list(
     itertools.chain(
         connection_opts,
@@ -383,10 +371,6 @@ cassandra_opts = list(
         consistency_opts,
     )
 )
-
-
-class ConfigurationError(Exception):
-    """An option has a value that cannot work; the message names both."""
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -416,103 +400,3 @@ def namespaces() -> dict[str, tuple[str, str]]:
                 else (_SECTIONS.get(path[-1], path[-1]), 'driver')
             )
     return found
-
-
-def check(conf: cfg.ConfigOpts) -> None:
-    """Check what bounds on single options cannot say.
-
-    :raises ConfigurationError: naming the option and what to set.
-    """
-    for problem in problems(conf):
-        raise ConfigurationError(problem)
-
-
-def secret(conf: cfg.ConfigOpts, name: str) -> str | None:
-    """Return the value of a secret option of ``[cassandra]``.
-
-    :raises ConfigurationError: if it cannot be read; no part of the value is
-        in the message, nor in what a traceback shows.
-    """
-    # The environment goes before files, and has no hook of the option's.
-    if not _is_substituted(os.environ.get(f'OS_{GROUP}__{name}'.upper())):
-        try:
-            value: str | None = conf[GROUP][name]
-        except (cfg.Error, ValueError):
-            pass  # raised below, where nothing is chained to it
-        else:
-            return value
-    raise ConfigurationError(f'[{GROUP}] {name}: {_DOLLAR}')
-
-
-def problems(conf: cfg.ConfigOpts) -> Iterator[str]:
-    """Yield what is wrong with the options, each text naming its option."""
-    legible = True
-    for group, opts in list_opts():
-        for opt in opts:
-            try:
-                if opt.secret:
-                    secret(conf, opt.dest)
-                else:
-                    getattr(conf[group], opt.dest)  # parsed on access only
-            except ConfigurationError as error:
-                legible = False
-                yield str(error)
-            except (cfg.Error, ValueError) as error:
-                legible = False
-                # oslo.config's first half is the place, as a Python object.
-                cause = str(error).rpartition(' is not valid: ')[2]
-                yield f'[{group}] {opt.name}: {cause.removesuffix(".")}.'
-    if legible:
-        yield from _conflicts(conf)
-
-
-def _no_address(point: str) -> str | None:
-    """Return what is wrong with a contact point, None if it may resolve."""
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(point)
-        return None
-    if '/' in point:
-        return 'is a network or a URL: name the addresses of nodes.'
-    if '[' in point or ']' in point:
-        return (
-            'has brackets: write an address of IPv6 without them, and the port'
-            f' in [{GROUP}] port.'
-        )
-    if re.fullmatch(r'[^:]*:\d*', point):
-        return (
-            'has a port: write the address alone, and the port in'
-            f' [{GROUP}] port, the same for all nodes.'
-        )
-    if not re.fullmatch(r'[\w.-]+', point):
-        return 'is no address and no name of a host.'
-    return None
-
-
-def _conflicts(conf: cfg.ConfigOpts) -> Iterator[str]:
-    for point in conf.database.cassandra_node_ips:
-        wrong = _no_address(point)
-        if wrong:
-            yield f'[database] cassandra_node_ips: {point} {wrong}'
-    if conf.cassandra.keyspace in RESERVED:
-        yield (
-            f'[{GROUP}] keyspace = {conf.cassandra.keyspace} is a reserved'
-            ' word of CQL: choose another name.'
-        )
-    if not conf.database.cassandra_node_ips:
-        yield (
-            '[database] cassandra_node_ips is empty: set it to the addresses'
-            ' of two or three Cassandra nodes of this region (datacenter).'
-        )
-    if conf.cassandra.username and not conf.cassandra.password:
-        yield '[cassandra] username is set but [cassandra] password is not.'
-    if bool(conf.cassandra.tls_cert_file) != bool(conf.cassandra.tls_key_file):
-        yield (
-            '[cassandra] tls_cert_file and tls_key_file go together: set'
-            ' both, or neither.'
-        )
-    key = conf.cassandra.token_key
-    if key is not None and len(key) < 32:
-        yield (
-            f'[cassandra] token_key has {len(key)} characters: it needs at'
-            ' least 32, for instance from `openssl rand -hex 32`.'
-        )
