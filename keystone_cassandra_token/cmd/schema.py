@@ -19,6 +19,7 @@ from keystone_cassandra_token.schema import (
     lease,
     migrate,
     roles,
+    version,
 )
 
 _HEADER = """\
@@ -89,6 +90,8 @@ def _apply(conf: cfg.ConfigOpts) -> None:
 
 def _say_what_servers_lack(conf: cfg.ConfigOpts) -> None:
     """Print the grants that the servers' role lacks, as for new tables."""
+    if not conf.cassandra.username:
+        return  # nobody logs in
     with ddl.connected(conf) as connection:
         role = roles.server(connection.keyspace)
         try:
@@ -139,10 +142,10 @@ def _status(conf: cfg.ConfigOpts) -> bool:
     found = migrate.status(conf)
     print(f'keyspace     {found.keyspace}')
     print(f'replication  {keyspace.in_words(found.replication)}')
-    print(f'version      {found.version} of {found.needed}')
-    for version, (name, checksum, applied_at) in found.applied.items():
+    print(f'version      {version.in_words(found.version)}')
+    for number, (name, checksum, applied_at) in found.applied.items():
         when = clock.from_micros(applied_at).isoformat(' ', 'seconds')
-        print(f'  {version:04} {name:<20} {when}  {checksum[:12]}')
+        print(f'  {number:04} {name:<22} {when}  {checksum[:12]}')
     for name, value in sorted(found.settings.items()):
         print(f'{name} = {value}')
     if found.holder:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 from oslo_config import cfg
@@ -12,6 +13,9 @@ from keystone_cassandra_token.schema import ddl
 
 #: Replicas in a datacenter, where it has that many nodes.
 _REPLICAS = 3
+
+#: By these tables a keyspace of this package is known.
+_OURS = {'schema_migration', 'schema_setting', 'schema_lock'}
 
 _STRATEGY = 'NetworkTopologyStrategy'
 
@@ -36,6 +40,12 @@ def create_keyspace(
         _check_datacenters(wanted, nodes)
         found = replicas(connection)
         if found is None:
+            others = alike(connection)
+            if others:
+                report(
+                    'This cluster already has keyspaces with these tables:'
+                    f' {", ".join(others)}. The new one is empty.'
+                )
             ddl.alter(connection, keyspace_cql(connection.keyspace, wanted))
             found = replicas(connection)
             report(
@@ -131,7 +141,40 @@ def require(connection: Connection) -> None:
     :raises MigrationError: if it is not there.
     """
     if replicas(connection) is None:
-        raise ddl.MigrationError(
-            f'[cassandra] keyspace = {connection.keyspace} does not exist:'
-            ' run `keystone-cassandra keyspace create`.'
-        )
+        raise ddl.MigrationError(absent(connection))
+
+
+def absent(connection: Connection) -> str:
+    """Return what to say of a keyspace that is not there.
+
+    It may be misspelt, and creating an empty one would end all tokens: so the
+    keyspaces that have this package's tables are named.
+    """
+    text = f'[cassandra] keyspace = {connection.keyspace} does not exist'
+    create = (
+        'run `keystone-cassandra keyspace create` and `keystone-cassandra'
+        ' schema apply`.'
+    )
+    others = alike(connection)
+    if not others:
+        return f'{text}: {create}'
+    return (
+        f'{text}. Is one of these meant, which have the tables:'
+        f' {", ".join(others)}? A new one is empty: all tokens and users are'
+        f' unknown there. For a new deployment: {create}'
+    )
+
+
+def alike(connection: Connection) -> list[str]:
+    """Return the three keyspaces with our tables of the nearest names."""
+    tables: dict[str, set[str]] = {}
+    for row in connection.session.execute(
+        'SELECT keyspace_name, table_name FROM system_schema.tables'
+    ):
+        tables.setdefault(row['keyspace_name'], set()).add(row['table_name'])
+    ours = [
+        name
+        for name, found in tables.items()
+        if found.issuperset(_OURS) and name != connection.keyspace
+    ]
+    return difflib.get_close_matches(connection.keyspace, ours, 3, 0)

@@ -129,11 +129,12 @@ def apply(conf: cfg.ConfigOpts, report: ddl.Report = print) -> int:
                 held.renew()
                 _record(connection, migration)
             _set_name_comparison(connection, conf)
-        reached = _version(connection)
+        found = reached(connection)
     report(
-        f'Keyspace {conf.cassandra.keyspace} is at schema version {reached}.'
+        f'Keyspace {conf.cassandra.keyspace} is at schema version'
+        f' {version.in_words(found)}.'
     )
-    return reached
+    return found
 
 
 def verify(conf: cfg.ConfigOpts) -> list[Finding]:
@@ -159,10 +160,14 @@ def differences(
         elif checksum != migration.checksum:
             yield fail('schema', _changed(migration))
     if missing:
+        names = (
+            f'all {len(missing)} migrations'
+            if len(missing) == len(files.migrations())
+            else ', '.join(missing)
+        )
         yield fail(
             'schema',
-            f'Not applied: {", ".join(missing)}. Run `keystone-cassandra'
-            ' schema apply`.',
+            f'Not applied: {names}. Run `keystone-cassandra schema apply`.',
         )
         return  # the rest follows from that
     recorded = _setting(connection, version.NAME_COMPARISON)
@@ -260,7 +265,8 @@ def _applied(connection: Connection) -> dict[int, str]:
     }
 
 
-def _version(connection: Connection) -> int:
+def reached(connection: Connection) -> int:
+    """Return the highest version that is recorded; 0 if none is."""
     rows = version.execute(connection, version.VERSIONS)
     return max((row['level'] for row in rows), default=0)
 

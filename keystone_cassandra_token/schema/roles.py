@@ -92,7 +92,7 @@ def lacking(connection: Connection, role: str) -> list[Grant]:
             f'LIST ALL PERMISSIONS OF {quoted(role)}'
         )
     except cassandra.Unauthorized as error:
-        raise Unknown('another role may not see them') from error
+        raise Unknown('this log-in may not see them') from error
     except cassandra.InvalidRequest as error:
         if "doesn't exist" in str(error):
             raise NoRole(f'there is no role {role}') from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.cql import Statement, read, scan
 from keystone_cassandra_token.schema import files
+from keystone_cassandra_token.schema import keyspace as keyspaces
 
 if TYPE_CHECKING:
     from keystone_cassandra_token.db.session import Connection
@@ -23,6 +24,16 @@ VERSIONS = scan('SELECT level, checksum FROM schema_migration')
 SETTING = read('SELECT value FROM schema_setting WHERE name = :name')
 
 
+def in_words(reached: int) -> str:
+    """Return a keyspace's version beside the one that this package needs."""
+    needed = files.latest()
+    if reached > needed:
+        return f'{reached}, of a newer release: this one needs {needed}'
+    if reached < needed:
+        return f'{reached}, older than this release, which needs {needed}'
+    return str(reached)
+
+
 def check(connection: Connection, name_comparison: str) -> None:
     """Check that this server and the keyspace fit.
 
@@ -32,11 +43,7 @@ def check(connection: Connection, name_comparison: str) -> None:
     """
     keyspace = connection.keyspace
     if keyspace not in connection.cluster.metadata.keyspaces:
-        raise errors.SchemaMissing(
-            f'[cassandra] keyspace = {keyspace} does not exist: run'
-            ' `keystone-cassandra keyspace create` and `keystone-cassandra'
-            ' schema apply`.'
-        )
+        raise errors.SchemaMissing(keyspaces.absent(connection))
     found = {row['level'] for row in execute(connection, VERSIONS)}
     if max(found, default=0) < files.latest():
         raise errors.SchemaMissing(

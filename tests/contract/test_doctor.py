@@ -22,7 +22,7 @@ from keystone_cassandra_token.cmd import cluster_checks, doctor
 from keystone_cassandra_token.db import nodes
 from keystone_cassandra_token.db.findings import Finding, State
 from keystone_cassandra_token.db.session import Connection
-from keystone_cassandra_token.schema import ddl
+from keystone_cassandra_token.schema import ddl, files
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_all_is_well(run: command.Command) -> None:
         'sections',
         'driver',
         'connection',
+        'contact_points',
         'version',
         'replication',
         'schema',
@@ -96,10 +97,74 @@ def test_a_keyspace_that_is_not_there(
     done = run.here('doctor')
     assert done.returncode == 1
     failed = [x for x in done.stdout.splitlines() if x.startswith('FAIL')]
-    assert any('keyspace create' in line for line in failed)
-    assert any('schema apply' in line for line in failed)
+    (line,) = failed  # and not again by each check that needs it
+    assert 'keyspace create' in line
+    assert 'schema apply' in line
     # and the checks after them were made
     assert 'clock: ' in done.stdout
+
+
+def test_a_misspelt_keyspace(
+    cassandra_cluster: Cluster, keyspace: str, tmp_path: Path
+) -> None:
+    run = command.for_nodes(
+        tmp_path,
+        cassandra_cluster.contact_points,
+        cassandra_cluster.port,
+        keyspace + 'x',
+    )
+    for words in ('doctor',), ('schema', 'apply'), ('schema', 'status'):
+        done = run.here(*words)
+        assert done.returncode == 1
+        told = done.stdout + done.stderr
+        assert f'keyspace = {keyspace}x does not exist' in told
+        assert re.search(f'which have the tables: {keyspace}[,?]', told)
+
+
+def test_a_contact_point_that_leads_to_no_node(
+    cassandra_cluster: Cluster, keyspace: str, tmp_path: Path
+) -> None:
+    run = command.for_nodes(
+        tmp_path,
+        [*cassandra_cluster.contact_points, '127.6.6.6', 'nowhere.invalid'],
+        cassandra_cluster.port,
+        keyspace,
+    )
+    done = run.here('doctor')
+    found = [
+        line
+        for line in done.stdout.splitlines()
+        if ' contact_points: ' in line
+    ]
+    assert [line[:6].strip() for line in found] == ['warn', 'warn']
+    assert '127.6.6.6 of [database] cassandra_node_ips leads to' in found[0]
+    assert found[0].count('127.6.6.6') == 1
+    assert 'nowhere.invalid' in found[1]
+    assert 'does not resolve' in found[1] or 'resolves' in found[1]
+    assert not any('?.' in line for line in found)
+
+
+@pytest.fixture
+def newer(connection: Connection) -> Iterator[int]:
+    """A version that a later release has recorded."""
+    number = files.latest() + 1
+    table = f'{connection.keyspace}.schema_migration'
+    connection.session.execute(
+        f'INSERT INTO {table} (level, name, checksum, applied_at)'
+        f" VALUES ({number}, 'later', 'x', 1) IF NOT EXISTS"
+    )
+    yield number
+    connection.session.execute(
+        f'DELETE FROM {table} WHERE level = {number} IF EXISTS'
+    )
+
+
+def test_a_schema_of_a_newer_release(run: command.Command, newer: int) -> None:
+    said = f'{newer}, of a newer release: this one needs {newer - 1}'
+    for words in ('doctor',), ('schema', 'status'), ('schema', 'apply'):
+        done = run.here(*words)
+        assert done.returncode == 0, done.stdout
+        assert said in done.stdout
 
 
 def test_a_wrong_datacenter(
