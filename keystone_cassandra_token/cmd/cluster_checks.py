@@ -16,10 +16,8 @@ from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     describe,
-    files,
     keyspace,
     migrate,
-    roles,
     version,
 )
 
@@ -79,7 +77,7 @@ def reachable(
     if down:
         yield warn(
             name,
-            f'{len(down)} of {len(found)} nodes cannot be reached:'
+            f'{len(down)} of {len(found)} nodes do not answer:'
             f' {", ".join(down)}.',
         )
     else:
@@ -92,15 +90,18 @@ def reachable(
 def schema(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """The keyspace has this package's tables."""
     name = 'schema'
+    if keyspace.replicas(connection) is None:
+        return  # the check of the replication says so
     differences = list(
         migrate.differences(connection, conf.cassandra.name_comparison)
     )
     yield from differences
     if not differences:
+        reached = migrate.reached(connection)
         yield ok(
             name,
-            f'schema version {files.latest()}, checksums and tables as'
-            ' released.',
+            f'schema version {version.in_words(reached)}, checksums and'
+            ' tables as released.',
         )
 
 
@@ -111,11 +112,7 @@ def replication(
     name = 'replication'
     found = keyspace.replicas(connection)
     if found is None:
-        yield fail(
-            name,
-            f'[cassandra] keyspace = {connection.keyspace} does not exist:'
-            ' run `keystone-cassandra keyspace create`.',
-        )
+        yield fail(name, keyspace.absent(connection))
         return
     findings = list(connection.policy.violations(found, connection.local_dc))
     yield from findings
@@ -184,7 +181,7 @@ def clocks(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
             yield warn(
                 name,
                 f'{node.address} ({node.datacenter}) could not be asked:'
-                f' {errors.explain(error)}',
+                f' {errors.ended(errors.explain(error, named=False))}',
             )
             continue
         text = (
@@ -236,40 +233,15 @@ def authentication(
             )
 
 
-def permissions(
-    connection: Connection, conf: cfg.ConfigOpts
-) -> Iterator[Finding]:
-    """The role of the servers may do what the drivers do."""
-    name = 'permissions'
-    own = conf.cassandra.username
-    if not own:
-        yield ok(name, 'no role is used: [cassandra] username is not set.')
-        return
-    # Who is not a server's role itself may still be able to see it.
-    for role in dict.fromkeys((own, roles.server(connection.keyspace))):
-        try:
-            lacking = roles.lacking(connection, role)
-        except roles.NoAuthorizer:
-            yield ok(name, 'the nodes have no authorizer: every role may all.')
-            return
-        except roles.Unknown:
-            continue  # it may have another name
-        if lacking:
-            yield fail(
-                name,
-                f'role {role} lacks {len(lacking)} permissions of a server,'
-                ' which answers 503 where it needs them. Run with cqlsh:'
-                f' {roles.script(lacking, role)}',
-            )
-        else:
-            yield ok(name, f'role {role} may do what a server does.')
-
-
 def _unreadable(node: nodes.Node, what: str, error: BaseException) -> str:
+    if not errors.is_refusal(error):
+        return (
+            f'{node.address} could not be asked:'
+            f' {errors.ended(errors.explain(error, named=False))}'
+        )
     return (
-        f'{node.address}: its {what} cannot be read'
-        f' ({errors.explain(error)}); the role of `keystone-cassandra schema'
-        ' roles` for migrations can.'
+        f'{node.address}: its {what} cannot be read by this role; that'
+        ' of `keystone-cassandra schema roles` for migrations can.'
     )
 
 
@@ -331,6 +303,8 @@ def revocation(
 ) -> Iterator[Finding]:
     """Revocations outlive the tokens of this configuration."""
     name = 'revocation'
+    if keyspace.replicas(connection) is None:
+        return
     needed = revocation_ttl.needed(conf)
     recorded = _revocation_ttl(connection)
     if recorded is None or recorded < needed:
@@ -352,6 +326,8 @@ def _revocation_ttl(connection: Connection) -> int | None:
 def windows(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Tables whose rows expire have windows that fit their lives."""
     name = 'windows'
+    if keyspace.replicas(connection) is None:
+        return
     revocations = _revocation_ttl(connection) or revocation_ttl.needed(conf)
     lives = {
         'token': conf.token.expiration + conf.token.allow_expired_window,
@@ -408,6 +384,5 @@ CHECKS = (
     windows,
     expiry,
     authentication,
-    permissions,
     clocks,
 )

@@ -7,13 +7,18 @@ others go on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.cmd import cluster_checks, local_checks
+from keystone_cassandra_token.cmd import (
+    access_checks,
+    cluster_checks,
+    local_checks,
+)
 from keystone_cassandra_token.db import errors, nodes
 from keystone_cassandra_token.db.findings import Finding, State, fail
 from keystone_cassandra_token.schema import ddl
@@ -25,6 +30,10 @@ LOCAL = (
 )
 
 
+#: The connection first, then what follows from it.
+CLUSTER = (*cluster_checks.CHECKS, *access_checks.CHECKS)
+
+
 def run(conf: cfg.ConfigOpts, report: Callable[[str], None] = print) -> int:
     """Make all checks; return how many results are failures."""
     failures = 0
@@ -34,15 +43,60 @@ def run(conf: cfg.ConfigOpts, report: Callable[[str], None] = print) -> int:
     return failures
 
 
+#: What reads the keyspace: if one cannot, the others cannot either.
+_KEYSPACE = {
+    check.__name__
+    for check in (
+        cluster_checks.schema,
+        cluster_checks.revocation,
+        cluster_checks.windows,
+    )
+}
+
+#: Seconds that the doctor waits at most, where the options say more: one node
+#: that hangs must not keep it for half a minute.
+_TIMEOUTS = {'connect_timeout': 3.0, 'request_timeout': 3.0}
+
+
+@contextlib.contextmanager
+def _impatient(conf: cfg.ConfigOpts) -> Iterator[None]:
+    before = {name: conf[options.GROUP][name] for name in _TIMEOUTS}
+    for name, most in _TIMEOUTS.items():
+        value = min(before[name], most)
+        conf.set_override(name, value, group=options.GROUP)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            conf.set_override(name, value, group=options.GROUP)
+
+
 def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Yield the results of all checks."""
+    failed = set()
     for check in LOCAL:
-        yield from _guarded(check, conf)
+        for result in _guarded(check, conf):
+            yield result
+            if result.state is State.FAIL:
+                failed.add(result.name)
+    if local_checks.configuration.__name__ in failed:
+        yield fail(
+            'connection',
+            'Nothing of the cluster was checked: no server connects with these'
+            ' options.',
+        )
+        return
     try:
-        with ddl.connected(conf) as connection:
+        with _impatient(conf), ddl.connected(conf) as connection:
             nodes.reach_all(connection)
-            for cluster_check in cluster_checks.CHECKS:
-                yield from _guarded(cluster_check, connection, conf)
+            for cluster_check in CLUSTER:
+                name = cluster_check.__name__
+                if name in _KEYSPACE & failed:
+                    continue  # it was said of another
+                for result in _guarded(cluster_check, connection, conf):
+                    yield result
+                    if result.state is State.FAIL and name in _KEYSPACE:
+                        failed |= _KEYSPACE
     except (options.ConfigurationError, cfg.Error, ValueError) as error:
         yield fail(
             'connection', f'{error} Nothing of the cluster was checked.'
@@ -62,6 +116,9 @@ def _guarded(
     except errors.StoreUnavailable as error:
         yield fail(name, f'could not be checked: {error.reason}')
     except errors.DRIVER_ERRORS as error:
-        yield fail(name, f'could not be checked: {errors.explain(error)}')
+        yield fail(
+            name,
+            f'could not be checked: {errors.ended(errors.explain(error))}',
+        )
     except Exception as error:  # a check that breaks must not hide others
-        yield fail(name, f'could not be checked: {type(error).__name__}')
+        yield fail(name, f'could not be checked: {type(error).__name__}.')

@@ -14,7 +14,7 @@ from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 
 #: What it means to leave one of them where it is.
 _CONSEQUENCES = {
-    'keystone.revoke': ' SQL drops events after an hour and a half, and with'
+    'keystone.revoke': 'SQL drops events after an hour and a half, and with'
     ' allow_expired a revoked token is accepted again.',
 }
 
@@ -27,7 +27,10 @@ def configuration(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     problems = list(options.problems(conf))
     for problem in problems:
         yield fail(name, problem)
-    if not problems:
+    unknown = list(options.unknown(conf))
+    for text in unknown:
+        yield warn(name, text)
+    if not problems and not unknown:
         files = ', '.join(conf.config_file or conf.default_config_files or ())
         yield ok(name, f'all options are valid ({files or "no file read"}).')
 
@@ -35,6 +38,7 @@ def configuration(conf: cfg.ConfigOpts) -> Iterator[Finding]:
 def sections(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Which storage namespaces of Keystone are on Cassandra."""
     name = 'sections'
+    elsewhere = []
     for namespace, (section, option) in options.namespaces().items():
         drivers = importlib.metadata.entry_points(group=namespace).names
         # An unset [role] driver follows the one of assignments.
@@ -52,12 +56,13 @@ def sections(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             )
         elif chosen == options.DRIVER:
             yield ok(name, f'{shown}.')
+        elif namespace in _CONSEQUENCES:
+            yield warn(name, f'{shown}: {_CONSEQUENCES[namespace]}')
         else:
-            yield warn(
-                name,
-                f'{shown}: set it to {options.DRIVER} to keep this data in'
-                f' Cassandra.{_CONSEQUENCES.get(namespace, "")}',
-            )
+            elsewhere.append(shown)
+    if elsewhere:
+        # No advice: each may be meant so, and switching one copies nothing.
+        yield ok(name, f'not in Cassandra: {"; ".join(elsewhere)}.')
 
 
 def _is_set(conf: cfg.ConfigOpts, section: str, option: str) -> bool:

@@ -10,6 +10,7 @@ doctor.  Callers, who may be anonymous, are told a general text.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 
 import cassandra
@@ -102,7 +103,7 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
     reason = explain(error)
     if what.startswith(_CHANGES) and _is_unknown_outcome(error):
         return OutcomeUnknown(
-            f'Cassandra did not say whether a change was made: {reason}'
+            f'Cassandra did not say whether a change was made: {ended(reason)}'
         )
     if isinstance(error, cassandra.InvalidRequest) and _ABSENT.search(
         str(error)
@@ -113,9 +114,14 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
     if isinstance(error, cassandra.Unauthorized):
         return StoreUnavailable(
             'The role in [cassandra] username lacks a permission that this'
-            f' needs: {what.split(" WHERE ")[0]}'
+            f' needs: {ended(what.split(" WHERE ")[0])}'
         )
-    return StoreUnavailable(f'Cassandra is not available: {reason}')
+    return StoreUnavailable(f'Cassandra is not available: {ended(reason)}')
+
+
+def ended(sentence: str) -> str:
+    """Return a sentence with a stop, where another may follow."""
+    return sentence if sentence.endswith(('.', '?', '!')) else f'{sentence}.'
 
 
 def absent_datacenter(error: BaseException) -> str | None:
@@ -126,9 +132,7 @@ def absent_datacenter(error: BaseException) -> str | None:
     """
     if isinstance(error, cassandra.cluster.NoHostAvailable):
         # What is sent again to another node ends so once all have said it.
-        datacenters = [
-            absent_datacenter(said) for said in _said_by_hosts(error)
-        ]
+        datacenters = [absent_datacenter(said) for _, said in _said_by(error)]
         return max(
             (name for name in datacenters if name is not None), default=None
         )
@@ -138,12 +142,29 @@ def absent_datacenter(error: BaseException) -> str | None:
     return None
 
 
-def _said_by_hosts(
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the role may not do what was tried."""
+    return isinstance(error, cassandra.Unauthorized)
+
+
+def _said_by(
     error: cassandra.cluster.NoHostAvailable,
-) -> list[BaseException]:
+) -> list[tuple[str, BaseException]]:
+    """Return what each node said, by address; empty if that is not known."""
     errors = error.errors
-    values = errors.values() if isinstance(errors, dict) else errors
-    return [said for said in values if isinstance(said, BaseException)]
+    pairs = (
+        [
+            (str(getattr(host, 'endpoint', host)), said)
+            for host, said in errors.items()
+        ]
+        if isinstance(errors, dict)
+        else [('', said) for said in errors]
+    )
+    return [
+        (address, said)
+        for address, said in pairs
+        if isinstance(said, BaseException)
+    ]
 
 
 def _is_unknown_outcome(error: BaseException) -> bool:
@@ -163,19 +184,30 @@ def _is_unknown_outcome(error: BaseException) -> bool:
     )
 
 
-def explain(error: BaseException) -> str:
-    """Return one line that says what happened, naming what to look at."""
+def explain(error: BaseException, named: bool = True) -> str:
+    """Return one line that says what happened, naming what to look at.
+
+    :param named: say the addresses of the nodes, too.
+    """
     if isinstance(error, cassandra.cluster.NoHostAvailable):
-        reasons = sorted(
-            {
-                # While connecting it is not the request that timed out.
+        reasons: dict[str, list[str]] = {}
+        for address, said in _said_by(error):
+            # While connecting it is not the request that timed out.
+            reason = (
                 _explain_connection(said)
                 if isinstance(said, cassandra.OperationTimedOut)
                 else explain(said)
-                for said in _said_by_hosts(error)
-            }
+            )
+            reasons.setdefault(reason, []).append(address if named else '')
+        return (
+            '; '.join(
+                f'{", ".join(sorted(filter(None, addresses)))}: {reason}'
+                if any(addresses)
+                else reason
+                for reason, addresses in sorted(reasons.items())
+            )
+            or f'{error.args[0]}: no node can be reached'
         )
-        return '; '.join(reasons) or f'{error.args[0]}: no node can be reached'
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer within [cassandra] request_timeout'
     if isinstance(error, cassandra.Unavailable):
@@ -209,6 +241,8 @@ def _explain_connection(error: BaseException) -> str:
         )
     if isinstance(error, cassandra.UnresolvableContactPoints):
         return '[database] cassandra_node_ips names no address that resolves'
+    if isinstance(error, socket.gaierror):
+        return 'the name does not resolve to an address'
     if isinstance(error, cassandra.connection.ProtocolVersionUnsupported) or (
         isinstance(error, cassandra.DriverException)
         and 'protocol_version' in str(error)
@@ -236,5 +270,7 @@ def _explain_connection(error: BaseException) -> str:
         )
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer in time'
+    if isinstance(error, cassandra.connection.ConnectionException):
+        return 'there is no connection to it'
     # The class says enough; the text could quote a value.
     return type(error).__name__

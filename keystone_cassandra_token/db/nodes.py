@@ -7,16 +7,25 @@ import contextlib
 import dataclasses
 import importlib.util
 import time
+import weakref
 from typing import Any
 
 import cassandra
 import cassandra.cluster
 import cassandra.policies
 import cassandra.query
+from oslo_config import cfg
 
+from keystone_cassandra_token.db import session
 from keystone_cassandra_token.db.session import Connection
 
 _PROFILE = 'any_node'
+
+#: Seconds for a node to answer a question about itself.
+_PATIENCE = 3.0
+
+#: Ids of nodes that did not answer, by cluster.
+_SILENT: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
 #: Times that a node is asked for its time; the quickest answer counts.
 _SAMPLES = 5
@@ -83,7 +92,7 @@ def nodes(connection: Connection) -> list[Node]:
                 address=str(host.address),
                 datacenter=str(host.datacenter),
                 version=str(host.release_version or ''),
-                up=host.is_up is not False,
+                up=host.is_up is not False and not _silent(connection, host),
                 host=host,
             )
             for host in connection.cluster.metadata.all_hosts()
@@ -92,8 +101,41 @@ def nodes(connection: Connection) -> list[Node]:
     )
 
 
+def _silent(connection: Connection, host: Any) -> bool:
+    return host.host_id in _SILENT.get(connection.cluster, ())
+
+
 def reach_all(connection: Connection) -> None:
-    """Open connections to the nodes of other datacenters as well."""
+    """Open connections to the nodes of other datacenters as well.
+
+    A node that then does not answer, as one that hangs, counts as down: each
+    question to it would wait for the same time-out.
+    """
+    _open_pools(connection)
+    asked = [
+        (
+            node.host.host_id,
+            connection.session.execute_async(
+                'SELECT key FROM system.local',
+                execution_profile=_PROFILE,
+                host=node.host,
+            ),
+        )
+        for node in nodes(connection)
+        if node.up
+    ]
+    silent = _SILENT.setdefault(connection.cluster, set())
+    for host_id, answer in asked:
+        try:
+            answer.result()
+        except (
+            cassandra.OperationTimedOut,
+            cassandra.cluster.NoHostAvailable,
+        ):
+            silent.add(host_id)
+
+
+def _open_pools(connection: Connection) -> None:
     with contextlib.suppress(cassandra.OperationTimedOut):
         # What is not open in time fails when it is asked.
         connection.cluster.add_execution_profile(
@@ -102,9 +144,47 @@ def reach_all(connection: Connection) -> None:
                 load_balancing_policy=cassandra.policies.RoundRobinPolicy(),
                 retry_policy=cassandra.policies.FallthroughRetryPolicy(),
                 row_factory=cassandra.query.dict_factory,
-                request_timeout=5.0,
+                request_timeout=_PATIENCE,
             ),
+            pool_wait_timeout=_PATIENCE,
         )
+
+
+def cluster_at(conf: cfg.ConfigOpts, point: str) -> tuple[str, set[str]]:
+    """Return the name of the cluster at a contact point, and its nodes' ids.
+
+    By a connection to this point alone, which is closed again.
+
+    :raises cassandra.cluster.NoHostAvailable: if it cannot be reached.
+    :raises cassandra.UnresolvableContactPoints: if it has no address.
+    """
+    section = conf.cassandra
+    cluster = cassandra.cluster.Cluster(
+        contact_points=[point],
+        port=section.port,
+        auth_provider=session.auth_provider(section),
+        ssl_context=session.ssl_context(section),
+        connect_timeout=section.connect_timeout,
+        control_connection_timeout=section.connect_timeout,
+        execution_profiles={
+            cassandra.cluster.EXEC_PROFILE_DEFAULT: (
+                cassandra.cluster.ExecutionProfile(
+                    # No pool to any node: what the driver asks itself tells.
+                    cassandra.policies.WhiteListRoundRobinPolicy([point]),
+                )
+            )
+        },
+        schema_metadata_enabled=False,
+        protocol_version=section.protocol_version,
+    )
+    try:
+        cluster.connect()
+        metadata = cluster.metadata
+        return str(metadata.cluster_name), {
+            str(host.host_id) for host in metadata.all_hosts()
+        }
+    finally:
+        cluster.shutdown()
 
 
 def query(

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import keystone.conf
 from oslo_config import cfg
+from oslo_log import log
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import schema
 from keystone_cassandra_token.db import outage
 from keystone_cassandra_token.db.store import Store
+
+LOG = log.getLogger(__name__)
 
 _shared: dict[int, Store] = {}
 
@@ -20,6 +23,8 @@ def shared(conf: cfg.ConfigOpts) -> Store:
     if store is None:
         options.register_opts(conf)
         outage.quieten()
+        for text in options.unknown(conf):
+            LOG.warning(text)
         store = _shared[id(conf)] = Store(conf, verify=schema.check)
     return store
 

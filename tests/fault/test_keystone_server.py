@@ -198,8 +198,14 @@ def test_start_with_an_old_schema(servers: Servers, cluster: Cluster) -> None:
 def test_start_without_contact_points(
     servers: Servers, cluster: Cluster
 ) -> None:
-    keystone = servers.make(None, schema=False, workers=1)
+    # And with an option that is none, which oslo.config ignores.
+    keystone = servers.make(
+        None, {'cassandra': {'tls_enable': True}}, schema=False, workers=1
+    )
     _refuses(keystone, servers, '[database] cassandra_node_ips is empty')
+    assert 'is no option and has no effect: is tls_enabled meant?' in (
+        keystone.log()
+    )
 
 
 def test_start_with_tls_where_the_nodes_have_none(

@@ -52,13 +52,63 @@ def test_sections_that_are_not_set_are_on_sql(tmp_path: Path) -> None:
         line.startswith('warn  sections: [revoke] driver = sql (not set):')
         for line in found
     )
-    assert any(
-        line.startswith('warn  sections: [token] provider = fernet (not set)')
+    # The rest may be meant so: one line that gives no advice.
+    (line,) = (
+        line
         for line in found
+        if '[trust]' not in line and '[revoke]' not in line
     )
-    # Each has a driver here; what is unset is told where to go.
+    assert line.startswith('ok    sections: not in Cassandra: ')
+    assert '[token] provider = fernet (not set)' in line
     for section, _ in options.namespaces().values():
         assert sum(f'[{section}] ' in line for line in found) == 1
+
+
+def test_revocations_alone_are_no_reason_to_warn(tmp_path: Path) -> None:
+    conf = keystone_conf(tmp_path, '[revoke]\ndriver = cassandra\n')
+    found = list(local_checks.sections(conf))
+    assert states(iter(found)) == [State.OK, State.OK]
+    assert not any('set it to' in result.text for result in found)
+
+
+@pytest.mark.parametrize(
+    ('text', 'named'),
+    [
+        ('[cassandra]\ntls_enable = true\n', 'is tls_enabled meant?'),
+        ('[cassandra]\nkeyspce = a\n', 'is keyspace meant?'),
+        ('[cassandra]\nwhatever_this = a\n', 'has no effect.'),
+        ('[database]\ncassandra_nodes = a\n', 'is cassandra_node_ips meant?'),
+        ('[casandra]\nport = 1\n', 'is [cassandra] meant?'),
+    ],
+)
+def test_an_option_that_is_none_is_named(
+    tmp_path: Path, text: str, named: str
+) -> None:
+    conf = keystone_conf(
+        tmp_path, f'{text}[database]\ncassandra_node_ips = 127.0.0.1\n'
+    )
+    (found,) = local_checks.configuration(conf)
+    assert found.state is State.WARN
+    assert named in found.text
+    assert str(tmp_path) in found.text
+
+
+def test_old_names_of_options_are_known(tmp_path: Path) -> None:
+    conf = keystone_conf(
+        tmp_path,
+        '[database]\ncassandra_node_ips = 127.0.0.1\n'
+        '[cassandra]\nclaim_serial_consistency = SERIAL\n'
+        'tls_enabled = false\n',
+    )
+    assert states(local_checks.configuration(conf)) == [State.OK]
+
+
+def test_options_that_cannot_work_are_told_once(tmp_path: Path) -> None:
+    conf = keystone_conf(tmp_path, '[cassandra]\nport = x\n')
+    found = [str(result) for result in doctor.examine(conf)]
+    assert 'FAIL  configuration: [cassandra] port: x is no number.' in found
+    assert sum('port' in line for line in found) == 1
+    assert 'Nothing of the cluster was checked' in found[-1]
 
 
 def test_a_driver_set_to_sql_is_told_from_an_unset_one(
@@ -129,7 +179,9 @@ def test_a_check_that_breaks_hides_no_other(
         raise RuntimeError('a secret')
 
     monkeypatch.setattr(doctor, 'LOCAL', (broken, local_checks.driver))
-    conf = keystone_conf(tmp_path, '')
+    conf = keystone_conf(
+        tmp_path, '[database]\ncassandra_node_ips = 127.0.0.1\n'
+    )
     found = list(doctor.examine(conf))
     assert [result.name for result in found] == [
         'broken',

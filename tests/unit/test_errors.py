@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import ssl
 import traceback
 
@@ -248,8 +249,23 @@ def test_reasons_of_several_hosts_are_given_once_each() -> None:
     assert reason.count('connecting failed') == 1
 
 
+def test_the_nodes_are_named_that_did_not_answer() -> None:
+    error = no_host(cassandra.OperationTimedOut(), refused(), refused())
+    told = errors.explain(error)
+    assert '10.0.0.0: no answer in time' in told
+    assert '10.0.0.1, 10.0.0.2: connecting failed' in told
+    assert '10.0.0' not in errors.explain(error, named=False)
+
+
+def test_another_sentence_may_follow() -> None:
+    for error in (*UNKNOWN.values(), *KNOWN.values()):
+        for what in (READ, WRITE, CONNECT):
+            reason = errors.translate(error, what).reason
+            assert re.search(r'\w\)?[.?]$|"[.]$', reason), reason
+
+
 def test_hosts_may_come_as_a_list() -> None:
-    error = NoHostAvailable('none', [refused(), SECRET])
+    error = NoHostAvailable('none', [refused(), SECRET])  # no addresses
     assert 'connecting failed' in errors.explain(error)
     assert SECRET not in errors.explain(error)
 
