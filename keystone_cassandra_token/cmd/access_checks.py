@@ -54,7 +54,7 @@ def contact_points(
                 ' does not see your data. Take it out.',
             )
     if good == len(points):
-        yield ok(name, f'{", ".join(points)} lead to this cluster.')
+        yield ok(name, f'this cluster answers at {", ".join(points)}.')
 
 
 def permissions(

@@ -100,7 +100,7 @@ def schema(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
         reached = migrate.reached(connection)
         yield ok(
             name,
-            f'schema version {version.in_words(reached)}, checksums and'
+            f'schema version {version.in_words(reached)}; checksums and'
             ' tables as released.',
         )
 

@@ -27,6 +27,7 @@ LOCAL = (
     local_checks.configuration,
     local_checks.sections,
     local_checks.driver,
+    local_checks.healthcheck,
 )
 
 
@@ -104,6 +105,11 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
     except errors.StoreUnavailable as error:
         yield fail(
             'connection', f'{error.reason} Nothing of the cluster was checked.'
+        )
+    except errors.DRIVER_ERRORS as error:
+        yield fail(
+            'connection',
+            f'{errors.ended(errors.explain(error))} Nothing more was checked.',
         )
 
 

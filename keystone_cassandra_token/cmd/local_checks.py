@@ -7,6 +7,7 @@ import importlib.metadata
 from collections.abc import Iterator
 
 from oslo_config import cfg
+from oslo_middleware.healthcheck import opts
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import nodes
@@ -70,6 +71,33 @@ def _is_set(conf: cfg.ConfigOpts, section: str, option: str) -> bool:
     return (
         found is not None and found.location is not cfg.Locations.opt_default
     )
+
+
+def healthcheck(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """What asks for the health check is where it is read."""
+    name = 'healthcheck'
+    if not _asks_for_check(conf):
+        return
+    default = cfg.ConfigOpts()
+    # As the middleware does, whatever files the server is told to read.
+    default([], project='keystone', prog='keystone')
+    if _asks_for_check(default):
+        yield ok(name, f'[healthcheck] backends has {options.DRIVER}.')
+    else:
+        files = options.config_files(default)
+        yield warn(
+            name,
+            f'[healthcheck] backends = {options.DRIVER} has no effect, and'
+            ' /healthcheck answers 200 whatever happens: Keystone reads this'
+            ' section from its default files alone'
+            f' ({", ".join(map(str, files)) or "there are none"}). Set it in'
+            ' /etc/keystone/keystone.conf.',
+        )
+
+
+def _asks_for_check(conf: cfg.ConfigOpts) -> bool:
+    conf.register_opts(opts.HEALTHCHECK_OPTS, group='healthcheck')
+    return options.DRIVER in conf.healthcheck.backends
 
 
 def driver(conf: cfg.ConfigOpts) -> Iterator[Finding]:

@@ -16,13 +16,13 @@ import cassandra.policies
 import cassandra.query
 from oslo_config import cfg
 
-from keystone_cassandra_token.db import session
+from keystone_cassandra_token.db import errors, session
 from keystone_cassandra_token.db.session import Connection
 
 _PROFILE = 'any_node'
 
 #: Seconds for a node to answer a question about itself.
-_PATIENCE = 3.0
+_PATIENCE = 2.0
 
 #: Ids of nodes that did not answer, by cluster.
 _SILENT: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
@@ -112,27 +112,29 @@ def reach_all(connection: Connection) -> None:
     question to it would wait for the same time-out.
     """
     _open_pools(connection)
-    asked = [
-        (
-            node.host.host_id,
-            connection.session.execute_async(
-                'SELECT key FROM system.local',
-                execution_profile=_PROFILE,
-                host=node.host,
-            ),
-        )
-        for node in nodes(connection)
-        if node.up
-    ]
     silent = _SILENT.setdefault(connection.cluster, set())
-    for host_id, answer in asked:
-        try:
-            answer.result()
-        except (
-            cassandra.OperationTimedOut,
-            cassandra.cluster.NoHostAvailable,
-        ):
-            silent.add(host_id)
+    # Twice, since a pool may just have been replaced.
+    for _ in range(2):
+        silent.clear()
+        asked = [
+            (
+                node.host.host_id,
+                connection.session.execute_async(
+                    'SELECT key FROM system.local',
+                    execution_profile=_PROFILE,
+                    host=node.host,
+                ),
+            )
+            for node in nodes(connection)
+            if node.up
+        ]
+        for host_id, answer in asked:
+            try:
+                answer.result()
+            except errors.DRIVER_ERRORS:
+                silent.add(host_id)
+        if not silent:
+            break
 
 
 def _open_pools(connection: Connection) -> None:

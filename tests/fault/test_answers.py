@@ -7,11 +7,13 @@ a statement is for the log alone.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 import requests
 from cassandra.auth import PlainTextAuthProvider
@@ -23,7 +25,12 @@ from lab.server import Keystone, Settings, merge
 from keystone_cassandra_token.db import errors
 from tests import awkward
 from tests.conftest import RESTARTED
-from tests.fault.keystone_servers import Servers, outages, servers_in
+from tests.fault.keystone_servers import (
+    Servers,
+    eventually,
+    outages,
+    servers_in,
+)
 
 #: Who may do all, on a node with an authorizer.
 _ROOT: Settings = {
@@ -224,6 +231,19 @@ def test_no_part_of_a_secret_with_a_dollar_is_told(
         assert 'SECRETPART' not in text
 
 
+def _health(keystone: Keystone, **options: Any) -> requests.Response:
+    return requests.get(f'{keystone.url}/healthcheck', timeout=60, **options)
+
+
+def _default_file(home: Path) -> dict[str, str]:
+    """Ask for the health check where its middleware reads it."""
+    (home / '.keystone').mkdir()
+    (home / '.keystone' / 'keystone.conf').write_text(
+        '[healthcheck]\nbackends = cassandra\ndetailed = true\n'
+    )
+    return {'HOME': str(home)}
+
+
 @pytest.mark.parametrize('kind', ['application/json', 'text/plain'])
 def test_the_health_check_says_no_more(
     servers: Servers, cluster: Cluster, tmp_path: Path, kind: str
@@ -234,18 +254,65 @@ def test_the_health_check_says_no_more(
         keyspace=_KEYSPACE,
         schema=False,
         workers=1,
-        # Its middleware reads the default files alone.
-        environment={'HOME': str(tmp_path)},
-    )
-    (tmp_path / '.keystone').mkdir()
-    (tmp_path / '.keystone' / 'keystone.conf').write_text(
-        '[healthcheck]\nbackends = cassandra\ndetailed = true\n'
+        environment=_default_file(tmp_path),
     )
     keystone.start()
-    answer = requests.get(
-        f'{keystone.url}/healthcheck', headers={'Accept': kind}, timeout=60
-    )
+    answer = _health(keystone, headers={'Accept': kind})
     assert answer.status_code == 503
     assert 'Cassandra is not available' in answer.text
     assert 'elsewhere' not in answer.text
     assert 'elsewhere' in keystone.log()
+
+
+def test_the_health_check_does_not_wait_for_a_node_that_hangs(
+    servers: Servers, cluster: Cluster, tmp_path: Path
+) -> None:
+    keystone = servers.make(
+        cluster,
+        _with(_ROOT, connect_timeout=60, request_timeout=60),
+        keyspace='healthy',
+        workers=1,
+        environment=_default_file(tmp_path),
+    )
+    keystone.start()
+    eventually(lambda: _health(keystone).status_code == 200, 'it is well')
+    cluster.nodes[0].pause()
+    try:
+        # Before the time-outs of requests.
+        assert {
+            keystone.status('/healthcheck', timeout=20) for _ in range(3)
+        } == {503}
+    finally:
+        cluster.nodes[0].resume()
+    eventually(lambda: _health(keystone).status_code == 200, 'it is well')
+    assert 'Cassandra did not answer within 1 s. (healthcheck)' in (
+        keystone.log()
+    )
+    assert 'is not safe with several threads' not in keystone.log()
+
+
+def test_the_health_check_is_read_from_default_files_alone(
+    servers: Servers,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))  # also of the doctor below
+    keystone = servers.make(
+        cluster,
+        _with(_ROOT, local_dc='elsewhere'),
+        {'healthcheck': {'backends': 'cassandra'}},
+        keyspace=_KEYSPACE,
+        schema=False,
+        workers=1,
+    )
+    keystone.start()
+    assert _health(keystone).status_code == 200
+    run = functools.partial(
+        command.here, '--config-file', str(keystone.configuration), 'doctor'
+    )
+    assert 'warn  healthcheck: [healthcheck] backends' in run().stdout
+    _default_file(tmp_path)
+    keystone.restart()
+    assert _health(keystone).status_code == 503
+    assert 'ok    healthcheck: ' in run().stdout
