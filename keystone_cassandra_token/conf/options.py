@@ -51,7 +51,7 @@ class _SecretOpt(cfg.StrOpt):
 
 
 def is_substituted(value: object) -> bool:
-    """Return whether oslo.config would read it otherwise than written."""
+    """Return whether oslo.config would put another option's value into it."""
     return isinstance(value, str) and bool(
         cfg.ConfigOpts.Template(
             value.replace(r'\$', '$$')  # as oslo.config does

@@ -322,3 +322,35 @@ class TestSecrets:
         }
         assert reads == {domain_config.LIST_NAMES}
         assert 'value' not in domain_config.NAME.columns
+
+
+@pytest.mark.parametrize('change', ['create', 'update'])
+@pytest.mark.parametrize(
+    ('value', 'warned'),
+    [
+        ('FIRST$SECOND', True),
+        ('FIRST${SECOND}', True),
+        ('FIRST$$SECOND', False),
+        ('FIRST$ %s "\' 100%', False),
+        (5, False),
+    ],
+)
+def test_what_keystone_cannot_read_back_is_warned_of(
+    ours, caplog, value, warned, change
+):
+    option = {
+        'group': 'ldap',
+        'option': 'password',
+        'sensitive': True,
+        'value': value,
+    }
+    domain_id = uuid.uuid4().hex
+    with caplog.at_level(logging.WARNING, 'keystone_cassandra_token'):
+        getattr(ours, f'{change}_config_options')(domain_id, [option])
+    found = ours.get_config_option(domain_id, 'ldap', 'password', True)
+    assert found['value'] == value
+    assert bool(caplog.messages) is warned
+    for line in caplog.messages:
+        assert f'Domain {domain_id}: [ldap] password' in line
+        assert 'FIRST' not in line
+        assert 'SECOND' not in line

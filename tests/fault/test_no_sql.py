@@ -272,6 +272,20 @@ class TestCommands:
         assert 'to keep this data in Cassandra' not in told
 
 
+def test_commands_of_sql_leave_a_file_behind(tmp_path: Path) -> None:
+    """What the page on installation says of them."""
+    bare = Keystone(tmp_path / 'bare', ALL_DRIVERS, sql=False)
+    try:
+        with pytest.raises(ServerError, match='exited with 2'):
+            bare.manage('db_sync', '--check')
+        assert (bare.directory / 'keystone.db').exists()
+        (bare.directory / 'keystone.db').unlink()
+        assert bare.run('keystone-manage', 'db_version') == 'None\n'
+        assert (bare.directory / 'keystone.db').exists()
+    finally:
+        bare.stop()
+
+
 def test_a_database_that_cannot_be_opened_is_not_asked(
     keystone: Keystone, folder: Path
 ) -> None:

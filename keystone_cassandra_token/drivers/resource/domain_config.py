@@ -24,7 +24,9 @@ from typing import Any
 from keystone import exception
 from keystone.i18n import _
 from keystone.resource.config_backends import base
+from oslo_log import log
 
+from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.compat import lengths
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.attempts import Attempts
@@ -39,6 +41,8 @@ from keystone_cassandra_token.db.cql import (
 from keystone_cassandra_token.db.rows import Row, boolean, json_text, text
 from keystone_cassandra_token.db.store import created
 from keystone_cassandra_token.drivers.base import Driver
+
+LOG = log.getLogger(__name__)
 
 #: What names an option of a domain: sensitive, group and option.
 Name = tuple[bool, str, str]
@@ -206,6 +210,7 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
             done; it is safe to retry.
         :raises Contended: if too many others change them at once.
         """
+        _warn_of_dollars(domain_id, put)
         for name in put:
             named = {'domain_id': domain_id, **_columns(name)}
             lengths.check(named, DOMAIN_CONFIG, 'domain_config')
@@ -281,6 +286,24 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
             domain_id=domain_id,
         ):
             return  # another domain's, or nobody's
+
+
+def _warn_of_dollars(domain_id: str, put: Mapping[Name, Any]) -> None:
+    """Warn of what Keystone cannot read back, on any driver.
+
+    It gives these values to oslo.config, and fails requests of all domains
+    where a ``$`` is followed by what is no option.
+    """
+    for (_sensitive, group, option), value in put.items():
+        if options.is_substituted(value):
+            LOG.warning(
+                'Domain %s: [%s] %s was given a value with a `$` before a'
+                ' name. oslo.config takes it for another option; if there is'
+                ' none, Keystone fails requests of all domains. Write `$$`.',
+                domain_id,
+                group,
+                option,
+            )
 
 
 def _name(option: Mapping[str, Any]) -> Name:
