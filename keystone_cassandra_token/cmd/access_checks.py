@@ -11,7 +11,7 @@ from oslo_config import cfg
 from keystone_cassandra_token.db import errors, nodes
 from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 from keystone_cassandra_token.db.session import Connection
-from keystone_cassandra_token.schema import roles
+from keystone_cassandra_token.schema import keyspace, roles
 
 
 def contact_points(
@@ -66,6 +66,8 @@ def permissions(
     if not own:
         yield ok(name, 'no role is used: [cassandra] username is not set.')
         return
+    if keyspace.replicas(connection) is None:
+        return  # the check of the replication says so
     # Who is not a server's role itself may still be able to see it.
     for role in dict.fromkeys((own, roles.server(connection.keyspace))):
         try:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import cassandra
 
 from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.schema import ddl
 
 _GRANT = re.compile(
     r'^GRANT (\w+) ON (KEYSPACE )?(\S+) TO (\w+);$', re.MULTILINE
@@ -35,11 +36,13 @@ class Grant:
 
     :ivar resource: as ``LIST PERMISSIONS`` writes it.
     :ivar on: as ``GRANT`` takes it.
+    :ivar whole: on the whole keyspace.
     """
 
     permission: str
     resource: str
     on: str
+    whole: bool
 
     def cql(self, role: str) -> str:
         """Return the statement that gives it to a role."""
@@ -76,7 +79,14 @@ def needed(keyspace: str) -> list[Grant]:
         if role == server(keyspace):
             kind = 'keyspace' if whole else 'table'
             plain = name.replace('"', '')
-            found.append(Grant(permission, f'<{kind} {plain}>', whole + name))
+            found.append(
+                Grant(
+                    permission,
+                    f'<{kind} {plain}>',
+                    whole + name,
+                    whole=bool(whole),
+                )
+            )
     return found
 
 
@@ -100,10 +110,16 @@ def lacking(connection: Connection, role: str) -> list[Grant]:
     has = {(row['permission'], row['resource']) for row in rows}
     wide = ['<all keyspaces>', f'<keyspace {connection.keyspace}>']
     wide.append(f'<all tables in {connection.keyspace}>')
+    # Nobody can be given a permission on a table that is not there.
+    there = {
+        f'<table {connection.keyspace}.{name}>'
+        for name in ddl.table_names(connection)
+    }
     return [
         grant
         for grant in needed(connection.keyspace)
-        if not any(
+        if (grant.whole or grant.resource in there)
+        and not any(
             (grant.permission, resource) in has
             for resource in (grant.resource, *wide)
         )

@@ -355,6 +355,18 @@ def test_the_doctor_is_content_with_all_grants(
     assert all(line.startswith('ok  ') for line in lines)
 
 
+def test_the_doctor_asks_for_no_grant_on_what_is_not_there(
+    cluster: Cluster, migrated: None, superuser: Any, tmp_path: Path
+) -> None:
+    run = _command(cluster, tmp_path, f'{KEYSPACE}_server')
+    run.path.write_text(
+        run.path.read_text().replace(f'= {KEYSPACE}\n', '= nowhere\n')
+    )
+    done = run.here('doctor')
+    assert done.stdout.count('nowhere') == 1
+    assert 'GRANT' not in done.stdout
+
+
 def test_applying_says_which_grants_lack(
     cluster: Cluster, revoked: list[str], tmp_path: Path
 ) -> None:
