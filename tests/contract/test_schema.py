@@ -420,7 +420,7 @@ def test_the_commands(
     assert run.here('schema', 'verify').returncode == 0
     done = run.here('schema', 'status')
     assert done.returncode == 0
-    assert f'{files.latest()} of {files.latest()}' in done.stdout
+    assert f'version      {files.latest()}\n' in done.stdout
     assert run.here('schema', 'dump').stdout == describe.packaged()
     assert run.here('schema', 'plan').stdout == '-- Nothing to apply.\n'
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import command
 import pytest
@@ -104,3 +105,24 @@ def test_a_node_that_is_gone_is_named(
     (line,) = _of(lines, 'connection')
     assert line.endswith(f' do not answer: {cluster.nodes[1].address}.')
     assert not [x for x in _of(lines, 'contact_points') if 'ok' not in x[:6]]
+
+
+def test_a_contact_point_of_another_cluster_is_named(
+    cluster: Cluster, run: command.Command, tmp_path: Path
+) -> None:
+    with Cluster.start(
+        own=True, port=cluster.port, java_options=[FORGETFUL]
+    ) as other:
+        mixed = command.for_nodes(
+            tmp_path,
+            [*cluster.contact_points, *other.contact_points],
+            cluster.port,
+            'doctored',
+        )
+        lines = _lines(mixed('doctor'))
+    # Whichever it asked first, the rest is of another one.
+    found = _of(lines, 'contact_points')
+    assert found
+    for line in found:
+        assert line.startswith('FAIL  contact_points: 127.')
+        assert 'is a node of another cluster, ' in line
