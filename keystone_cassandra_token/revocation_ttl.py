@@ -26,8 +26,9 @@ from keystone_cassandra_token.db.cql import (
     lwt_global_read,
     revocation_read,
 )
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Future, Store
+from keystone_cassandra_token.db.store import Store
 
 TTL = 'revocation_ttl'
 EVERYWHERE = 'revocation_ttl_everywhere'

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import errors, nodes
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
-from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import keyspace, roles
 
 

@@ -12,8 +12,8 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, errors, nodes
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
-from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     describe,
     keyspace,

@@ -193,20 +193,32 @@ requests fail at once.
         min=0.1,
         max=120.0,
         help="""
-Seconds after which a statement that got no answer, retries included, is
-given up and the request answered with 503.
+Seconds after which a statement that got no answer is given up. While a
+client's request is served, a first try gets at most half of what is left of
+``request_deadline``.
+""",
+    ),
+    cfg.FloatOpt(
+        'request_deadline',
+        default=5.0,
+        min=0.5,
+        max=600.0,
+        help="""
+Seconds in which all statements of one client's request must be answered; then
+the request is answered with 503, whatever hangs. Commands have no such end.
 """,
     ),
     cfg.FloatOpt(
         'speculative_delay',
-        default=0.0,
+        default=0.1,
         min=0.0,
         max=10.0,
         help="""
-Seconds after which an unanswered read is sent to one further node as well;
-the first answer counts. 0 means never. Only plain reads are doubled, never a
-write or a conditional statement. A value near the 99th percentile of your
-reads hides a slow node for about one per cent more load.
+Seconds after which an unanswered read or plain write of the local datacenter
+is sent to one further node as well; the first answer counts, and the slow
+node is asked last for the next two seconds. So a node that hangs is hardly
+noticed. 0 means never. A conditional statement is never doubled. A value near
+the 99th percentile of your reads costs about one per cent more load.
 """,
     ),
     cfg.IntOpt(

@@ -142,6 +142,21 @@ def absent_datacenter(error: BaseException) -> str | None:
     return None
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether too few nodes could be reached, or none has answered."""
+    if isinstance(error, cassandra.cluster.NoHostAvailable):
+        return any(is_unreachable(said) for _, said in _said_by(error))
+    return isinstance(
+        error,
+        (
+            cassandra.Unavailable,
+            cassandra.OperationTimedOut,
+            cassandra.ReadTimeout,
+            cassandra.WriteTimeout,
+        ),
+    )
+
+
 def is_refusal(error: BaseException) -> bool:
     """Return whether the role may not do what was tried."""
     return isinstance(error, cassandra.Unauthorized)

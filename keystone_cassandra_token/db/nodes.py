@@ -16,8 +16,9 @@ import cassandra.policies
 import cassandra.query
 from oslo_config import cfg
 
-from keystone_cassandra_token.db import errors, session
-from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.db import connection as connections
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.connection import Connection
 
 _PROFILE = 'any_node'
 
@@ -164,8 +165,8 @@ def cluster_at(conf: cfg.ConfigOpts, point: str) -> tuple[str, set[str]]:
     cluster = cassandra.cluster.Cluster(
         contact_points=[point],
         port=section.port,
-        auth_provider=session.auth_provider(section),
-        ssl_context=session.ssl_context(section),
+        auth_provider=connections.auth_provider(section),
+        ssl_context=connections.ssl_context(section),
         connect_timeout=section.connect_timeout,
         control_connection_timeout=section.connect_timeout,
         execution_profiles={

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import itertools
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import cassandra.cluster
 import cassandra.query
@@ -29,13 +27,24 @@ from keystone_cassandra_token.db import (
     outage,
     session,
 )
+from keystone_cassandra_token.db.connection import (
+    SPECULATIVE,
+    Connection,
+    level_value,
+    speculates,
+)
 from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.outcome import Applied, Outcome
+from keystone_cassandra_token.db.request import (
+    NOTHING,
+    Future,
+    Nothing,
+    Request,
+    can_be,
+)
 from keystone_cassandra_token.db.rows import Row
 
 LOG = log.getLogger(__name__)
-
-T = TypeVar('T')
-U = TypeVar('U')
 
 UNSET = cassandra.query.UNSET_VALUE
 
@@ -47,59 +56,6 @@ Send = Callable[[], Any]
 #: Stands between a store and Cassandra: is given the statements of a request
 #: and how to send it, and returns the future, or one like it.
 Interceptor = Callable[[tuple[Statement, ...], Send], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The outcome of a conditional write; it must be used.
-
-    :ivar applied: whether the condition held.
-    :ivar row: otherwise the values that made it fail, empty if there is no
-        such row.
-    """
-
-    applied: bool
-    row: Mapping[str, Any]
-
-    def __bool__(self) -> bool:
-        return self.applied
-
-
-#: Tells from a row, or None where there is none, whether a conditional write
-#: was applied; None if nobody can tell.
-Applied = Callable[[Mapping[str, Any] | None], bool | None]
-
-
-def created(*incarnations: object) -> Applied:
-    """Return what tells whether rows were created with these incarnations."""
-    return lambda row: (
-        None if row is None else row['incarnation'] in incarnations
-    )
-
-
-def deleted(incarnation: object) -> Applied:
-    """Return what tells whether a row of this incarnation was deleted.
-
-    For rows that are created and deleted, and never changed.
-    """
-    return lambda row: (
-        None if row and row['incarnation'] == incarnation else True
-    )
-
-
-class Future(Generic[T]):
-    """The answer to a statement that was sent."""
-
-    def __init__(self, wait: Callable[[], T]) -> None:
-        self._wait = wait
-
-    def result(self) -> T:
-        """Wait for the answer; raise what the statement ended with."""
-        return self._wait()
-
-    def then(self, convert: Callable[[T], U]) -> Future[U]:
-        """Return the future of what a function makes of the answer."""
-        return Future(lambda: convert(self._wait()))
 
 
 class Store:
@@ -233,20 +189,17 @@ class Store:
     ) -> Outcome:
         """Run a conditional write; where its reply is lost, look.
 
-        The one place that knows how an unknown outcome is found out.
+        The one place that knows how an unknown outcome is found out.  What a
+        node that hangs was sent is sent to another one, if it was not done.
 
         :param settle: a serial read of the row; its markers are among those
             of the write.
         :param applied: is given the row as it is stored, without codecs.
         :raises OutcomeUnknown: if that cannot tell either.
         """
-        try:
-            return self.cas(statement, **binds)
-        except errors.OutcomeUnknown:
-            outcome = self._settled(settle, binds, applied)
-            if outcome is None:
-                raise
-            return outcome
+        return self._cas_settled(
+            lambda: self.cas(statement, **binds), settle, applied, [binds]
+        )
 
     def cas_batch_settled(
         self,
@@ -259,14 +212,42 @@ class Store:
 
         :param rows: where to look, one after the other until one tells.
         """
-        try:
-            return self.cas_batch(*steps)
-        except errors.OutcomeUnknown:
+        return self._cas_settled(
+            lambda: self.cas_batch(*steps), settle, applied, rows
+        )
+
+    def _cas_settled(
+        self,
+        write: Callable[[], Outcome],
+        settle: Statement,
+        applied: Applied,
+        rows: Iterable[Mapping[str, Any]],
+    ) -> Outcome:
+        def found() -> Outcome | None:
             for binds in rows:
                 outcome = self._settled(settle, binds, applied)
                 if outcome is not None:
                     return outcome
-            raise
+            return None
+
+        rows = list(rows)
+        try:
+            return write()
+        except errors.OutcomeUnknown as unknown:
+            outcome = found()
+            if outcome is not None:
+                return outcome
+            if not isinstance(unknown.__cause__, cassandra.OperationTimedOut):
+                raise
+        try:
+            outcome = write()
+        except errors.OutcomeUnknown:
+            outcome = found()
+            if outcome is None:
+                raise
+            return outcome
+        # What refuses it may be what was sent first.
+        return outcome if outcome else found() or outcome
 
     def _settled(
         self, settle: Statement, binds: Mapping[str, Any], applied: Applied
@@ -324,7 +305,7 @@ class Store:
 
     def _start(
         self, statement: Statement, binds: Mapping[str, Any]
-    ) -> cassandra.cluster.ResponseFuture | _Nothing:
+    ) -> Request | Nothing:
         """Send a statement; the one way out for all of them but batches.
 
         A read of a key that no row can have is not sent: to Cassandra that
@@ -332,50 +313,68 @@ class Store:
         """
         connection = self.sessions.get()
         bound = self.bind(connection, statement, binds)
-        if statement.verb == 'SELECT' and not _can_be(bound):
-            return _NOTHING
+        if statement.verb == 'SELECT' and not can_be(bound):
+            return NOTHING
         profile = (
-            session.SPECULATIVE
-            if session.speculates(connection, statement)
+            SPECULATIVE
+            if speculates(connection, statement)
             else cassandra.cluster.EXEC_PROFILE_DEFAULT
         )
-        send = functools.partial(
-            connection.session.execute_async, bound, execution_profile=profile
+        if statement.operation in _WIDE:
+            self.sessions.check_wide()
+        return self._request(
+            connection, (statement,), bound, statement.idempotent, profile
         )
-        if self.interceptors:
-            return self._intercepted((statement,), send)
-        return send()
 
     def _start_batch(
         self,
         steps: tuple[tuple[Statement, Mapping[str, Any]], ...],
         level: consistency.Level | None = None,
-    ) -> cassandra.cluster.ResponseFuture:
+    ) -> Request:
         connection = self.sessions.get()
         level = level or connection.policy.level(steps[0][0].operation)
         batch = cassandra.query.BatchStatement(
-            consistency_level=session.level_value(level.consistency),
+            consistency_level=level_value(level.consistency),
             serial_consistency_level=level.serial
-            and session.level_value(level.serial),
+            and level_value(level.serial),
         )
         batch.is_idempotent = all(step.idempotent for step, _ in steps)
         for statement, binds in steps:
             batch.add(self.bind(connection, statement, binds))
-        send = functools.partial(connection.session.execute_async, batch)
-        if self.interceptors:
-            return self._intercepted(tuple(step for step, _ in steps), send)
-        return send()
+        statements = tuple(step for step, _ in steps)
+        profile = (
+            SPECULATIVE
+            if all(speculates(connection, step) for step in statements)
+            else cassandra.cluster.EXEC_PROFILE_DEFAULT
+        )
+        return self._request(
+            connection, statements, batch, batch.is_idempotent, profile
+        )
 
-    def _intercepted(
-        self, statements: tuple[Statement, ...], send: Send
-    ) -> Any:
-        for interceptor in self.interceptors:
-            send = functools.partial(interceptor, statements, send)
-        return send()
+    def _request(
+        self,
+        connection: Connection,
+        statements: tuple[Statement, ...],
+        query: cassandra.query.Statement,
+        idempotent: bool,
+        profile: object,
+    ) -> Request:
+        def send(timeout: float) -> Any:
+            sends: Send = functools.partial(
+                connection.session.execute_async,
+                query,
+                timeout=timeout,
+                execution_profile=profile,
+            )
+            for interceptor in self.interceptors:
+                sends = functools.partial(interceptor, statements, sends)
+            return sends()
+
+        return Request(connection, send, idempotent)
 
     def bind(
         self,
-        connection: session.Connection,
+        connection: Connection,
         statement: Statement,
         binds: Mapping[str, Any],
     ) -> cassandra.query.BoundStatement:
@@ -404,6 +403,7 @@ class Store:
         except errors.DRIVER_ERRORS as error:
             failure = errors.translate(error, statement.cql)
             LOG.debug('%s failed: %s', statement.cql, failure.reason)
+            self._note(statement, error, failure)
             if note:
                 self._outage.began(kind, failure.reason)
             raise failure from error
@@ -411,31 +411,35 @@ class Store:
             if note:
                 self._outage.ended(kind)
 
+    def _note(
+        self,
+        statement: Statement,
+        error: BaseException,
+        failure: errors.StoreUnavailable,
+    ) -> None:
+        """Draw the conclusions for what comes next."""
+        connection = self.sessions.current
+        if connection is None:
+            return
+        if isinstance(error, cassandra.OperationTimedOut):
+            connection.balancing.is_slow(error.last_host)
+        if (
+            statement.operation in _WIDE
+            and len(connection.replication) > 1
+            and errors.is_unreachable(error)
+        ):
+            self.sessions.wide_failed(failure.reason)
+        self.sessions.failed(connection)
+
     @property
     def _outage(self) -> outage.Outage:
         return self.sessions.outage
 
 
-class _Nothing:
-    """The answer to a read of a key that no row can have."""
-
-    def result(self) -> Any:
-        return ()
-
-
-_NOTHING = _Nothing()
-
-#: Bytes of the longest partition key.
-_LONGEST_KEY = 65_535
-
-
-def _can_be(bound: cassandra.query.BoundStatement) -> bool:
-    """Return whether Cassandra takes the partition key of a read."""
-    try:
-        key = bound.routing_key
-    except struct.error:  # a part of it is too long
-        return False
-    return key is None or 0 < len(key) <= _LONGEST_KEY
+#: What needs all datacenters, and takes its whole time while one is away.
+_WIDE = frozenset(
+    {consistency.Operation.LWT_GLOBAL, consistency.Operation.ESCALATED_READ}
+)
 
 
 def _of_one_class(

@@ -10,7 +10,7 @@ import cassandra.query
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import errors, session
-from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.db.connection import Connection, connect
 
 #: Seconds for the nodes to agree on the schema after a statement.
 AGREEMENT_TIMEOUT = 15.0
@@ -33,7 +33,7 @@ def connected(conf: cfg.ConfigOpts) -> Iterator[Connection]:
     :raises ConfigurationError: for options that cannot work.
     """
     try:
-        connection = session.connect(conf, check_policy=False)
+        connection = connect(conf, check_policy=False)
     except errors.DRIVER_ERRORS as error:
         raise errors.translate(error, session.CONNECTING) from error
     try:

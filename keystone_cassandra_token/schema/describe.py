@@ -18,7 +18,7 @@ from keystone_cassandra_token.schema import files, parse
 from keystone_cassandra_token.schema.parse import Table
 
 if TYPE_CHECKING:
-    from keystone_cassandra_token.db.session import Connection
+    from keystone_cassandra_token.db.connection import Connection
 
 _HEADER = """\
 -- The tables after all migrations, as a node describes them; made by

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from oslo_config import cfg
 
-from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.schema import ddl
 
 #: Replicas in a datacenter, where it has that many nodes.

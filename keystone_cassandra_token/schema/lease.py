@@ -28,7 +28,7 @@ from keystone_cassandra_token.db.cql import (
 from keystone_cassandra_token.schema.version import execute
 
 if TYPE_CHECKING:
-    from keystone_cassandra_token.db.session import Connection
+    from keystone_cassandra_token.db.connection import Connection
 
 #: Life of a lease that nobody renews.
 SECONDS = 60

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.cql import (
     lwt_global,
     scan,
@@ -31,7 +32,6 @@ from keystone_cassandra_token.db.cql import (
     schema_read,
 )
 from keystone_cassandra_token.db.findings import Finding, fail, warn
-from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import (
     ddl,
     describe,

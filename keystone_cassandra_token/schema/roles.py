@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import cassandra
 
-from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.schema import ddl
 
 _GRANT = re.compile(

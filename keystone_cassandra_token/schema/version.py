@@ -15,7 +15,7 @@ from keystone_cassandra_token.schema import files
 from keystone_cassandra_token.schema import keyspace as keyspaces
 
 if TYPE_CHECKING:
-    from keystone_cassandra_token.db.session import Connection
+    from keystone_cassandra_token.db.connection import Connection
 
 NAME_COMPARISON = 'name_comparison'
 

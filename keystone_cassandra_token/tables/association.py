@@ -26,14 +26,10 @@ from keystone_cassandra_token.db.cql import (
     read,
     write,
 )
+from keystone_cassandra_token.db.outcome import Outcome, created, deleted
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import (
-    Future,
-    Outcome,
-    Store,
-    created,
-    deleted,
-)
+from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.index import (
     ALL_SHARDS,

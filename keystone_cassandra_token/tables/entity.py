@@ -31,14 +31,10 @@ from typing import Any
 
 from keystone_cassandra_token.db import clock, cql
 from keystone_cassandra_token.db.attempts import Attempts
+from keystone_cassandra_token.db.outcome import Applied, created
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import (
-    KEEP,
-    Applied,
-    Future,
-    Store,
-    created,
-)
+from keystone_cassandra_token.db.store import KEEP, Store
 from keystone_cassandra_token.tables.index import Index, Indexes
 
 #: Entities in one read.  A read of each costs the server less and the client,

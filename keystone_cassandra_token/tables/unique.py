@@ -37,8 +37,9 @@ from typing import Any
 
 from keystone_cassandra_token.db import clock, cql, errors
 from keystone_cassandra_token.db.consistency import Operation
+from keystone_cassandra_token.db.outcome import Outcome
 from keystone_cassandra_token.db.rows import Row, micros
-from keystone_cassandra_token.db.store import Outcome, Store
+from keystone_cassandra_token.db.store import Store
 
 #: Age from which a pending claim may be taken over.
 STALE_AFTER = datetime.timedelta(minutes=1)

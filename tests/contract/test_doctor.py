@@ -20,8 +20,8 @@ from oslo_config import cfg
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks, doctor
 from keystone_cassandra_token.db import nodes
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, State
-from keystone_cassandra_token.db.session import Connection
 from keystone_cassandra_token.schema import ddl, files
 
 

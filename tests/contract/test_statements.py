@@ -11,7 +11,7 @@ import pytest
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import cql
-from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.schema import ddl
 from tests import statements
 

@@ -179,6 +179,50 @@ def test_wrong_password(servers: Servers, guarded: Guarded) -> None:
     assert not [part for part in awkward.parts(password) if part in log]
 
 
+def test_a_password_that_is_refused_for_a_while(
+    servers: Servers, guarded: Guarded
+) -> None:
+    """The driver never asks a node again that has refused a log-in."""
+    password = secrets.token_urlsafe(16)
+    guarded.add_role('changed', password)
+    keystone = servers.make(guarded.cluster, guarded.settings)
+    keystone.configure(
+        _with(
+            keystone.settings,
+            'cassandra',
+            username='changed',
+            password=password,
+        )
+    )
+    keystone.start()
+    client = Client(keystone.url, keystone.workers)
+    for worker in client.workers:
+        assert login_status(client, servers.password, worker) == 201
+    guarded.set_password('changed', secrets.token_urlsafe(16))
+    (node,) = guarded.cluster.nodes
+    node.nodetool('disablebinary')
+    node.nodetool('enablebinary')
+
+    def statuses() -> set[int]:
+        return {
+            login_status(client, servers.password, worker)
+            for worker in client.workers
+        }
+
+    refused = '[cassandra] username and password'
+    until(
+        lambda: (
+            statuses() == {503}
+            and keystone.log().count(refused) >= keystone.workers
+        ),
+        'a log-in that is refused to each worker',
+    )
+    guarded.set_password('changed', password)
+    until(lambda: statuses() == {201}, 'each worker answers again')
+    assert password not in keystone.log()
+    client.close()
+
+
 def test_no_tls_where_the_nodes_want_it(
     servers: Servers, guarded: Guarded
 ) -> None:

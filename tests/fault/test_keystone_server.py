@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lab.cassandra import Cluster
@@ -21,6 +23,23 @@ from tests.fault.keystone_servers import (
     outages,
     servers_in,
 )
+
+_NAME = 'cassandra.test'
+
+#: As a name server whose answers can be changed.
+_RESOLVER = """\
+import socket
+
+real = socket.getaddrinfo
+
+def getaddrinfo(host, *arguments, **more):
+    if host == {name!r}:
+        with open({hosts!r}) as hosts:
+            host = hosts.read()
+    return real(host, *arguments, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
 
 
 @pytest.fixture(scope='module')
@@ -250,3 +269,48 @@ def test_revocation_reaches_workers_with_caches_of_their_own(
     )
     assert answer.status_code == 204
     assert client.validate(admin, token, second) == 404
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The address of a name, for all processes started from now on."""
+    hosts = tmp_path / 'hosts'
+    folder = tmp_path / 'site'
+    folder.mkdir()
+    (folder / 'sitecustomize.py').write_text(
+        _RESOLVER.format(name=_NAME, hosts=str(hosts))
+    )
+    path = [str(folder), os.environ.get('PYTHONPATH', '')]
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, path)))
+    return hosts
+
+
+def test_a_name_with_another_address(
+    servers: Servers, node: Cluster, hosts: Path
+) -> None:
+    """The address under which the driver knew the node is nobody's."""
+    (moved,) = node.nodes
+    hosts.write_text(moved.address)
+    servers.make(node)  # makes the schema, by address
+    keystone = servers.make(node, {'database': {'cassandra_node_ips': _NAME}})
+    keystone.start()
+    client = Client(keystone.url, keystone.workers)
+    assert login_status(client, servers.password) == 201
+    moved.stop()
+    assert login_status(client, servers.password) == 503
+    node.move(moved, 9)
+    moved.start()
+    hosts.write_text(moved.address)
+    until(
+        lambda: (
+            {
+                login_status(client, servers.password, worker)
+                for worker in client.workers
+            }
+            == {201}
+        ),
+        'each worker finds the node',
+    )
+    assert 'connecting afresh' in keystone.log()
+    assert 'Traceback' not in keystone.log()
+    client.close()

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What needs three nodes: migrators at once or dying, a race for a name."""
+"""What needs three nodes.
+
+Migrators at once or dying, a race for a name, and nodes that hang: their
+connections stay open, and nothing answers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import signal
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cassandra.cluster
@@ -17,12 +23,15 @@ import keystone.conf
 import pytest
 from keystone import exception
 from lab.cassandra import Cluster
+from lab.client import ADMIN_SCOPE, Client
+from lab.load import Load, Sender
+from lab.server import ALL_DRIVERS, Keystone, merge, points_at
 from lab.waiting import until
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.db import errors, session
-from keystone_cassandra_token.db.session import Connection
+from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db.connection import Connection, level_value
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity.users import USERS
@@ -33,13 +42,20 @@ from keystone_cassandra_token.schema import (
     lease,
     migrate,
 )
-from tests.conftest import FORGETFUL, point_at
+from tests.conftest import FORGETFUL, point_at, quick_schema
 from tests.fault import at_once, faults
+from tests.fault.keystone_servers import login_status
 
 #: Seconds after which something has gone wrong.
 PATIENCE = 600
 CREATORS = 16
 
+
+_PASSWORD = secrets.token_urlsafe(16)
+_LOAD = ('password log-in', 'token validation', 'change of a group')
+#: Seconds: a request ends so soon that nothing else can have ended it.
+_DEADLINE = 3
+_NEVER = 60
 
 Run = Callable[[int], command.Command]
 
@@ -274,7 +290,7 @@ def everywhere(connection: Connection, table: str) -> list[dict[str, Any]]:
     """Return a table's rows as all replicas together have them."""
     read = cassandra.query.SimpleStatement(
         f'SELECT * FROM {connection.keyspace}."{table}"',
-        consistency_level=session.level_value('ALL'),
+        consistency_level=level_value('ALL'),
     )
     return list(connection.session.execute(read))
 
@@ -316,6 +332,95 @@ def on_host(connection: Connection, host: Any, text: str) -> Any:
             return []
 
     return until(answered, f'a connection to {host}', PATIENCE)[0]
+
+
+@pytest.fixture(scope='module')
+def bootstrapped(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The directory of a Keystone that was bootstrapped."""
+    directory = tmp_path_factory.mktemp('hang')
+    keystone = _keystone(cluster, directory)
+    quick_schema(command.configuration(keystone.configuration), {'dc1': 3})
+    keystone.bootstrap(_PASSWORD)
+    keystone.stop()
+    return directory
+
+
+def _keystone(
+    cluster: Cluster, directory: Path, **cassandra: object
+) -> Keystone:
+    return Keystone(
+        directory,
+        merge(
+            ALL_DRIVERS,
+            points_at(cluster, 'keystone'),
+            {
+                'cassandra': cassandra,
+                'identity': {'password_hash_rounds': 4},
+                'token': {'caching': False},
+            },
+        ),
+        sql=False,
+    )
+
+
+def test_one_of_three_is_not_missed(
+    cluster: Cluster, bootstrapped: Path
+) -> None:
+    keystone = _keystone(cluster, bootstrapped)
+    hung = cluster.nodes[1]
+    with keystone:
+        keystone.start()
+        with Load(keystone, _PASSWORD, _LOAD) as load:
+            load.during('before', 20)
+            hung.pause()
+            try:
+                load.during('hung', 50)
+                # The driver knows by now, and goes on knowing.
+                until(
+                    lambda: 'Heartbeat failed' in keystone.log(),
+                    'a heartbeat that fails',
+                )
+                load.during('down', 20)
+            finally:
+                hung.resume()
+            load.during('after', 20)
+        assert load.refused() == []
+
+
+def test_a_request_ends_whatever_hangs(
+    cluster: Cluster, bootstrapped: Path
+) -> None:
+    """All other ends are far away."""
+    keystone = _keystone(
+        cluster,
+        bootstrapped,
+        request_deadline=_DEADLINE,
+        request_timeout=_NEVER,
+        connect_timeout=_NEVER,
+    )
+    with keystone:
+        keystone.start()
+        client = Client(keystone.url, keystone.workers)
+        token = client.log_in('admin', _PASSWORD, **ADMIN_SCOPE).auth_token
+        sender = Sender(keystone.url, token, _PASSWORD, timeout=_NEVER / 2)
+        for node in cluster.nodes:
+            node.pause()
+        try:
+            for act in sender.log_in, sender.validate, sender.change:
+                (answer,) = act()
+                assert answer.status_code == 503
+                assert answer.headers['Retry-After']
+        finally:
+            for node in cluster.nodes:
+                node.resume()
+        until(
+            lambda: login_status(client, _PASSWORD) == 201,
+            'a log-in',
+            PATIENCE,
+        )
+        client.close()
 
 
 @pytest.fixture(scope='module')

@@ -24,18 +24,19 @@ from cassandra.metadata import (
 from cassandra.query import BatchStatement, SimpleStatement
 
 from keystone_cassandra_token.conf import ConfigurationError
+from keystone_cassandra_token.db import connection as connections
 from keystone_cassandra_token.db import errors, session
 
 NONE, RETRY, NEXT = (
-    session.RetryPolicy.RETHROW,
-    session.RetryPolicy.RETRY,
-    session.RetryPolicy.RETRY_NEXT_HOST,
+    connections.RetryPolicy.RETHROW,
+    connections.RetryPolicy.RETRY,
+    connections.RetryPolicy.RETRY_NEXT_HOST,
 )
 LEVEL = ConsistencyLevel.LOCAL_QUORUM
 
 CALLBACKS = {
     'read timeout': (
-        lambda query, tried: session.RetryPolicy().on_read_timeout(
+        lambda query, tried: connections.RetryPolicy().on_read_timeout(
             query, LEVEL, 2, 2, False, tried
         ),
         RETRY,
@@ -43,7 +44,7 @@ CALLBACKS = {
     **{
         f'write timeout {name}': (
             lambda query, tried, kind=kind: (
-                session.RetryPolicy().on_write_timeout(
+                connections.RetryPolicy().on_write_timeout(
                     query, LEVEL, kind, 2, 1, tried
                 )
             ),
@@ -52,13 +53,13 @@ CALLBACKS = {
         for name, kind in WriteType.name_to_value.items()
     },
     'unavailable': (
-        lambda query, tried: session.RetryPolicy().on_unavailable(
+        lambda query, tried: connections.RetryPolicy().on_unavailable(
             query, LEVEL, 2, 1, tried
         ),
         NEXT,
     ),
     'request error': (
-        lambda query, tried: session.RetryPolicy().on_request_error(
+        lambda query, tried: connections.RetryPolicy().on_request_error(
             query, LEVEL, protocol.ServerError(0, '', None), tried
         ),
         NEXT,
@@ -101,13 +102,13 @@ def test_all_decisions_of_the_driver_are_overridden() -> None:
         if name.startswith('on_')
     }
     assert len(theirs) == 4
-    assert theirs <= vars(session.RetryPolicy).keys()
+    assert theirs <= vars(connections.RetryPolicy).keys()
 
 
 def test_reconnection_waits_longer_and_longer_up_to_a_bound() -> None:
     for _ in range(50):
         schedule = itertools.islice(
-            session.ReconnectionPolicy().new_schedule(), 20
+            connections.ReconnectionPolicy().new_schedule(), 20
         )
         centre = 0.5
         for delay in schedule:
@@ -117,19 +118,24 @@ def test_reconnection_waits_longer_and_longer_up_to_a_bound() -> None:
 
 def test_reconnection_is_jittered() -> None:
     firsts = {
-        next(session.ReconnectionPolicy().new_schedule()) for _ in range(20)
+        next(connections.ReconnectionPolicy().new_schedule())
+        for _ in range(20)
     }
     assert len(firsts) > 10
 
 
-def test_one_profile_by_default(make_conf) -> None:
-    section = make_conf(request_timeout=2.5, local_dc='dc2').cassandra
-    profiles = session.profiles(section)
+def test_profiles(make_conf) -> None:
+    section = make_conf(
+        request_timeout=2.5, local_dc='dc2', speculative_delay=0
+    ).cassandra
+    slow_last = connections.balancing(section)
+    profiles = connections.profiles(section, slow_last)
     assert profiles.keys() == {EXEC_PROFILE_DEFAULT}
     profile = profiles[EXEC_PROFILE_DEFAULT]
     assert profile.request_timeout == 2.5
-    assert isinstance(profile.retry_policy, session.RetryPolicy)
-    balancing = profile.load_balancing_policy
+    assert isinstance(profile.retry_policy, connections.RetryPolicy)
+    assert profile.load_balancing_policy is slow_last
+    balancing = slow_last._child_policy
     assert isinstance(balancing, cassandra.policies.TokenAwarePolicy)
     local = balancing._child_policy
     assert local.local_dc == 'dc2'
@@ -138,20 +144,24 @@ def test_one_profile_by_default(make_conf) -> None:
     assert rows == [{'a': 1, 'b': 2}]
 
 
-def test_slow_reads_are_doubled_by_option_only(make_conf) -> None:
-    profiles = session.profiles(make_conf(speculative_delay=0.2).cassandra)
-    assert profiles.keys() == {EXEC_PROFILE_DEFAULT, session.SPECULATIVE}
-    for name, plans in ((EXEC_PROFILE_DEFAULT, 0), (session.SPECULATIVE, 1)):
+def test_what_is_slow_is_doubled(make_conf) -> None:
+    section = make_conf(speculative_delay=0.2).cassandra
+    profiles = connections.profiles(section, connections.balancing(section))
+    assert profiles.keys() == {EXEC_PROFILE_DEFAULT, connections.SPECULATIVE}
+    for name, plans in (
+        (EXEC_PROFILE_DEFAULT, 0),
+        (connections.SPECULATIVE, 1),
+    ):
         plan = profiles[name].speculative_execution_policy.new_plan(None, None)
         delays = [plan.next_execution(None) for _ in range(2)]
         assert [delay for delay in delays if delay > 0] == [0.2] * plans
     policies = [profile.retry_policy for profile in profiles.values()]
-    assert all(isinstance(p, session.RetryPolicy) for p in policies)
+    assert all(isinstance(p, connections.RetryPolicy) for p in policies)
 
 
 def test_no_name_no_authentication(make_conf) -> None:
-    assert session.auth_provider(make_conf().cassandra) is None
-    provider = session.auth_provider(
+    assert connections.auth_provider(make_conf().cassandra) is None
+    provider = connections.auth_provider(
         make_conf(username='k', password='hidden').cassandra
     )
     assert (provider.username, provider.password) == ('k', 'hidden')
@@ -159,12 +169,12 @@ def test_no_name_no_authentication(make_conf) -> None:
 
 def test_no_tls_unless_enabled(make_conf) -> None:
     section = make_conf(tls_ca_file='/nowhere').cassandra
-    assert session.ssl_context(section) is None
+    assert connections.ssl_context(section) is None
 
 
 @pytest.mark.parametrize('verify', [True, False])
 def test_a_certificate_is_always_asked_for(make_conf, verify) -> None:
-    context = session.ssl_context(
+    context = connections.ssl_context(
         make_conf(tls_enabled=True, tls_verify_hostname=verify).cassandra
     )
     assert context.verify_mode == ssl.CERT_REQUIRED
@@ -177,7 +187,7 @@ def test_a_certificate_is_always_asked_for(make_conf, verify) -> None:
 def test_a_file_that_cannot_be_read_names_its_option(make_conf, name) -> None:
     section = make_conf(tls_enabled=True, **{name: '/nowhere/x.pem'}).cassandra
     with pytest.raises(ConfigurationError) as caught:
-        session.ssl_context(section)
+        connections.ssl_context(section)
     assert f'[cassandra] {name} = /nowhere/x.pem' in str(caught.value)
 
 
@@ -192,7 +202,7 @@ def test_a_file_that_is_no_pem_names_its_option(
     values = dict.fromkeys(names, str(path))
     section = make_conf(tls_enabled=True, **values).cassandra
     with pytest.raises(ConfigurationError) as caught:
-        session.ssl_context(section)
+        connections.ssl_context(section)
     for name in names:
         assert name in str(caught.value)
     assert 'private' not in str(caught.value)
@@ -219,8 +229,8 @@ def test_replicas_by_datacenter(cluster, strategy, expected) -> None:
     keyspace = KeyspaceMetadata('k', True, 'SimpleStrategy', {})
     keyspace.replication_strategy = strategy
     cluster.metadata.keyspaces['k'] = keyspace
-    assert session.replicas_by_datacenter(cluster, 'k') == expected
-    assert session.replicas_by_datacenter(cluster, 'other') is None
+    assert connections.replicas_by_datacenter(cluster, 'k') == expected
+    assert connections.replicas_by_datacenter(cluster, 'other') is None
 
 
 @pytest.fixture
@@ -354,8 +364,8 @@ def test_each_failure_keeps_its_kind(conf, monkeypatch, raised, kind) -> None:
 def test_a_connection_that_is_refused_is_closed(
     conf, monkeypatch, cluster
 ) -> None:
-    opened = session.Connection(
-        os.getpid(), cluster, None, None, 'k', 'dc1', {}, {}
+    opened = connections.Connection(
+        os.getpid(), cluster, None, None, 'k', 'dc1', {}, {}, None, 5.0, 5.0
     )
     monkeypatch.setattr(session, 'connect', lambda conf: opened)
 
@@ -387,13 +397,14 @@ FORK = """
     from oslo_config import cfg
     from keystone_cassandra_token import conf as options
     from keystone_cassandra_token.db import errors, session
+    from keystone_cassandra_token.db.connection import Connection
 
     conf = cfg.ConfigOpts()
     options.register_opts(conf)
     conf([], default_config_files=[])
     sessions = session.Sessions(conf)
-    mine = session.Connection(
-        os.getpid(), None, None, None, 'k', 'dc1', {}, {})
+    mine = Connection(
+        os.getpid(), None, None, None, 'k', 'dc1', {}, {}, None, 5.0, 5.0)
     sessions.current = mine
     assert sessions.get() is mine
     sessions.outage.began('read', 'of the parent')

@@ -10,7 +10,9 @@ import pytest
 from cassandra import ConsistencyLevel
 from cassandra.query import UNSET_VALUE
 
-from keystone_cassandra_token.db import clock, consistency, cql, session, store
+from keystone_cassandra_token.db import clock, consistency, cql, outcome, store
+from keystone_cassandra_token.db import connection as connections
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers import base, trust
 from keystone_cassandra_token.drivers.token import provider as token
@@ -40,8 +42,8 @@ class Preparer:
 def connect(conf):
     """Return a function that makes a connection for one statement."""
 
-    def make(statement: cql.Statement, **others: str) -> session.Connection:
-        return session.Connection(
+    def make(statement: cql.Statement, **others: str) -> Connection:
+        return Connection(
             pid=os.getpid(),
             cluster=None,
             session=Preparer(statement, **others),
@@ -50,6 +52,9 @@ def connect(conf):
             local_dc='dc1',
             prepared={},
             replication={'dc1': 3},
+            balancing=connections.balancing(conf.cassandra),
+            timeout=5.0,
+            deadline=5.0,
         )
 
     return make
@@ -263,7 +268,7 @@ def test_many_of_nothing_asks_nothing(db) -> None:
 
 @pytest.mark.parametrize('applied', [True, False])
 def test_an_outcome_is_true_if_applied(applied) -> None:
-    assert bool(store.Outcome(applied, {'remaining': 0})) is applied
+    assert bool(outcome.Outcome(applied, {'remaining': 0})) is applied
 
 
 def test_one_store_for_one_configuration(make_conf) -> None:
@@ -275,12 +280,12 @@ def test_one_store_for_one_configuration(make_conf) -> None:
 @pytest.mark.parametrize(
     ('applied', 'row', 'said'),
     [
-        (store.created('a', 'b'), None, None),
-        (store.created('a', 'b'), {'incarnation': 'b'}, True),
-        (store.created('a', 'b'), {'incarnation': 'c'}, False),
-        (store.deleted('a'), None, True),
-        (store.deleted('a'), {'incarnation': 'a'}, None),
-        (store.deleted('a'), {'incarnation': 'c'}, True),
+        (outcome.created('a', 'b'), None, None),
+        (outcome.created('a', 'b'), {'incarnation': 'b'}, True),
+        (outcome.created('a', 'b'), {'incarnation': 'c'}, False),
+        (outcome.deleted('a'), None, True),
+        (outcome.deleted('a'), {'incarnation': 'a'}, None),
+        (outcome.deleted('a'), {'incarnation': 'c'}, True),
     ],
 )
 def test_what_a_row_says_of_a_write_whose_reply_was_lost(

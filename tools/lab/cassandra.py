@@ -305,20 +305,7 @@ class Cluster:
     ) -> None:
         self._make_nodes()
         for node in self.nodes:
-            cassandra_config.write_conf(
-                os.path.join(node.directory, 'conf'),
-                yaml=cassandra_config.cassandra_yaml(
-                    cluster_name='lab',
-                    address=node.address,
-                    seed=self.nodes[0].address,
-                    shift=self.shape.shift,
-                    cql_port=self.port,
-                    commitlog_sync=self.shape.commitlog_sync,
-                    overrides=self.shape.yaml,
-                ),
-                datacenter=node.datacenter,
-                log_level=self.shape.log_level,
-            )
+            self._configure(node)
             # One after the other: two that join at once refuse each other.
             begin = time.monotonic()
             node.start(timeout)
@@ -328,6 +315,30 @@ class Cluster:
                     f' {node.address}, {node.datacenter},'
                     f' after {time.monotonic() - begin:.0f} s.'
                 )
+
+    def _configure(self, node: Node) -> None:
+        cassandra_config.write_conf(
+            os.path.join(node.directory, 'conf'),
+            yaml=cassandra_config.cassandra_yaml(
+                cluster_name='lab',
+                address=node.address,
+                seed=self.nodes[0].address,
+                shift=self.shape.shift,
+                cql_port=self.port,
+                commitlog_sync=self.shape.commitlog_sync,
+                overrides=self.shape.yaml,
+            ),
+            datacenter=node.datacenter,
+            log_level=self.shape.log_level,
+        )
+
+    def move(self, node: Node, number: int) -> None:
+        """Give a node that does not run another address.
+
+        :param number: its last part: one that no other node has.
+        """
+        node.address = f'{self.shape.prefix}.{number}'
+        self._configure(node)
 
 
 class External(Cluster):

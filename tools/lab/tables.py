@@ -11,7 +11,7 @@ from typing import Any
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.db.session import connect
+from keystone_cassandra_token.db.connection import connect
 
 #: Tables whose rows expire by themselves.
 EXPIRING = (

@@ -19,8 +19,7 @@ from typing import Any
 # Keystone takes the options of the process for its own.
 del sys.argv[1:]
 
-from keystone.wsgi.api import application as _keystone  # noqa: E402
-
+from keystone_cassandra_token.wsgi import application as _keystone  # noqa: E402
 from lab import statements  # noqa: E402
 
 

@@ -41,8 +41,8 @@ from keystone_cassandra_token.db.cql import (
     scan,
     write,
 )
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.store import Future
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import (
     groups,

@@ -21,8 +21,9 @@ from keystone.conf import CONF
 
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import read, write
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row, micros
-from keystone_cassandra_token.db.store import Future, Store
+from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.association import Association
 
 MEMBERSHIPS = Association(

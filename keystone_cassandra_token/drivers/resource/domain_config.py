@@ -38,8 +38,8 @@ from keystone_cassandra_token.db.cql import (
     read,
     scan,
 )
+from keystone_cassandra_token.db.outcome import created
 from keystone_cassandra_token.db.rows import Row, boolean, json_text, text
-from keystone_cassandra_token.db.store import created
 from keystone_cassandra_token.drivers.base import Driver
 
 LOG = log.getLogger(__name__)

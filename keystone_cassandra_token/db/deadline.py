@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One deadline for all that a request of a client waits for.
+
+A request reads from Cassandra many times, one after the other, and each read
+could meet a node that hangs: what bounds one statement bounds no request.
+:class:`Deadline` is begun by the WSGI filter (:mod:`..wsgi`); where that is
+not installed, a request has one from the first statement in Keystone's Flask
+application on.  Commands have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import flask
+
+#: In a WSGI environment: when the request must be answered, as
+#: ``time.monotonic()`` counts.
+_KEY = 'keystone_cassandra_token.deadline'
+
+#: Seconds that a statement is given at least: what is nearly over is tried.
+LEAST = 0.05
+
+_current = threading.local()
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Give all statements of a ``with`` block so many seconds together."""
+    before = getattr(_current, 'end', None)
+    _current.end = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _current.end = before
+
+
+def remaining(seconds: float) -> float | None:
+    """Return the seconds that the request under way has left, at least 0.
+
+    :param seconds: what a request is given that nobody has given any.
+    :returns: None if there is no request.
+    """
+    end = getattr(_current, 'end', None)
+    if end is None:
+        if not flask.has_request_context():
+            return None
+        end = flask.request.environ.setdefault(
+            _KEY, time.monotonic() + seconds
+        )
+    return max(0.0, float(end) - time.monotonic())

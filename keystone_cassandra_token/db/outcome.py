@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of a conditional write."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The outcome of a conditional write; it must be used.
+
+    :ivar applied: whether the condition held.
+    :ivar row: otherwise the values that made it fail, empty if there is no
+        such row.
+    """
+
+    applied: bool
+    row: Mapping[str, Any]
+
+    def __bool__(self) -> bool:
+        return self.applied
+
+
+#: Tells from a row, or None where there is none, whether a conditional write
+#: was applied; None if nobody can tell.
+Applied = Callable[[Mapping[str, Any] | None], bool | None]
+
+
+def created(*incarnations: object) -> Applied:
+    """Return what tells whether rows were created with these incarnations."""
+    return lambda row: (
+        None if row is None else row['incarnation'] in incarnations
+    )
+
+
+def deleted(incarnation: object) -> Applied:
+    """Return what tells whether a row of this incarnation was deleted.
+
+    For rows that are created and deleted, and never changed.
+    """
+    return lambda row: (
+        None if row and row['incarnation'] == incarnation else True
+    )

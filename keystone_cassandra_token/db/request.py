@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests to Cassandra: sent, waited for, sent once more."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import cassandra
+import cassandra.query
+
+from keystone_cassandra_token.db.connection import Connection
+
+T = TypeVar('T')
+U = TypeVar('U')
+
+
+class Future(Generic[T]):
+    """The answer to a statement that was sent."""
+
+    def __init__(self, wait: Callable[[], T]) -> None:
+        self._wait = wait
+
+    def result(self) -> T:
+        """Wait for the answer; raise what the statement ended with."""
+        return self._wait()
+
+    def then(self, convert: Callable[[T], U]) -> Future[U]:
+        """Return the future of what a function makes of the answer."""
+        return Future(lambda: convert(self._wait()))
+
+
+class Request:
+    """A request that was sent, and is sent once more if no node answers.
+
+    What is not idempotent is sent once.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        send: Callable[[float], Any],
+        idempotent: bool,
+    ) -> None:
+        self._connection = connection
+        self._send = send
+        self._idempotent = idempotent
+        # Half of the time, also of what is not idempotent: whoever finds out
+        # what became of it needs some.
+        self._sent = send(connection.time_left(0.5))
+
+    def result(self) -> Any:
+        """Wait for the answer."""
+        balancing = self._connection.balancing
+        try:
+            found = self._sent.result()
+        except cassandra.OperationTimedOut as error:
+            balancing.is_slow(error.last_host)
+            if not self._idempotent:
+                raise
+            return self._send(self._connection.time_left()).result()
+        tried = getattr(self._sent, 'attempted_hosts', None)
+        if tried:
+            balancing.answered(self._sent.coordinator_host, tried)
+        return found
+
+
+class Nothing:
+    """The answer to a read of a key that no row can have."""
+
+    def result(self) -> Any:
+        return ()
+
+
+NOTHING = Nothing()
+
+#: Bytes of the longest partition key.
+_LONGEST_KEY = 65_535
+
+
+def can_be(bound: cassandra.query.BoundStatement) -> bool:
+    """Return whether Cassandra takes the partition key of a read."""
+    try:
+        key = bound.routing_key
+    except struct.error:  # a part of it is too long
+        return False
+    return key is None or 0 < len(key) <= _LONGEST_KEY
