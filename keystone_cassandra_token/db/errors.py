@@ -2,9 +2,11 @@
 """Errors: what an exception of the driver means to Keystone.
 
 Everything that may pass by itself is a :class:`StoreUnavailable`, which
-Keystone answers with 503.  Its reason names options, tables and nodes, never
-bound values, and is for who operates the servers: the log, the commands, the
-doctor.  Callers, who may be anonymous, are told a general text.
+Keystone answers with 503.  What Cassandra refuses as invalid is none: it is
+the caller's fault (:class:`ValueRefused`, 400) or that of these drivers
+(:class:`StatementRefused`, 500).  A reason names options, tables and nodes,
+never bound values, and is for who operates the servers: the log, the commands,
+the doctor.  Callers, who may be anonymous, are told a general text.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
 
 import cassandra
 import cassandra.cluster
 import cassandra.connection
 import cassandra.protocol
 from keystone import exception
+from keystone.i18n import _
 
 #: Cassandra's "the outcome of this CAS is not known" (CASSANDRA-15350); the
 #: Python driver has no class for it.
@@ -31,6 +35,40 @@ DRIVER_ERRORS = (
     cassandra.connection.ConnectionException,
     cassandra.protocol.ErrorMessage,
     OSError,
+)
+
+#: What the driver raises while it binds values: it has no class for them.
+BINDING_ERRORS = (
+    AttributeError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+#: How Cassandra and the driver say that a statement is invalid.
+_INVALID = (
+    cassandra.AlreadyExists,
+    cassandra.InvalidRequest,
+    cassandra.protocol.RequestValidationException,
+)
+
+#: Those of which no value is the cause.
+_OF_STATEMENT = (
+    cassandra.AlreadyExists,
+    cassandra.protocol.ConfigurationException,
+    cassandra.protocol.SyntaxException,
+)
+
+#: What 4.0 says of a mutation, and all of a request, as a fault of theirs.
+_TOO_LARGE = re.compile(
+    r'\btoo (large|big|long)\b|exceed\w* (the )?max', re.IGNORECASE
+)
+
+#: What no value causes: the columns of a table, or a guardrail of it.
+_NO_VALUE = re.compile(
+    r'\b(undefined|unknown|consistency|not (allowed|permitted)|disabled)\b',
+    re.IGNORECASE,
 )
 
 #: Only what changes something can be left half done.
@@ -92,6 +130,59 @@ class Contended(StoreUnavailable):
     """Others change the same thing all the time: 503."""
 
     public = 'Too many changes of the same thing at once; try again.'
+
+
+class ValueRefused(exception.ValidationError):
+    """Cassandra cannot store one of the values: 400.
+
+    Without columns and values: the caller may have given neither.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            message=_(
+                'A value in the request cannot be stored: it is too large, or'
+                ' no valid text, or empty where it must not be.'
+            )
+        )
+
+
+class StatementRefused(exception.UnexpectedError):
+    """Cassandra refused a statement whatever its values: a fault here, 500."""
+
+
+def refusal(error: BaseException, what: str) -> exception.Error | None:
+    """Return what to raise for a statement that is refused as invalid.
+
+    None if the exception of the driver means anything else, as a missing
+    table, which may be there soon.
+
+    :param what: as for :func:`translate`.
+    """
+    said = [error]
+    if isinstance(error, cassandra.cluster.NoHostAvailable):
+        said = [each for _, each in _said_by(error)]
+    for each in said:
+        if not _is_refusal(each):
+            continue
+        # What is read by, and could not be a key, was not sent.
+        if (
+            isinstance(each, _OF_STATEMENT)
+            or not what.startswith(_CHANGES)
+            or _NO_VALUE.search(str(each))
+        ):
+            return StatementRefused()
+        return ValueRefused()
+    return None
+
+
+def _is_refusal(error: BaseException) -> bool:
+    if isinstance(error, _INVALID):
+        return not _ABSENT.search(str(error))
+    return isinstance(
+        error,
+        (cassandra.protocol.ProtocolException, cassandra.protocol.ServerError),
+    ) and bool(_TOO_LARGE.search(str(error)))
 
 
 def translate(error: BaseException, what: str) -> StoreUnavailable:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -64,25 +63,3 @@ class Request:
         if tried:
             balancing.answered(self._sent.coordinator_host, tried)
         return found
-
-
-class Nothing:
-    """The answer to a read of a key that no row can have."""
-
-    def result(self) -> Any:
-        return ()
-
-
-NOTHING = Nothing()
-
-#: Bytes of the longest partition key.
-_LONGEST_KEY = 65_535
-
-
-def can_be(bound: cassandra.query.BoundStatement) -> bool:
-    """Return whether Cassandra takes the partition key of a read."""
-    try:
-        key = bound.routing_key
-    except struct.error:  # a part of it is too long
-        return False
-    return key is None or 0 < len(key) <= _LONGEST_KEY

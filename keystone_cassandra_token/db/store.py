@@ -24,6 +24,7 @@ from keystone_cassandra_token.db import (
     clock,
     consistency,
     errors,
+    keys,
     outage,
     session,
 )
@@ -36,11 +37,8 @@ from keystone_cassandra_token.db.connection import (
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.outcome import Applied, Outcome
 from keystone_cassandra_token.db.request import (
-    NOTHING,
     Future,
-    Nothing,
     Request,
-    can_be,
 )
 from keystone_cassandra_token.db.rows import Row
 
@@ -305,16 +303,21 @@ class Store:
 
     def _start(
         self, statement: Statement, binds: Mapping[str, Any]
-    ) -> Request | Nothing:
+    ) -> Request | keys.Nothing:
         """Send a statement; the one way out for all of them but batches.
 
-        A read of a key that no row can have is not sent: to Cassandra that
-        is an error.
+        A read or deletion of a key that no row can have is not sent: to
+        Cassandra that is an error.
         """
         connection = self.sessions.get()
-        bound = self.bind(connection, statement, binds)
-        if statement.verb == 'SELECT' and not can_be(bound):
-            return NOTHING
+        try:
+            if statement.verb == 'SELECT':
+                binds = keys.possible(binds)
+            bound = self.bind(connection, statement, binds)
+        except errors.ValueRefused:
+            if statement.verb in ('SELECT', 'DELETE'):
+                return keys.NOTHING
+            raise
         profile = (
             SPECULATIVE
             if speculates(connection, statement)
@@ -340,7 +343,14 @@ class Store:
         )
         batch.is_idempotent = all(step.idempotent for step, _ in steps)
         for statement, binds in steps:
-            batch.add(self.bind(connection, statement, binds))
+            try:
+                batch.add(self.bind(connection, statement, binds))
+            except errors.ValueRefused:
+                # No row has such a key: there is nothing to delete.
+                if statement.verb != 'DELETE' or (
+                    statement.operation in consistency.CONDITIONAL
+                ):
+                    raise
         statements = tuple(step for step, _ in steps)
         profile = (
             SPECULATIVE
@@ -378,7 +388,10 @@ class Store:
         statement: Statement,
         binds: Mapping[str, Any],
     ) -> cassandra.query.BoundStatement:
-        """Return a statement with its values, ready to be sent."""
+        """Return a statement with its values, ready to be sent.
+
+        :raises ValueRefused: if Cassandra cannot take one of them.
+        """
         statement.check(binds.keys())
         if 'ttl' in binds:
             _check_ttl(binds['ttl'])
@@ -390,7 +403,23 @@ class Store:
                 name: UNSET if value is None else value
                 for name, value in binds.items()
             }
-        return connection.prepare(statement).bind(values)
+        return keys.bind(self._prepared(connection, statement), values)
+
+    def _prepared(
+        self, connection: session.Connection, statement: Statement
+    ) -> Any:
+        try:
+            return connection.prepare(statement)
+        except errors.DRIVER_ERRORS as error:
+            if errors.refusal(error, statement.cql) is None:
+                raise
+            # It has no values yet that could be what is wrong.
+            self._log_refused(statement, str(error))
+            raise errors.StatementRefused() from error
+
+    @staticmethod
+    def _log_refused(statement: Statement, said: str) -> None:
+        LOG.error('Cassandra refused a statement: %s: %s', statement.cql, said)
 
     @contextlib.contextmanager
     def _translated(
@@ -401,6 +430,12 @@ class Store:
             with self.sessions.turns:
                 yield
         except errors.DRIVER_ERRORS as error:
+            refused = errors.refusal(error, statement.cql)
+            if refused is not None:
+                if isinstance(refused, errors.StatementRefused):
+                    self._log_refused(statement, type(error).__name__)
+                # Without the driver's exception: its text can quote a value.
+                raise refused from None
             failure = errors.translate(error, statement.cql)
             LOG.debug('%s failed: %s', statement.cql, failure.reason)
             self._note(statement, error, failure)

@@ -9,6 +9,7 @@ import ssl
 import traceback
 
 import cassandra
+import keystone.conf
 import pytest
 from cassandra import ConsistencyLevel, WriteType, protocol
 from cassandra.cluster import NoHostAvailable
@@ -353,3 +354,76 @@ def test_the_caller_is_told_nothing_of_the_reason(
     assert SECRET not in str(exception.Unauthorized(failure))
     assert SECRET in failure.reason
     assert SECRET in ''.join(traceback.format_exception(failure))
+
+
+def theirs(text: str):
+    return answered(protocol.ServerError, text)
+
+
+TOO_LARGE = 'Mutation of 9000000 bytes is too large for the maximum size of 8'
+#: Of values, as several versions of Cassandra say it.
+VALUES = [
+    answered(protocol.InvalidRequestException, TOO_LARGE),
+    # 4.0 takes it for a fault of its own.
+    theirs(f'java.lang.IllegalArgumentException: {TOO_LARGE}'),
+    no_host(theirs(f'java.lang.IllegalArgumentException: {TOO_LARGE}')),
+    answered(protocol.InvalidRequestException, 'Key may not be empty'),
+    answered(protocol.InvalidRequestException, 'Batch too large'),
+    answered(protocol.ProtocolException, 'Request is too big: length 2'),
+]
+#: Whatever the values are.
+STATEMENTS = [
+    answered(protocol.SyntaxException),
+    answered(protocol.ConfigurationException),
+    answered(protocol.InvalidRequestException, 'Undefined column name a'),
+    answered(
+        protocol.InvalidRequestException,
+        'Guardrail write_consistency_levels violated: Provided values [ONE]'
+        ' are not allowed',
+    ),
+]
+
+
+@pytest.mark.parametrize('error', VALUES, ids=str)
+def test_a_value_is_refused(error: Exception) -> None:
+    failure = errors.refusal(error, WRITE)
+    assert type(failure) is errors.ValueRefused
+    assert failure.code == 400
+
+
+@pytest.fixture
+def configured() -> None:
+    """Keystone's options, by which a 500 decides what it says."""
+    keystone.conf.configure()
+
+
+@pytest.mark.usefixtures('configured')
+@pytest.mark.parametrize('error', STATEMENTS, ids=str)
+@pytest.mark.parametrize('what', [READ, WRITE])
+def test_a_statement_is_refused(error: Exception, what: str) -> None:
+    failure = errors.refusal(error, what)
+    assert type(failure) is errors.StatementRefused
+    assert failure.code == 500
+    assert SECRET not in str(failure)
+
+
+@pytest.mark.usefixtures('configured')
+def test_what_was_read_by_is_no_value() -> None:
+    failure = errors.refusal(KNOWN['invalid'], READ)
+    assert type(failure) is errors.StatementRefused
+
+
+@pytest.mark.parametrize(
+    'name', sorted((UNKNOWN | KNOWN).keys() - {'invalid', 'syntax'})
+)
+@pytest.mark.parametrize('what', [READ, WRITE])
+def test_an_outage_is_no_refusal(name: str, what: str) -> None:
+    assert errors.refusal((UNKNOWN | KNOWN)[name], what) is None
+
+
+@pytest.mark.parametrize('what', [READ, WRITE])
+def test_a_missing_table_is_no_refusal(what: str) -> None:
+    error = answered(
+        protocol.InvalidRequestException, 'table token does not exist'
+    )
+    assert errors.refusal(error, what) is None
