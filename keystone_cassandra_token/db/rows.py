@@ -16,12 +16,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_serialization import jsonutils
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, errors
 
 
 def _same(value: Any) -> Any:
@@ -61,11 +62,43 @@ class Column:
         )
 
 
+#: In JSON what may be a surrogate, or a number of more than 64 bits.
+_SUSPECT = re.compile(r'\\ud|\d{19}')
+
+
+def _check_shown(value: Any) -> None:
+    """Check that Keystone can show again what is stored as JSON.
+
+    No answer can have a lone surrogate, and Keystone's cache, without which
+    it reads nearly nothing, no number of more than 64 bits.  A thing with one
+    of them, and each list that has it, would be 500 until it is gone.
+
+    :raises ValueRefused: if not.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise errors.ValueRefused() from None
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise errors.ValueRefused()
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            _check_shown(name)
+            _check_shown(each)
+    elif isinstance(value, Iterable):
+        for each in value:
+            _check_shown(each)
+
+
 def _dump_json(value: Any) -> str:
     # Sorted and compact, so that equal values have equal texts: some are
     # part of a primary key.  With what JSON lacks, as times, as keystone's
     # SQL model writes it.
     dumped: str = jsonutils.dumps(value, sort_keys=True, separators=(',', ':'))
+    if _SUSPECT.search(dumped):
+        _check_shown(value)
     return dumped
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.rows import (
     Column,
     Row,
@@ -23,6 +24,9 @@ from keystone_cassandra_token.db.rows import (
     text_list,
 )
 
+#: Integers of more bits are refused.
+NUMBERS = st.integers(-(2**63), 2**64 - 1)
+
 TIMES = st.datetimes(
     min_value=datetime.datetime(1970, 1, 1),
     max_value=datetime.datetime(9999, 12, 31),
@@ -30,7 +34,7 @@ TIMES = st.datetimes(
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | NUMBERS
     | st.floats(allow_nan=False)
     | st.text(),
     lambda inner: (
@@ -42,7 +46,7 @@ JSON = st.recursive(
 VALUES = st.fixed_dictionaries(
     {
         'id': st.none() | st.text(),
-        'count': st.none() | st.integers(),
+        'count': st.none() | NUMBERS,
         'at': st.none() | TIMES,
         'names': st.none() | st.lists(st.text(), max_size=4),
         'extra': st.none() | JSON,
@@ -92,7 +96,7 @@ def test_lists_read_are_lists() -> None:
     assert text_list.encode(('a', 'b')) == ['a', 'b']
 
 
-@given(st.dictionaries(st.text(), st.integers(), min_size=2))
+@given(st.dictionaries(st.text(), NUMBERS, min_size=2))
 def test_equal_values_have_equal_json(value) -> None:
     backwards = dict(reversed(value.items()))
     assert json_text.encode(value) == json_text.encode(backwards)
@@ -175,3 +179,31 @@ def test_a_part_keeps_its_columns() -> None:
     assert part.load(stored)['extra'] == {'a': 1}
     with pytest.raises(KeyError):
         whole.part(['absent'])
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        'a\ud800',
+        10**30,
+        -(2**63) - 1,
+        ['\udfff'],
+        {'a\ud800': 1},
+        {'a': [2**64]},
+    ],
+    ids=ascii,
+)
+def test_json_that_no_answer_can_have_is_refused(value) -> None:
+    with pytest.raises(errors.ValueRefused):
+        json_text.encode(value)
+    with pytest.raises(errors.ValueRefused):
+        json_map.encode({'a': value})
+
+
+@pytest.mark.parametrize(
+    'value',
+    ['\U0001f600', r'\ud800', 2**64 - 1, -(2**63), '1' * 30, 1e30, True, None],
+    ids=ascii,
+)
+def test_json_that_looks_like_it_is_stored(value) -> None:
+    assert json_text.decode(json_text.encode([value])) == [value]
