@@ -28,27 +28,39 @@ _current = threading.local()
 
 
 @contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Give all statements of a ``with`` block so many seconds together."""
+def until(end: float | None) -> Iterator[None]:
+    """Let the statements of a ``with`` block end together.
+
+    :param end: as ``time.monotonic()`` counts; None for no end.
+    """
     before = getattr(_current, 'end', None)
-    _current.end = time.monotonic() + seconds
+    _current.end = end
     try:
         yield
     finally:
         _current.end = before
 
 
-def remaining(seconds: float) -> float | None:
-    """Return the seconds that the request under way has left, at least 0.
+def within(seconds: float) -> contextlib.AbstractContextManager[None]:
+    """Give all statements of a ``with`` block so many seconds together."""
+    return until(time.monotonic() + seconds)
+
+
+def end(seconds: float) -> float | None:
+    """Return when the request under way ends, as ``time.monotonic()`` counts.
 
     :param seconds: what a request is given that nobody has given any.
     :returns: None if there is no request.
     """
-    end = getattr(_current, 'end', None)
-    if end is None:
-        if not flask.has_request_context():
-            return None
-        end = flask.request.environ.setdefault(
+    found: float | None = getattr(_current, 'end', None)
+    if found is None and flask.has_request_context():
+        found = flask.request.environ.setdefault(
             _KEY, time.monotonic() + seconds
         )
-    return max(0.0, float(end) - time.monotonic())
+    return found
+
+
+def remaining(seconds: float) -> float | None:
+    """Return the seconds that the request under way has left, at least 0."""
+    found = end(seconds)
+    return None if found is None else max(0.0, found - time.monotonic())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,6 +69,8 @@ class Store:
     """
 
     interceptors: tuple[Interceptor, ...] = ()
+    #: Set where the threads that use it are helpers of one request.
+    _turns: contextlib.AbstractContextManager[None] | None = None
 
     def __init__(
         self, conf: cfg.ConfigOpts, verify: session.Verify | None = None
@@ -297,6 +300,15 @@ class Store:
         self._outage.began(operation.value, reason)
         raise errors.DatacenterUnavailable(reason) from failure
 
+    def for_helpers(self) -> Store:
+        """Return the same store for threads that help with one request.
+
+        They are no two requests at once, of which the log would warn.
+        """
+        store = copy.copy(self)
+        store._turns = contextlib.nullcontext()
+        return store
+
     def close(self) -> None:
         """Close the session; the next use opens a new one."""
         self.sessions.close()
@@ -405,9 +417,7 @@ class Store:
             }
         return keys.bind(self._prepared(connection, statement), values)
 
-    def _prepared(
-        self, connection: session.Connection, statement: Statement
-    ) -> Any:
+    def _prepared(self, connection: Connection, statement: Statement) -> Any:
         try:
             return connection.prepare(statement)
         except errors.DRIVER_ERRORS as error:
@@ -427,7 +437,7 @@ class Store:
     ) -> Iterator[None]:
         kind = statement.operation.value
         try:
-            with self.sessions.turns:
+            with self._turns or self.sessions.turns:
                 yield
         except errors.DRIVER_ERRORS as error:
             refused = errors.refusal(error, statement.cql)

@@ -31,7 +31,7 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import extras, lengths, listing
 from keystone_cassandra_token.compat.conflicts import conflict
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, parts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.rows import (
     Row,
@@ -182,15 +182,16 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
             )
 
     def delete_application_credentials_for_user(self, user_id: str) -> None:
-        for stored in self._of_user(user_id):
-            self._delete(stored)
+        self._delete_all(self._of_user(user_id))
 
     def delete_application_credentials_for_user_on_project(
         self, user_id: str, project_id: str
     ) -> None:
-        for stored in self._of_user(user_id):
-            if stored['project_id'] == project_id:
-                self._delete(stored)
+        self._delete_all(
+            stored
+            for stored in self._of_user(user_id)
+            if stored['project_id'] == project_id
+        )
 
     def get_access_rule(
         self, access_rule_id: str, user_id: str | None = None
@@ -223,10 +224,9 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         ACCESS_RULES.remove(self.db, stored['id'])
 
     def delete_access_rules_for_user(self, user_id: str) -> None:
-        for stored in ACCESS_RULES.entity.find_by(
-            self.db, RULES_BY_USER, user_id
-        ):
-            ACCESS_RULES.remove(self.db, stored['id'])
+        found = ACCESS_RULES.entity.find_by(self.db, RULES_BY_USER, user_id)
+        ids = [stored['id'] for stored in found]
+        parts.each(self.db, ACCESS_RULES.remove, ids)
 
     def _create(
         self,
@@ -241,13 +241,16 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         if len(set(stored['roles'])) < len(stored['roles']):
             raise NameTaken(stored['id'])  # in SQL it and a role are a key
         # First whatever can be refused, so that no rule is made for nothing.
-        rules = [
-            self._known_rule(stored['user_id'], rule) for rule in access_rules
-        ]
+        rules = self._known_rules(stored['user_id'], access_rules)
         CREDENTIALS.check_free(self.db, _name(self.db, stored))
-        stored['access_rules'] = [
-            self._rule(stored['user_id'], rule) for rule in rules
-        ] or None
+        stored['access_rules'] = (
+            parts.each(
+                self.db,
+                lambda db, rule: _rule(db, stored['user_id'], rule),
+                rules,
+            )
+            or None
+        )
         if _repeats(stored['access_rules'] or ()):
             raise NameTaken(stored['id'])
         stored['secret_hash'] = password_hashing.hash_password(secret)
@@ -278,35 +281,45 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
             raise exception.AccessRuleNotFound(access_rule_id=rule_id)
         return stored
 
-    def _known_rule(
-        self, user_id: str, rule: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """Return the rule that has this id, or what is yet to be made.
+    def _known_rules(
+        self, user_id: str, rules: Collection[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Return the rules that have these ids, or what is yet to be made.
 
-        :raises keystone.exception.AccessRuleNotFound: if it is another's.
+        :raises keystone.exception.AccessRuleNotFound: if one is another's.
         """
-        known = ACCESS_RULES.entity.find(self.db, rule['id'])
-        if known is None:
-            lengths.check(rule, ACCESS_RULE, 'access_rule')
-            return rule
-        if known['user_id'] != user_id:
-            raise exception.AccessRuleNotFound(access_rule_id=rule['id'])
-        return known
-
-    def _rule(self, user_id: str, rule: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a user's rule; made if the user has none that is equal."""
-        if 'incarnation' in rule:
-            return _rule_to_ref(rule)
-        made = ACCESS_RULES.entity.new(
-            {name: rule[name] for name in ('id', *_RULE)}
-            | {'user_id': user_id}
+        found = ACCESS_RULES.entity.find_all(
+            self.db, (rule['id'] for rule in rules)
         )
-        try:
-            ACCESS_RULES.create(self.db, made)
-        except NameTaken as taken:
-            # The user has it already, by another id.
-            return _rule_to_ref(made | {'id': taken.owner})
-        return _rule_to_ref(made)
+        by_id = {known['id']: known for known in found}
+        for rule in rules:
+            known = by_id.get(rule['id'])
+            if known is None:
+                lengths.check(rule, ACCESS_RULE, 'access_rule')
+            elif known['user_id'] != user_id:
+                raise exception.AccessRuleNotFound(access_rule_id=rule['id'])
+        return [by_id.get(rule['id'], rule) for rule in rules]
+
+    def _delete_all(self, found: Iterable[Mapping[str, Any]]) -> None:
+        def delete(db: Store, stored: Mapping[str, Any]) -> None:
+            CREDENTIALS.remove(db, stored['id'], self._ttl(stored))
+
+        parts.each(self.db, delete, found)
+
+
+def _rule(db: Store, user_id: str, rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a user's rule; made if the user has none that is equal."""
+    if 'incarnation' in rule:
+        return _rule_to_ref(rule)
+    made = ACCESS_RULES.entity.new(
+        {name: rule[name] for name in ('id', *_RULE)} | {'user_id': user_id}
+    )
+    try:
+        ACCESS_RULES.create(db, made)
+    except NameTaken as taken:
+        # The user has it already, by another id.
+        return _rule_to_ref(made | {'id': taken.owner})
+    return _rule_to_ref(made)
 
 
 def _repeats(rules: Collection[Mapping[str, Any]]) -> bool:

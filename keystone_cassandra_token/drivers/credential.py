@@ -11,6 +11,7 @@ Blobs are encrypted by Keystone before they come here, and stay so.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from keystone.credential.backends import base
 
 from keystone_cassandra_token.compat import extras, listing
 from keystone_cassandra_token.compat.conflicts import duplicate
+from keystone_cassandra_token.db import parts
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.drivers.base import Driver
@@ -105,9 +107,9 @@ class Credential(Driver, base.CredentialDriverBase):
         self._remove_all(BY_USER, user_id)
 
     def _remove_all(self, index: Index, value: str) -> None:
-        for credential_id in index.ids(self.db, value):
-            # One that another request moves away meanwhile is left.
-            CREDENTIALS.remove(self.db, credential_id, **{index.column: value})
+        # One that another request moves away meanwhile is left.
+        remove = functools.partial(CREDENTIALS.remove, **{index.column: value})
+        parts.each(self.db, remove, index.ids(self.db, value))
 
     def _indexed(self, index: Index, value: str) -> list[dict[str, Any]]:
         """Return the credentials that have this value by now."""

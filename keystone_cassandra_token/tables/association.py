@@ -15,10 +15,11 @@ the association, so they skip it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, errors, parts
 from keystone_cassandra_token.db.cql import (
     Statement,
     lwt_local,
@@ -36,6 +37,9 @@ from keystone_cassandra_token.tables.index import (
     DerivedTable,
     shard_of,
 )
+
+#: Rows in one conditional batch.
+_AT_ONCE = 50
 
 #: A row as it was read.
 Pair = dict[str, Any]
@@ -201,13 +205,38 @@ class Association:
 
     def remove_of(self, db: Store, holder_id: str) -> None:
         """Take from a holder all that it has."""
-        for pair in self.of(db, holder_id):
-            self.discard(db, pair)
+        self.discard_all(db, self.of(db, holder_id))
+
+    def discard_all(self, db: Store, pairs: Iterable[Pair]) -> None:
+        """Remove associations of one holder as they were found.
+
+        Together, since they are in one partition, where each by itself would
+        wait for the others.
+        """
+        remaining = iter(pairs)
+        while some := list(itertools.islice(remaining, _AT_ONCE)):
+            if not self.delete_together(db, some):
+                # One was removed, or made again: look at each.
+                for pair in some:
+                    self.discard(db, pair)
+            elif self._links:
+                db.batch(
+                    *((self.delete_listed, self._listing(p)) for p in some)
+                )
+
+    def delete_together(self, db: Store, pairs: list[Pair]) -> bool:
+        """Delete the rows of one holder; return whether all were there.
+
+        Otherwise none was deleted, or nobody can tell.
+        """
+        try:
+            return bool(db.cas_batch(*map(self.deletion, pairs)))
+        except errors.OutcomeUnknown:
+            return False  # deleting what may be gone is no harm
 
     def remove_having(self, db: Store, given_id: str) -> None:
         """Take it from all who have it."""
-        for pair in self.having(db, given_id):
-            self.discard(db, pair)
+        parts.each(db, self.discard, self.having(db, given_id))
 
     def _listing(self, pair: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row that lists an association by what is given."""

@@ -29,7 +29,7 @@ from collections.abc import (
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql
+from keystone_cassandra_token.db import clock, cql, parts
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.outcome import Applied, created
 from keystone_cassandra_token.db.request import Future
@@ -64,6 +64,7 @@ class Entity:
     """
 
     get_all: cql.Statement
+    settle_all: cql.Statement
 
     update: cql.Statement
     insert_expiring: cql.Statement
@@ -107,6 +108,7 @@ class Entity:
             self.get_all = cql.read(
                 f'SELECT {row} FROM {table} WHERE bucket = 0'
             )
+            self.settle_all = cql.lwt_local_read(self.get_all.cql)
         some = where.replace('= :id', 'IN :ids')
         self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
         self.get_some = cql.read(
@@ -174,6 +176,10 @@ class Entity:
     def all(self, db: Store) -> list[dict[str, Any]]:
         """Return all entities that are kept together, by id."""
         return self.all_async(db).result()
+
+    def all_settled(self, db: Store) -> list[dict[str, Any]]:
+        """Return :meth:`all`, once what others are doing with one is done."""
+        return list(filter(self.exists, db.rows(self.settle_all, self.row)))
 
     def all_async(self, db: Store) -> Future[list[dict[str, Any]]]:
         """Ask for :meth:`all`."""
@@ -255,7 +261,7 @@ class Entity:
         :raises OutcomeUnknown: as :meth:`create`.
         """
         if not self.single_partition:
-            return all(self.create(db, each) for each in new)
+            return all(parts.each(db, self.create, new))
         steps = [step for each in new for step in self.indexes.inserts(each)]
         self._write(db, steps)
         stored = [

@@ -20,7 +20,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token.db import cql, errors
+from keystone_cassandra_token.db import cql, errors, parts
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.recent import ReadAheadCache
@@ -144,13 +144,16 @@ class Named:
             raise NameTaken(found[0]['id'])
         made = False
         try:
-            with contextlib.ExitStack() as claimed:
-                for each in new:
-                    undo = functools.partial(self.entity.discard, db, each)
-                    keys = self.keys(db, each)
-                    claimed.enter_context(
-                        self._claimed(db, each['id'], keys, undo)
-                    )
+            with self.claims.all_claimed(
+                db,
+                [
+                    (each['id'], key)
+                    for each in new
+                    for key in self.keys(db, each)
+                ],
+                exists=functools.partial(self._has, db.for_helpers()),
+                undo=lambda: parts.each(db, self.entity.discard, new),
+            ):
                 if new and not self.entity.create_all(db, new):
                     raise NameTaken(ids[0])
                 check()
@@ -273,9 +276,8 @@ class Named:
     ) -> contextlib.AbstractContextManager[None]:
         return self.claims.all_claimed(
             db,
-            owner,
-            keys,
-            exists=lambda other, key: self._has(db, other, key),
+            [(owner, key) for key in keys],
+            exists=functools.partial(self._has, db.for_helpers()),
             undo=undo,
             ttl=ttl,
         )

@@ -35,7 +35,7 @@ from collections.abc import (
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db import clock, cql, errors, parts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.outcome import Outcome
 from keystone_cassandra_token.db.rows import Row, micros
@@ -184,8 +184,7 @@ class Claims:
         """
         with self.all_claimed(
             db,
-            owner,
-            [key],
+            [(owner, key)],
             exists=lambda other, _key: exists(other),
             undo=undo,
             ttl=ttl,
@@ -196,8 +195,7 @@ class Claims:
     def all_claimed(
         self,
         db: Store,
-        owner: str,
-        keys: Collection[Key],
+        pairs: Collection[tuple[str, Key]],
         *,
         exists: Callable[[str, Key], bool],
         undo: Callable[[], object],
@@ -205,26 +203,34 @@ class Claims:
     ) -> Iterator[None]:
         """Claim several names, all or none, as :meth:`claimed`.
 
+        :param pairs: an owner and a name, each.
         :param exists: whether an owner with this name is visible in any
-            datacenter; an escalated read.
+            datacenter; an escalated read.  Other threads call it.
         """
-        if not keys:
+        if not pairs:
             yield
             return
-        fresh: list[Key] = []
+        fresh: list[tuple[str, Key]] = []
+
+        def claim(store: Store, pair: tuple[str, Key]) -> None:
+            owner, key = pair
+            known = functools.partial(_known, exists, key)
+            if self.claim(store, owner, exists=known, ttl=ttl, **key):
+                fresh.append(pair)
+
+        def confirm(store: Store, pair: tuple[str, Key]) -> None:
+            owner, key = pair
+            self.confirm(store, owner, ttl=ttl, **key)
 
         def give_back() -> None:
             # Where ids are computed, two processes that create one owner
             # share its claim: it is freed only if the owner is absent.
-            for key in fresh:
+            for owner, key in fresh:
                 if not exists(owner, key):
                     self._free(db, self.free_pending, owner, key)
 
         try:
-            for key in keys:
-                known = functools.partial(_known, exists, key)
-                if self.claim(db, owner, exists=known, ttl=ttl, **key):
-                    fresh.append(key)
+            parts.each(db, claim, pairs)
         except BaseException:
             with contextlib.suppress(errors.StoreUnavailable):
                 give_back()
@@ -240,13 +246,12 @@ class Claims:
                 give_back()
             raise
         try:
-            for key in keys:
-                self.confirm(db, owner, ttl=ttl, **key)
+            parts.each(db, confirm, pairs)
         except BaseException:
             with contextlib.suppress(errors.StoreUnavailable):
                 undo()
                 # Another one that creates this owner may hold it by now.
-                for key in keys:
+                for owner, key in pairs:
                     known = functools.partial(_known, exists, key)
                     self.free_if_orphaned(
                         db, owner, exists=known, ttl=ttl, **key

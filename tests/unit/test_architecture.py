@@ -275,7 +275,7 @@ def test_one_place_settles_what_is_unknown() -> None:
         # Before there is a schema there is no store.
         'schema.lease',
         # A batch of deletions: each is done, and settled, by itself then.
-        'drivers.assignment.grants',
+        'tables.association',
         # Tells the operator.
         'tables.reconcile',
     }

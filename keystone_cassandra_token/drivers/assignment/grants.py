@@ -23,7 +23,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.cql import Statement, read, scan
 from keystone_cassandra_token.db.rows import Row, boolean, text
 from keystone_cassandra_token.db.store import Store
@@ -229,19 +229,12 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
         while some := list(itertools.islice(of_target, _AT_ONCE)):
             count += len(some)
             write_index(db, some, Step.UNSETTLED)
-            if not _delete_together(db, some):
+            if not GRANTS.delete_together(db, some):
                 # One was removed, or granted again: look at each.
                 for grant in some:
                     GRANTS.discard(db, grant)
             write_index(db, some, Step.REMOVED)
     return count
-
-
-def _delete_together(db: Store, grants: list[Grant]) -> bool:
-    try:
-        return bool(db.cas_batch(*map(GRANTS.deletion, grants)))
-    except errors.OutcomeUnknown:
-        return False  # deleting what may be gone is no harm
 
 
 def _sure(db: Store, listed: list[Grant]) -> Iterator[Grant]:

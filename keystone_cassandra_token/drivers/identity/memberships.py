@@ -19,7 +19,7 @@ from keystone import exception
 from keystone.common import provider_api
 from keystone.conf import CONF
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, parts
 from keystone_cassandra_token.db.cql import read, write
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row, micros
@@ -65,10 +65,8 @@ def remove_user(
     expire = asserted(db, user_id)
     if not (lasting or expire) or not provided():
         return
-    for row in lasting:
-        MEMBERSHIPS.discard(db, row)
-    for row in expire:
-        remove_expiring(db, row)
+    MEMBERSHIPS.discard_all(db, lasting)
+    parts.each(db, remove_expiring, expire)
 
 
 def remove_asserted(db: Store, user_id: str, idp_id: str) -> None:

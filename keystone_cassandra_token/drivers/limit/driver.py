@@ -46,7 +46,7 @@ from keystone.limit.backends import base
 
 from keystone_cassandra_token.compat import listing
 from keystone_cassandra_token.compat.conflicts import conflict
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock, errors, parts
 from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.limit import limits as rows
@@ -83,14 +83,17 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         names: list[dict[str, str]] = []
         new = []
         with conflict('registered_limit'):
-            for given in registered_limits:
-                made = rows.new_registered(given)
-                name = rows.name_key(self.db, made)
-                if name in names:
-                    raise NameTaken(made['id'])
-                REGISTERED_LIMITS.check_free(self.db, name)
-                names.append(name)
-                new.append(made)
+            try:
+                for given in registered_limits:
+                    made = rows.new_registered(given)
+                    name = rows.name_key(self.db, made)
+                    if name in names:
+                        raise NameTaken(made['id'])
+                    names.append(name)
+                    new.append(made)
+            finally:
+                # As with SQL, one before what is wrong counts first.
+                parts.each(self.db, REGISTERED_LIMITS.check_free, names)
             REGISTERED_LIMITS.create_all(self.db, new)
         return [rows.registered_to_ref(each) for each in new]
 
@@ -139,18 +142,20 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         targets: list[dict[str, str]] = []
         new = []
         with conflict('limit'):
-            for given in limits:
-                name = rows.name_key(self.db, given)
-                registered = [each for key, each in by_name if key == name]
-                if not registered:
-                    raise exception.NoLimitReference()
-                made = rows.new(given, registered[0])
-                target = rows.target_key(self.db, made)
-                if target in targets:
-                    raise NameTaken(made['id'])
-                LIMITS.check_free(self.db, target)
-                targets.append(target)
-                new.append(made)
+            try:
+                for given in limits:
+                    name = rows.name_key(self.db, given)
+                    registered = [each for key, each in by_name if key == name]
+                    if not registered:
+                        raise exception.NoLimitReference()
+                    made = rows.new(given, registered[0])
+                    target = rows.target_key(self.db, made)
+                    if target in targets:
+                        raise NameTaken(made['id'])
+                    targets.append(target)
+                    new.append(made)
+            finally:
+                parts.each(self.db, LIMITS.check_free, targets)
             LIMITS.create_all(
                 self.db, new, check=lambda: self._check_no_change(new)
             )
@@ -188,9 +193,9 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
 
     def delete_limits_for_project(self, project_id: str) -> list[str]:
         found = LIMITS.entity.find_by(self.db, BY_PROJECT, project_id)
-        for limit in found:
-            LIMITS.remove(self.db, limit['id'])
-        return [limit['id'] for limit in found]
+        ids = [limit['id'] for limit in found]
+        parts.each(self.db, LIMITS.remove, ids)
+        return ids
 
     def _all(self) -> list[Stored]:
         """Return all registered limits, as they were made or last renamed.
@@ -298,11 +303,13 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
         :raises keystone.exception.Conflict: if one is being changed.
         """
         by_id = {limit['registered_limit_id']: limit for limit in limits}
+        # A serial read sees a change in progress.
+        there = {
+            found['id']: found
+            for found in REGISTERED_LIMITS.entity.all_settled(self.db)
+        }
         for registered_limit_id, limit in by_id.items():
-            # A serial read sees a change in progress.
-            found = REGISTERED_LIMITS.entity.find(
-                self.db, registered_limit_id, REGISTERED_LIMITS.entity.settle
-            )
+            found = there.get(registered_limit_id)
             closed_at = found and found['closed_at']
             if closed_at and clock.utcnow() - closed_at >= CLOSED:
                 found = self._cancel_change(registered_limit_id, closed_at)
