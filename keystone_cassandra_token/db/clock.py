@@ -72,3 +72,13 @@ def cap_ttl(ttl: int) -> int:
     """Return ``ttl`` capped at what Cassandra stores."""
     longest = math.floor((_LAST_EXPIRY - utcnow()).total_seconds())
     return min(ttl, MAX_TTL, longest)
+
+
+def check_ttl(ttl: Any) -> None:
+    """Refuse what is no time to live.
+
+    :raises ValueError: then.
+    """
+    # Null, unset and 0 all mean "for ever".
+    if not isinstance(ttl, int) or not 0 < ttl <= MAX_TTL:
+        raise ValueError(f'a TTL is 1 to {MAX_TTL} s, not {ttl!r}')

@@ -406,7 +406,7 @@ class Store:
         """
         statement.check(binds.keys())
         if 'ttl' in binds:
-            _check_ttl(binds['ttl'])
+            clock.check_ttl(binds['ttl'])
         values = binds
         if statement.verb == 'INSERT':
             # A null would be stored as a tombstone in each new row; an
@@ -500,9 +500,3 @@ def _check_plain(statement: Statement) -> None:
     # Otherwise the result of its condition would be lost.
     if statement.operation in consistency.CONDITIONAL:
         raise TypeError(f'conditional, for cas() only: {statement}')
-
-
-def _check_ttl(ttl: Any) -> None:
-    # Null, unset and 0 all mean "for ever".
-    if not isinstance(ttl, int) or not 0 < ttl <= clock.MAX_TTL:
-        raise ValueError(f'a TTL is 1 to {clock.MAX_TTL} s, not {ttl!r}')

@@ -11,7 +11,6 @@ Blobs are encrypted by Keystone before they come here, and stay so.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -108,8 +107,13 @@ class Credential(Driver, base.CredentialDriverBase):
 
     def _remove_all(self, index: Index, value: str) -> None:
         # One that another request moves away meanwhile is left.
-        remove = functools.partial(CREDENTIALS.remove, **{index.column: value})
-        parts.each(self.db, remove, index.ids(self.db, value))
+        parts.each(
+            self.db,
+            lambda db, each: CREDENTIALS.remove(
+                db, each, **{index.column: value}
+            ),
+            index.ids(self.db, value),
+        )
 
     def _indexed(self, index: Index, value: str) -> list[dict[str, Any]]:
         """Return the credentials that have this value by now."""

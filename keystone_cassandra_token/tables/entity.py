@@ -310,6 +310,23 @@ class Entity:
             if self._moved(old, new):
                 self._write(db, self.indexes.deletes(new))
 
+    def touch(self, db: Store, entity_id: str) -> bool:
+        """Let it have an incarnation that is later than this call.
+
+        One that another gives it meanwhile will do as well: the serial read
+        has seen those before it.  So many of them do not contend.
+
+        :returns: whether it is there.
+        :raises OutcomeUnknown: as :meth:`change`.
+        """
+        old = self.find(db, entity_id, self.settle)
+        if old is None:
+            return False
+        changes = {'incarnation': clock.incarnation()}
+        if self._replace(db, old, {**old, **changes}, changes):
+            return True
+        return self.find(db, entity_id, self.settle) is not None
+
     def remove(self, db: Store, entity_id: str, **having: object) -> bool:
         """Delete an entity; return whether it was there.
 

@@ -21,6 +21,7 @@ from keystone_cassandra_token.drivers.catalog.endpoints import (
 from keystone_cassandra_token.drivers.catalog.regions import REGIONS
 from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.policy import POLICIES
+from tests.fault import faults
 
 #: Stores, each with connections of its own, and what each of them makes.
 STORES = 12
@@ -101,3 +102,23 @@ def test_all_are_made(
     with concurrent.futures.ThreadPoolExecutor(STORES) as threads:
         done = list(threads.map(run, stores))
     assert done == [[True] * EACH] * STORES
+
+
+def test_a_mark_of_another_will_do(stores: list[Store]) -> None:
+    """All mark one service at once: nobody tries twice, and it is marked."""
+    service = new(SERVICES, type='t', enabled=True)
+    assert SERVICES.create(stores[0], service)
+    start = threading.Barrier(STORES)
+
+    def run(store: Store) -> int:
+        start.wait(60)
+        with faults.counted(store) as sent:
+            assert SERVICES.touch(store, service['id'])
+        return len(sent)
+
+    with concurrent.futures.ThreadPoolExecutor(STORES) as threads:
+        assert max(threads.map(run, stores)) <= 3
+    found = SERVICES.find(stores[0], service['id'], SERVICES.settle)
+    assert found is not None
+    assert found['incarnation'] != service['incarnation']
+    assert not SERVICES.touch(stores[0], uuid.uuid4().hex)

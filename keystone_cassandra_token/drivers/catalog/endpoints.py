@@ -19,7 +19,7 @@ from typing import Any
 from keystone import exception
 
 from keystone_cassandra_token.compat import extras
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.rows import (
     Row,
@@ -278,10 +278,7 @@ def _touch_references(db: Store, endpoint: Mapping[str, Any]) -> None:
 def _touch(db: Store, name: str, value: str) -> bool:
     """Give a referred entity a new incarnation; return whether it exists."""
     entity, _ = _REFERENCES[name]
-    changed = entity.change(
-        db, value, lambda _now: {'incarnation': clock.incarnation()}
-    )
-    return changed is not None
+    return entity.touch(db, value)
 
 
 @contextlib.contextmanager
