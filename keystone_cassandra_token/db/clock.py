@@ -74,7 +74,7 @@ def cap_ttl(ttl: int) -> int:
     return min(ttl, MAX_TTL, longest)
 
 
-def check_ttl(ttl: Any) -> None:
+def check_ttl(ttl: object) -> None:
     """Refuse what is no time to live.
 
     :raises ValueError: then.

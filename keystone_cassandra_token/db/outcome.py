@@ -7,6 +7,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import cassandra
+
+from keystone_cassandra_token.db import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -44,3 +48,32 @@ def deleted(incarnation: object) -> Applied:
     return lambda row: (
         None if row and row['incarnation'] == incarnation else True
     )
+
+
+def settled(
+    write: Callable[[], Outcome], look: Callable[[], Outcome | None]
+) -> Outcome:
+    """Run a conditional write; where its reply is lost, look.
+
+    What a node that hangs was sent is sent to another one, if it was not done.
+
+    :param look: returns None where nobody can tell.
+    :raises OutcomeUnknown: if that cannot be found out.
+    """
+    try:
+        return write()
+    except errors.OutcomeUnknown as unknown:
+        outcome = look()
+        if outcome is not None:
+            return outcome
+        if not isinstance(unknown.__cause__, cassandra.OperationTimedOut):
+            raise
+    try:
+        outcome = write()
+    except errors.OutcomeUnknown:
+        outcome = look()
+        if outcome is None:
+            raise
+        return outcome
+    # What refuses it may be what was sent first.
+    return outcome if outcome else look() or outcome

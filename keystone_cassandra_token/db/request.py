@@ -3,16 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import cassandra
 import cassandra.query
 
 from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db.cql import Statement
 
 T = TypeVar('T')
 U = TypeVar('U')
+
+
+#: Sends a request and returns the driver's future.
+Send = Callable[[], Any]
+#: Stands between a store and Cassandra: is given the statements of a request
+#: and how to send it, and returns the future, or one like it.
+Interceptor = Callable[[tuple[Statement, ...], Send], Any]
 
 
 class Future(Generic[T]):
@@ -39,15 +48,30 @@ class Request:
     def __init__(
         self,
         connection: Connection,
-        send: Callable[[float], Any],
-        idempotent: bool,
+        statements: tuple[Statement, ...],
+        query: cassandra.query.Statement,
+        profile: object,
+        interceptors: Iterable[Interceptor],
     ) -> None:
         self._connection = connection
-        self._send = send
-        self._idempotent = idempotent
+        self._statements = statements
+        self._query = query
+        self._profile = profile
+        self._interceptors = interceptors
         # Half of the time, also of what is not idempotent: whoever finds out
         # what became of it needs some.
-        self._sent = send(connection.time_left(0.5))
+        self._sent = self._send(connection.time_left(0.5))
+
+    def _send(self, timeout: float) -> Any:
+        send: Send = functools.partial(
+            self._connection.session.execute_async,
+            self._query,
+            timeout=timeout,
+            execution_profile=self._profile,
+        )
+        for interceptor in self._interceptors:
+            send = functools.partial(interceptor, self._statements, send)
+        return send()
 
     def result(self) -> Any:
         """Wait for the answer."""
@@ -56,7 +80,7 @@ class Request:
             found = self._sent.result()
         except cassandra.OperationTimedOut as error:
             balancing.is_slow(error.last_host)
-            if not self._idempotent:
+            if not self._query.is_idempotent:
                 raise
             return self._send(self._connection.time_left()).result()
         tried = getattr(self._sent, 'attempted_hosts', None)

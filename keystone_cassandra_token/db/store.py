@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -36,11 +35,8 @@ from keystone_cassandra_token.db.connection import (
     speculates,
 )
 from keystone_cassandra_token.db.cql import Statement
-from keystone_cassandra_token.db.outcome import Applied, Outcome
-from keystone_cassandra_token.db.request import (
-    Future,
-    Request,
-)
+from keystone_cassandra_token.db.outcome import Applied, Outcome, settled
+from keystone_cassandra_token.db.request import Future, Interceptor, Request
 from keystone_cassandra_token.db.rows import Row
 
 LOG = log.getLogger(__name__)
@@ -49,12 +45,6 @@ UNSET = cassandra.query.UNSET_VALUE
 
 #: In an UPDATE: leave this column as it is.
 KEEP = UNSET
-
-#: Sends a request and returns the driver's future.
-Send = Callable[[], Any]
-#: Stands between a store and Cassandra: is given the statements of a request
-#: and how to send it, and returns the future, or one like it.
-Interceptor = Callable[[tuple[Statement, ...], Send], Any]
 
 
 class Store:
@@ -224,31 +214,16 @@ class Store:
         applied: Applied,
         rows: Iterable[Mapping[str, Any]],
     ) -> Outcome:
+        keys = list(rows)
+
         def found() -> Outcome | None:
-            for binds in rows:
+            for binds in keys:
                 outcome = self._settled(settle, binds, applied)
                 if outcome is not None:
                     return outcome
             return None
 
-        rows = list(rows)
-        try:
-            return write()
-        except errors.OutcomeUnknown as unknown:
-            outcome = found()
-            if outcome is not None:
-                return outcome
-            if not isinstance(unknown.__cause__, cassandra.OperationTimedOut):
-                raise
-        try:
-            outcome = write()
-        except errors.OutcomeUnknown:
-            outcome = found()
-            if outcome is None:
-                raise
-            return outcome
-        # What refuses it may be what was sent first.
-        return outcome if outcome else found() or outcome
+        return settled(write, found)
 
     def _settled(
         self, settle: Statement, binds: Mapping[str, Any], applied: Applied
@@ -337,8 +312,8 @@ class Store:
         )
         if statement.operation in _WIDE:
             self.sessions.check_wide()
-        return self._request(
-            connection, (statement,), bound, statement.idempotent, profile
+        return Request(
+            connection, (statement,), bound, profile, self.interceptors
         )
 
     def _start_batch(
@@ -369,30 +344,9 @@ class Store:
             if all(speculates(connection, step) for step in statements)
             else cassandra.cluster.EXEC_PROFILE_DEFAULT
         )
-        return self._request(
-            connection, statements, batch, batch.is_idempotent, profile
+        return Request(
+            connection, statements, batch, profile, self.interceptors
         )
-
-    def _request(
-        self,
-        connection: Connection,
-        statements: tuple[Statement, ...],
-        query: cassandra.query.Statement,
-        idempotent: bool,
-        profile: object,
-    ) -> Request:
-        def send(timeout: float) -> Any:
-            sends: Send = functools.partial(
-                connection.session.execute_async,
-                query,
-                timeout=timeout,
-                execution_profile=profile,
-            )
-            for interceptor in self.interceptors:
-                sends = functools.partial(interceptor, statements, sends)
-            return sends()
-
-        return Request(connection, send, idempotent)
 
     def bind(
         self,

@@ -17,7 +17,8 @@ from typing import Any
 import cassandra
 
 from keystone_cassandra_token.db.cql import Statement
-from keystone_cassandra_token.db.store import Interceptor, Send, Store
+from keystone_cassandra_token.db.request import Interceptor, Send
+from keystone_cassandra_token.db.store import Store
 
 #: Seconds after which a held statement gives up: a broken test must end.
 PATIENCE = 60

@@ -56,7 +56,8 @@ from keystone import exception
 from keystone_cassandra_token.cmd.reconcile import all_derived
 from keystone_cassandra_token.db import consistency, errors
 from keystone_cassandra_token.db.cql import Statement
-from keystone_cassandra_token.db.store import Send, Store
+from keystone_cassandra_token.db.request import Send
+from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables import reconcile, unique
 from tests.fault import faults
 

@@ -271,7 +271,7 @@ def test_one_place_settles_what_is_unknown() -> None:
         and 'OutcomeUnknown' in ast.dump(node.type)
     }
     assert catching == {
-        'db.store',
+        'db.outcome',
         # Before there is a schema there is no store.
         'schema.lease',
         # A batch of deletions: each is done, and settled, by itself then.
