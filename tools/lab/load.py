@@ -110,11 +110,16 @@ class Sender:
         self._session.close()
 
 
+LOG_IN = 'password log-in'
+VALIDATION = 'token validation'
+CHANGE = 'change of a group'
+HEALTH = 'health check'
+
 OPERATIONS: dict[str, Callable[[Sender], Iterator[requests.Response]]] = {
-    'password log-in': Sender.log_in,
-    'token validation': Sender.validate,
-    'change of a group': Sender.change,
-    'health check': Sender.health,
+    LOG_IN: Sender.log_in,
+    VALIDATION: Sender.validate,
+    CHANGE: Sender.change,
+    HEALTH: Sender.health,
 }
 
 

@@ -135,6 +135,12 @@ BENCHMARKS = {
         seconds=2.0,
         clients=(1, 16),
     ),
+    'hang': Benchmark(
+        'a whole Keystone by HTTP while one node of three hangs',
+        {'requests': Number(300, 'requests of each kind in each phase')},
+        rounds=1,
+        clients=(1,),
+    ),
 }
 
 
