@@ -321,7 +321,7 @@ class TestLostReplies:
     def test_of_a_write_to_the_indexes(self, ours, store):
         made = new()
         with (
-            faults.lose_reply(store, grants.INSERT_BY_ACTOR),
+            faults.lose_reply(store, grants.INSERT_BY_ACTOR, times=2),
             pytest.raises(errors.StoreUnavailable),
         ):
             ours.create_grant(**made)

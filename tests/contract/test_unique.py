@@ -143,10 +143,20 @@ class TestLostReply:
 
     def test_claim_that_never_arrived(self, store, claims, key):
         with (
-            faults.fail(store, claims.insert_expiring),
+            faults.fail(store, claims.insert_expiring, times=2),
             pytest.raises(errors.OutcomeUnknown),
         ):
             claim(store, claims, key, 'a')
+        assert state(store, claims, key) is None
+
+    def test_what_did_not_arrive_is_sent_again(self, store, claims, key):
+        with faults.fail(store, claims.insert_expiring):
+            claim(store, claims, key, 'a')
+        with faults.fail(store, claims.set_held_expiring):
+            claims.confirm(store, 'a', ttl=600, **key)
+        assert state(store, claims, key) == ('a', 'held')
+        with faults.fail(store, claims.free):
+            claims.release(store, 'a', **key)
         assert state(store, claims, key) is None
 
     def test_take_over(self, store, claims, key, later):
@@ -165,7 +175,7 @@ class TestLostReply:
     def test_hold_that_never_arrived(self, store, claims, key):
         claim(store, claims, key, 'a')
         with (
-            faults.fail(store, claims.set_held_expiring),
+            faults.fail(store, claims.set_held_expiring, times=2),
             pytest.raises(errors.OutcomeUnknown),
         ):
             claims.confirm(store, 'a', ttl=600, **key)
@@ -180,7 +190,7 @@ class TestLostReply:
     def test_release_that_never_arrived(self, store, claims, key):
         claim(store, claims, key, 'a')
         with (
-            faults.fail(store, claims.free),
+            faults.fail(store, claims.free, times=2),
             pytest.raises(errors.OutcomeUnknown),
         ):
             claims.release(store, 'a', **key)
