@@ -63,17 +63,23 @@ def settled(
     try:
         return write()
     except errors.OutcomeUnknown as unknown:
-        outcome = look()
-        if outcome is not None:
-            return outcome
+        found = look()
+        if found is not None:
+            return found
         if not isinstance(unknown.__cause__, cassandra.OperationTimedOut):
             raise
+        lost = unknown
     try:
         outcome = write()
     except errors.OutcomeUnknown:
-        outcome = look()
-        if outcome is None:
+        found = look()
+        if found is None:
             raise
+        return found
+    if outcome:
         return outcome
     # What refuses it may be what was sent first.
-    return outcome if outcome else look() or outcome
+    refused = look()
+    if refused is None:
+        raise lost
+    return refused

@@ -216,10 +216,15 @@ class Sessions:
         """Fail if what needs all datacenters failed a moment ago.
 
         While this one is cut off, each attempt would take its whole time.
+        Commands have as much as they like.
 
         :raises StoreUnavailable: with the reason.
         """
-        if self._wide_failed and time.monotonic() < self._wide_failed[0]:
+        if (
+            self._wide_failed
+            and time.monotonic() < self._wide_failed[0]
+            and self._patience() is not None
+        ):
             raise errors.StoreUnavailable(self._wide_failed[1])
 
     def forget(self) -> None:

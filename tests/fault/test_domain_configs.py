@@ -222,7 +222,7 @@ def test_what_was_not_done_is_told_where_no_mark_tells(
     }
     assert store.cas(domain_config.MARK, **unmark)
     with (
-        faults.fail(store, domain_config.MARK),
+        faults.fail(store, domain_config.MARK, times=2),
         pytest.raises(errors.OutcomeUnknown),
     ):
         drop_all(driver, domain_id)

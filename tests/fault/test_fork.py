@@ -162,10 +162,10 @@ def test_a_fork_while_the_session_opens(provider, driver, store, monkeypatch):
     known = issue(provider)
     store.close()
     opening, go_on = threading.Event(), threading.Event()
-    real = session.connect
+    real, parent = session.connect, os.getpid()
 
     def connect(conf):
-        if threading.current_thread() is not threading.main_thread():
+        if os.getpid() == parent:
             opening.set()
             assert go_on.wait(60)
         return real(conf)

@@ -496,7 +496,7 @@ class TestLostReplies:
         key = case.make()
         tables.delete(case.table, key)
         said = []
-        with faults.fail(store, spec.claims.free_pending):
+        with faults.fail(store, spec.claims.free_pending, times=2):
             found = fix(store, case.derived, problems=said)
         assert found['group_claim'] == {'held': 1}
         assert key['id'] in said[0]

@@ -93,10 +93,17 @@ def test_a_failed_batch_is_503_and_nothing(
     assert len(logged(driver, user_id)) == 1
 
 
-def test_a_lost_reply_is_503_and_both_tables(driver, store, user_id):
+def test_a_lost_reply_is_asked_for_again(driver, store, user_id):
+    with faults.lose_reply(store, revoke.REVOKE):
+        driver.revoke(revoke_model.RevokeEvent(user_id=user_id))
+    assert is_revoked(driver, user_id)
+    assert len(logged(driver, user_id)) == 1
+
+
+def test_lost_replies_are_503_and_both_tables(driver, store, user_id):
     event = revoke_model.RevokeEvent(user_id=user_id)
     with (
-        faults.lose_reply(store, revoke.REVOKE),
+        faults.lose_reply(store, revoke.REVOKE, times=2),
         pytest.raises(errors.StoreUnavailable),
     ):
         driver.revoke(event)
@@ -214,7 +221,7 @@ class TestRaising:
             revocation_ttl.RevocationTTL(store).ensure(50)
         setting = revocation_ttl.RevocationTTL(store)
         target = getattr(revocation_ttl, name)
-        with fault(store, target):
+        with fault(store, target, times=2):
             try:
                 setting.ensure(100)
                 sure = True
@@ -273,7 +280,7 @@ class TestRaising:
         long.revoke(revoke_model.RevokeEvent(user_id=user))
         short.ttl = copy.copy(stale)
         with (
-            faults.lose_reply(short.db, revocation_ttl.GET),
+            faults.lose_reply(short.db, revocation_ttl.GET, times=2),
             pytest.raises(errors.StoreUnavailable),
         ):
             short.revoke(

@@ -320,7 +320,7 @@ class TestSlowCreator:
             later()
             other = uuid.uuid4().hex
             with (
-                fault(store, trust.GET_EVERYWHERE),
+                fault(store, trust.GET_EVERYWHERE, times=2),
                 pytest.raises(errors.StoreUnavailable),
             ):
                 create(driver, values, other)

@@ -197,7 +197,7 @@ class TestLostReply:
 
     def test_counter_of_a_new_trust_not_written(self, driver, store, limited):
         with (
-            faults.fail(store, trust.INSERT_USE_EXPIRING),
+            faults.fail(store, trust.INSERT_USE_EXPIRING, times=2),
             pytest.raises(errors.OutcomeUnknown),
         ):
             limited(2)

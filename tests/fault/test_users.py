@@ -580,7 +580,7 @@ def test_a_deletion_that_comes_second_keeps_no_name(driver, store, impatient):
     # The first one dies before it has freed the name.
     with (
         faults.stalled(store, USERS.entity.delete, delete) as late,
-        faults.fail(store, USERS.claims.free_pending),
+        faults.fail(store, USERS.claims.free_pending, times=2),
         pytest.raises(errors.StoreUnavailable),
     ):
         delete()
