@@ -73,6 +73,7 @@ _NO_VALUE = re.compile(
 
 #: Only what changes something can be left half done.
 _CHANGES = ('INSERT', 'UPDATE', 'DELETE')
+_STATEMENTS = ('SELECT', *_CHANGES)
 
 #: How Cassandra says so: up to 3.x, and since 4.0.
 _ABSENT = re.compile(
@@ -191,7 +192,7 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
     :param error: an exception of :mod:`cassandra`.
     :param what: what was tried: CQL text without values.
     """
-    reason = explain(error)
+    reason = explain(error, connecting=not what.startswith(_STATEMENTS))
     if what.startswith(_CHANGES) and _is_unknown_outcome(error):
         return OutcomeUnknown(
             f'Cassandra did not say whether a change was made: {ended(reason)}'
@@ -290,19 +291,22 @@ def _is_unknown_outcome(error: BaseException) -> bool:
     )
 
 
-def explain(error: BaseException, named: bool = True) -> str:
+def explain(
+    error: BaseException, named: bool = True, connecting: bool = True
+) -> str:
     """Return one line that says what happened, naming what to look at.
 
     :param named: say the addresses of the nodes, too.
+    :param connecting: whether there was no session yet: then TLS may be why.
     """
     if isinstance(error, cassandra.cluster.NoHostAvailable):
         reasons: dict[str, list[str]] = {}
         for address, said in _said_by(error):
             # While connecting it is not the request that timed out.
             reason = (
-                _explain_connection(said)
+                _explain_connection(said, connecting)
                 if isinstance(said, cassandra.OperationTimedOut)
-                else explain(said)
+                else explain(said, connecting=connecting)
             )
             reasons.setdefault(reason, []).append(address if named else '')
         return (
@@ -336,10 +340,10 @@ def explain(error: BaseException, named: bool = True) -> str:
             f'{error.received_responses} of {error.required_responses}'
             ' required replicas answered'
         )
-    return _explain_connection(error)
+    return _explain_connection(error, connecting)
 
 
-def _explain_connection(error: BaseException) -> str:
+def _explain_connection(error: BaseException, connecting: bool) -> str:
     if isinstance(error, cassandra.AuthenticationFailed):
         return (
             'the nodes refuse the log-in: check [cassandra] username and'
@@ -357,9 +361,12 @@ def _explain_connection(error: BaseException) -> str:
     if isinstance(
         error, (cassandra.connection.ConnectionShutdown, ConnectionResetError)
     ):
+        closed = 'a node closed the connection'
+        if not connecting:
+            return closed
         return (
-            'a node closed the connection: is it stopping, or does it want'
-            ' TLS ([cassandra] tls_enabled)?'
+            f'{closed}: is it stopping, or does it want TLS ([cassandra]'
+            ' tls_enabled)?'
         )
     if isinstance(error, OSError):
         # The driver puts the cause, TLS's too, in the text of another

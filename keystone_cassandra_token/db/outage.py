@@ -5,14 +5,24 @@ Keystone logs a traceback for every answer of 5xx, and the driver one for
 every attempt to connect.  While Cassandra is away these are many and all say
 the same; so the first failure is logged in one line here, the recovery in
 another, and filters keep the tracebacks of :class:`StoreUnavailable` out of
-Keystone's log and repetitions out of the driver's.
+Keystone's log, and the driver's lines out while there is an outage.
+
+One line for a server, not for each of its workers: processes that were forked
+after this module was loaded share a :class:`Board`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import mmap
+import os
+import struct
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 
 from oslo_log import log
 
@@ -34,38 +44,155 @@ _DRIVER_LOGGERS = (
 
 _MINUTE = 60.0
 
+#: What is away: this region's nodes, or agreement with other regions.
+SCOPES = ('region', 'all_regions')
+#: Kinds of operations that need other regions, in each mode or in one.
+_WIDE = ('lwt_global', 'lwt_global_read', 'escalated_read', 'revocation_write')
 
-class Outage:
-    """What fails now, and why, by kind of operation.
+#: Seconds without a failure after which an outage that nobody has ended is
+#: over: who had noticed it may have no requests any more.
+FORGOTTEN = 60.0
+#: Seconds for which the failure of one kind of operation lets an outage last
+#: that has ended for another.
+HOLDS = 5.0
+#: Seconds after the end for which a process that fails on is not told of.
+ECHO = 10.0
 
-    By kind, since a datacenter that is cut off answers everything except
-    agreement with the others: that is one outage, not one for each request.
+
+class Board:
+    """What the processes of a server know of outages together.
+
+    Shared memory, and a lock that a process that dies gives back.
     """
 
+    #: Of a scope: begin, last failure, end; 0 or seconds since the epoch.
+    _FORM = struct.Struct('ddd')
+
     def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, len(SCOPES) * self._FORM.size)
+        # For the lock; as long as the process.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._lock = threading.Lock()
+
+    def forget_threads(self) -> None:
+        """In a child, where a thread of the parent may hold the lock."""
+        self._lock = threading.Lock()
+
+    def began(self, scope: str) -> bool:
+        """Note a failure; return whether it is the first of an outage."""
+        with self._locked():
+            begin, failure, end = self._read(scope)
+            now = time.time()
+            is_new = not begin or now - failure > FORGOTTEN
+            if is_new and now - end < ECHO:
+                return False
+            self._write(scope, now if is_new else begin, now, end)
+            return is_new
+
+    def failed(self, scope: str) -> bool:
+        """Note a further failure; return as :meth:`began`.
+
+        Without the lock while the outage goes on.
+        """
+        begin, _, end = self._read(scope)
+        if not begin:
+            return self.began(scope)
+        self._write(scope, begin, time.time(), end)
+        return False
+
+    def ended(self, scope: str) -> float | None:
+        """Note a success; return how long it lasted if it ends an outage."""
+        with self._locked():
+            begin, failure, _ = self._read(scope)
+            if not begin:
+                return None
+            now = time.time()
+            self._write(scope, 0.0, failure, now)
+            return now - begin
+
+    def is_out(self) -> bool:
+        return any(self._read(scope)[0] for scope in SCOPES)
+
+    def _read(self, scope: str) -> tuple[float, float, float]:
+        return self._FORM.unpack_from(self._memory, self._offset(scope))
+
+    def _write(self, scope: str, *values: float) -> None:
+        self._FORM.pack_into(self._memory, self._offset(scope), *values)
+
+    def _offset(self, scope: str) -> int:
+        return SCOPES.index(scope) * self._FORM.size
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._lock:
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+
+#: Of this server: made before the fork where the application is.
+BOARD = Board()
+os.register_at_fork(after_in_child=BOARD.forget_threads)
+
+
+def scope_of(kind: str) -> str:
+    """Return what is away if operations of a kind fail."""
+    return SCOPES[kind in _WIDE]
+
+
+class Outage:
+    """What fails now in this process, and why, by kind of operation.
+
+    :param board: that of the server.
+    """
+
+    def __init__(self, board: Board = BOARD) -> None:
         self.lock = threading.Lock()
-        self.reasons: dict[str, str] = {}
+        # When each kind has failed last.
+        self.kinds: dict[str, float] = {}
+        self._board = board
 
     def began(self, kind: str, reason: str) -> None:
         """Note a failure; logged if it is a new one."""
+        scope = scope_of(kind)
         with self.lock:
-            known = self.reasons.get(kind) is not None
-            self.reasons[kind] = reason
-        if not known:
+            is_known = kind in self.kinds
+            self.kinds[kind] = time.monotonic()
+        is_new = (
+            self._board.failed(scope) if is_known else self._board.began(scope)
+        )
+        if is_new:
             LOG.error(
-                '%s (%s) Requests that need it are answered with 503.',
+                '%s Requests that need it are answered with 503.'
+                ' outage=began scope=%s kind=%s',
                 reason,
+                scope,
                 kind,
             )
 
     def ended(self, kind: str) -> None:
         """Note a success; logged if it ends an outage."""
-        if kind not in self.reasons:  # the usual case takes no lock
+        if kind not in self.kinds:  # the usual case takes no lock
             return
+        scope = scope_of(kind)
         with self.lock:
-            if self.reasons.pop(kind, None) is None:
-                return
-        LOG.warning('Cassandra answers again. (%s)', kind)
+            kinds = [each for each in self.kinds if scope_of(each) == scope]
+            since = time.monotonic() - HOLDS
+            if any(self.kinds[each] > since for each in kinds if each != kind):
+                return  # as long as another kind fails
+            for each in kinds:
+                del self.kinds[each]
+        seconds = self._board.ended(scope)
+        if seconds is not None:
+            LOG.warning(
+                'Cassandra answers again. outage=ended scope=%s seconds=%.1f'
+                ' driver_lines=%d',
+                scope,
+                seconds,
+                OF_THE_DRIVER.take(),
+            )
 
 
 class _WithoutOutages(logging.Filter):
@@ -78,16 +205,28 @@ class _WithoutOutages(logging.Filter):
         )
 
 
-class _OnceAMinute(logging.Filter):
-    """Cuts tracebacks, and what was said a moment ago of the same thing."""
+class _OfTheDriver(logging.Filter):
+    """Cuts tracebacks, and what was said a moment ago of the same thing.
+
+    While there is an outage it lets nothing through, and counts.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, str], float] = {}
+        self._left_out = 0
+
+    def take(self) -> int:
+        """Return how many lines were left out since the last call."""
+        count, self._left_out = self._left_out, 0
+        return count
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
+        if BOARD.is_out():
+            self._left_out += 1
+            return False
         about = (
             record.args[0]
             if record.args and isinstance(record.args, tuple)
@@ -103,7 +242,7 @@ class _OnceAMinute(logging.Filter):
 
 
 _WITHOUT_OUTAGES = _WithoutOutages()
-_ONCE_A_MINUTE = _OnceAMinute()
+OF_THE_DRIVER = _OfTheDriver()
 
 
 def quieten() -> None:
@@ -111,4 +250,4 @@ def quieten() -> None:
     for name in _KEYSTONE_LOGGERS:
         logging.getLogger(name).addFilter(_WITHOUT_OUTAGES)
     for name in _DRIVER_LOGGERS:
-        logging.getLogger(name).addFilter(_ONCE_A_MINUTE)
+        logging.getLogger(name).addFilter(OF_THE_DRIVER)

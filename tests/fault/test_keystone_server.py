@@ -117,13 +117,22 @@ def test_killed_cassandra_gives_503_and_loses_no_revocation(
     for token in gone:
         assert _statuses(client, admin, token) == {404}
     assert login_status(client, servers.password) == 201
+    until(
+        lambda: (
+            _statuses(client, admin, kept) == {200}
+            and 'Cassandra answers again' in keystone.log()
+        ),
+        'the end of the outage',
+    )
     log = keystone.log()
     assert 'Traceback' not in log
     assert 'auth_context' not in log, 'no line for each request'
-    assert log.count('Cassandra answers again') >= keystone.workers
-    lines = outages(keystone)
-    # A worker may first lose a request and then the connection.
-    assert keystone.workers <= len(lines) <= 4 * keystone.workers, lines
+    assert len(outages(keystone)) == 1
+    # A worker may fail on for a moment, and is not told of.
+    assert log.count('Cassandra answers again') == 1
+    assert 'cassandra.' not in log.replace('keystone_cassandra', ''), (
+        'nothing of the driver'
+    )
 
 
 def test_frozen_cassandra_gives_503_and_recovers(
@@ -154,7 +163,7 @@ def _refuses(keystone: Keystone, servers: Servers, *named: str) -> Client:
     for _ in range(5):
         assert login_status(client, servers.password) == 503
     lines = outages(keystone)
-    assert len(lines) == keystone.workers, lines
+    assert len(lines) == 1, lines
     for text in named:
         assert text in lines[0]
     assert 'Traceback' not in keystone.log()

@@ -427,3 +427,9 @@ def test_a_missing_table_is_no_refusal(what: str) -> None:
         protocol.InvalidRequestException, 'table token does not exist'
     )
     assert errors.refusal(error, what) is None
+
+
+def test_tls_is_thought_of_while_connecting_alone() -> None:
+    error = cassandra.connection.ConnectionShutdown('closed')
+    assert 'tls_enabled' in errors.translate(error, 'connect').reason
+    assert 'tls_enabled' not in errors.translate(error, READ).reason

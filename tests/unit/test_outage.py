@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import uuid
 
@@ -33,50 +34,130 @@ def lines(caplog: pytest.LogCaptureFixture):
     return taken
 
 
-def test_an_outage_is_one_line_and_its_end_another(lines) -> None:
-    state = outage.Outage()
+@pytest.fixture
+def board() -> outage.Board:
+    return outage.Board()
+
+
+@pytest.fixture
+def state(board) -> outage.Outage:
+    return outage.Outage(board)
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Let all waiting be over at once."""
+    for name in ('HOLDS', 'ECHO'):
+        monkeypatch.setattr(outage, name, 0.0)
+
+
+def test_an_outage_is_one_line_and_its_end_another(lines, state) -> None:
     for _ in range(5):
-        state.began('read', 'no node')
+        state.began('read', 'No node.')
     ((level, text),) = lines()
     assert level == 'ERROR'
-    assert 'no node' in text
-    assert '(read)' in text
-    assert '503' in text
+    assert text == (
+        'No node. Requests that need it are answered with 503.'
+        ' outage=began scope=region kind=read'
+    )
     for _ in range(5):
         state.ended('read')
     ((level, text),) = lines()
     assert level == 'WARNING'
-    assert text == 'Cassandra answers again. (read)'
+    assert text.startswith(
+        'Cassandra answers again. outage=ended scope=region seconds='
+    )
 
 
-def test_each_new_outage_is_told(lines) -> None:
-    state = outage.Outage()
+def test_each_new_outage_is_told(lines, state, later) -> None:
     for _ in range(3):
         state.began('read', 'no node')
         state.ended('read')
     assert len(lines()) == 6
 
 
-def test_success_without_an_outage_is_silent(lines) -> None:
-    outage.Outage().ended('read')
+def test_success_without_an_outage_is_silent(lines, state) -> None:
+    state.ended('read')
     assert lines() == []
 
 
-def test_kinds_are_apart(lines) -> None:
-    state = outage.Outage()
+def test_kinds_of_one_scope_are_one_outage(lines, state) -> None:
+    for kind in 'connect', 'read', 'token_write', 'lwt_local':
+        state.began(kind, 'no node')
+    assert len(lines()) == 1
+
+
+def test_it_lasts_as_long_as_another_kind_fails(
+    lines, state, monkeypatch
+) -> None:
+    state.began('read', 'no node')
+    state.began('write', 'no node')
+    lines()
+    state.ended('read')
+    assert lines() == []
+    monkeypatch.setattr(outage, 'HOLDS', 0.0)
+    state.ended('read')
+    assert len(lines()) == 1
+
+
+def test_other_regions_are_a_scope_of_their_own(lines, state) -> None:
     state.began('lwt_global', 'region away')
     state.ended('read')
     assert len(lines()) == 1
     state.began('read', 'no node')
     assert len(lines()) == 1
     state.ended('lwt_global')
-    assert [text for _, text in lines()] == [
-        'Cassandra answers again. (lwt_global)'
-    ]
+    ((_, text),) = lines()
+    assert 'scope=all_regions' in text
 
 
-def test_threads_that_fail_at_once_log_one_line(lines) -> None:
-    state = outage.Outage()
+def test_workers_of_a_server_tell_once(lines, board) -> None:
+    """Each has an outage of its own; what was forked shares the board."""
+    workers = [outage.Outage(board) for _ in range(4)]
+    for each in workers:
+        each.began('read', 'no node')
+    assert len(lines()) == 1
+    for each in workers:
+        each.ended('read')
+    assert len(lines()) == 1
+
+
+def test_a_child_shares_what_its_parent_knows(board) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if board.began('region') else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert board.is_out()
+    assert not board.began('region')
+
+
+def test_who_fails_on_after_the_end_is_told_of_later(
+    lines, board, monkeypatch
+) -> None:
+    one, other = outage.Outage(board), outage.Outage(board)
+    for each in one, other:
+        each.began('read', 'no node')
+    one.ended('read')
+    assert len(lines()) == 2
+    other.began('read', 'no node')
+    assert lines() == []
+    monkeypatch.setattr(outage, 'ECHO', 0.0)
+    other.began('read', 'no node')
+    ((level, _),) = lines()
+    assert level == 'ERROR'
+
+
+def test_what_nobody_has_ended_is_over_some_time(
+    lines, board, monkeypatch
+) -> None:
+    """Who had noticed it is gone, or asks for nothing any more."""
+    outage.Outage(board).began('read', 'no node')
+    monkeypatch.setattr(outage, 'FORGOTTEN', 0.0)
+    outage.Outage(board).began('read', 'no node')
+    assert len(lines()) == 2
+
+
+def test_threads_that_fail_at_once_log_one_line(lines, state) -> None:
     barrier = threading.Barrier(8)
 
     def fail() -> None:
@@ -147,7 +228,9 @@ def test_setting_the_filters_again_adds_none(keystone_logger) -> None:
 
 
 @pytest.fixture
-def driver_logger():
+def driver_logger(board, monkeypatch):
+    monkeypatch.setattr(outage, 'BOARD', board)
+    outage.OF_THE_DRIVER.take()  # of other tests
     outage.quieten()
     return logging.getLogger('cassandra.cluster')
 
@@ -171,6 +254,19 @@ def test_the_driver_says_a_thing_of_a_node_once(
     assert [say(a), say(a), say(b), say(a)] == [1, 0, 1, 0]
     now[0] += 60
     assert [say(a), say(a)] == [1, 0]
+
+
+def test_the_driver_is_silent_in_an_outage(
+    driver_logger, caplog, lines, state
+) -> None:
+    state.began('read', 'no node')
+    for number in range(3):
+        driver_logger.warning('Failed to connect %s', number)
+    assert not [r for r in caplog.records if r.name == driver_logger.name]
+    lines()
+    state.ended('read')
+    ((_, text),) = lines()
+    assert text.endswith('driver_lines=3')
 
 
 def test_the_driver_may_debug(driver_logger, caplog) -> None:

@@ -421,7 +421,7 @@ FORK = """
                 sessions.get()
             except errors.StoreUnavailable as failure:
                 own = 'cassandra_node_ips' in failure.reason
-                os._exit(0 if own and 'read' not in sessions.outage.reasons
+                os._exit(0 if own and 'read' not in sessions.outage.kinds
                          else 3)
             os._exit(4)
         _, status = os.waitpid(child, 0)
