@@ -452,16 +452,19 @@ def test_a_node_that_hangs_stops_the_migrator_or_not_at_all(
         paused.pause()
 
     try:
+        migrate.apply(freed, report=pause)
+        # The driver took it for dead in time, as one that is.
+        finished = True
+    except _UNFINISHED:
         # In one line that the command prints, never with a half-made record.
-        with pytest.raises(_UNFINISHED):
-            migrate.apply(freed, report=pause)
+        finished = False
     finally:
         paused.resume()
     assert lines
     # What the killed one had finished is skipped.
     assert not any('token' in line for line in lines)
     recorded = migrate.status(freed).applied
-    assert len(recorded) < files.latest()
+    assert (len(recorded) == files.latest()) == finished
 
     def applied() -> bool:
         try:
