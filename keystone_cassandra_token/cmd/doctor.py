@@ -27,6 +27,7 @@ LOCAL = (
     local_checks.configuration,
     local_checks.sections,
     local_checks.driver,
+    local_checks.metrics,
     local_checks.healthcheck,
 )
 

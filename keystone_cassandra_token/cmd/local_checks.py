@@ -10,6 +10,7 @@ from oslo_config import cfg
 from oslo_middleware.healthcheck import opts
 
 from keystone_cassandra_token import conf as options
+from keystone_cassandra_token.db import metrics as db_metrics
 from keystone_cassandra_token.db import nodes
 from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 
@@ -123,3 +124,19 @@ def driver(conf: cfg.ConfigOpts) -> Iterator[Finding]:
             f'cassandra-driver {found.version} with libev and compiled'
             ' modules.',
         )
+
+
+def metrics(conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """The directory for metrics can be written, where there is one."""
+    name = 'metrics'
+    try:
+        directory = conf.cassandra.metrics_dir
+    except (cfg.Error, ValueError):
+        return  # the check of the configuration says so
+    if not directory:
+        return
+    wrong = db_metrics.problem(directory)
+    if wrong:
+        yield fail(name, f'[cassandra] metrics_dir = {directory} {wrong}')
+    else:
+        yield ok(name, f'metrics are written to {directory}.')

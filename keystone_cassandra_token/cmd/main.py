@@ -19,7 +19,7 @@ import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.cmd import doctor, reconcile, schema
+from keystone_cassandra_token.cmd import doctor, metrics, reconcile, schema
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.schema import keyspace, lease, migrate
 
@@ -103,6 +103,9 @@ def add_commands(parsers: Any) -> None:
     parser.set_defaults(run=_examine)
     reconcile.add_command(
         parsers.add_parser('reconcile', help='fix index tables and names')
+    )
+    metrics.add_command(
+        parsers.add_parser('metrics', help='serve metrics to Prometheus')
     )
 
 

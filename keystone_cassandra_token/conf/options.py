@@ -221,6 +221,15 @@ noticed. 0 means never. A conditional statement is never doubled. A value near
 the 99th percentile of your reads costs about one per cent more load.
 """,
     ),
+    cfg.StrOpt(
+        'metrics_dir',
+        help="""
+Directory on this machine in which each process writes what it counts, for
+``keystone-cassandra metrics``. Must be there, writable for the user of
+Keystone's processes, and of this machine (or container) alone. Unset means
+that nothing is counted.
+""",
+    ),
     cfg.IntOpt(
         'concurrency',
         default=16,

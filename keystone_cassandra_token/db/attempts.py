@@ -18,7 +18,7 @@ import random
 import time
 from typing import Literal
 
-from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db import errors, metrics
 
 #: How a pause is made; takes seconds.
 pause = time.sleep
@@ -51,12 +51,14 @@ class Attempts:
         :raises Contended: if there have been enough.
         """
         if self._made:
+            metrics.count(metrics.CONTENTION, 'lost')
             longest = min(_LONGEST, _FIRST * 2 ** (self._made - 1))
             seconds = random.uniform(0, longest)
             if (
                 self._made >= self._most
                 or time.monotonic() + seconds > self._end
             ):
+                metrics.count(metrics.CONTENTION, 'given_up')
                 raise errors.Contended(
                     f'Too many concurrent updates of {self._what}; retry.'
                 )

@@ -274,6 +274,11 @@ def _said_by(
     ]
 
 
+def said(error: cassandra.cluster.NoHostAvailable) -> list[BaseException]:
+    """Return what the nodes said; empty if that is not known."""
+    return [each for _, each in _said_by(error)]
+
+
 def _is_unknown_outcome(error: BaseException) -> bool:
     if isinstance(error, (cassandra.WriteTimeout, cassandra.WriteFailure)):
         # Both phases of Paxos report as CAS; the commit reports as SIMPLE.

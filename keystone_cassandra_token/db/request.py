@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import cassandra
 import cassandra.query
 
+from keystone_cassandra_token.db import metrics, watch
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.cql import Statement
 
@@ -43,6 +44,9 @@ class Request:
     """A request that was sent, and is sent once more if no node answers.
 
     What is not idempotent is sent once.
+
+    :param later: whether something else is done before its result is waited
+        for: then the thread that hears the answer says how long it took.
     """
 
     def __init__(
@@ -52,7 +56,10 @@ class Request:
         query: cassandra.query.Statement,
         profile: object,
         interceptors: Iterable[Interceptor],
+        later: bool = False,
     ) -> None:
+        self._later = later
+        self._answer: watch.Answer | None = None
         self._connection = connection
         self._statements = statements
         self._query = query
@@ -71,19 +78,45 @@ class Request:
         )
         for interceptor in self._interceptors:
             send = functools.partial(interceptor, self._statements, send)
-        return send()
+        if not metrics.current.on:
+            return send()
+        self._answer = watch.Answer(self._statements)
+        sent = send()
+        if self._later:
+            sent.add_callbacks(self._answer.came, self._answer.failed)
+        return sent
+
+    def _wait(self, sent: Any) -> Any:
+        if self._answer is None:
+            return sent.result()
+        try:
+            found = sent.result()
+        except BaseException as error:
+            self._answer.failed(error)
+            raise
+        self._answer.came()
+        return found
 
     def result(self) -> Any:
         """Wait for the answer."""
+        if watch.traced():
+            with watch.span(self._connection, self._statements):
+                return self._result()
+        return self._result()
+
+    def _result(self) -> Any:
         balancing = self._connection.balancing
         try:
-            found = self._sent.result()
+            found = self._wait(self._sent)
         except cassandra.OperationTimedOut as error:
             balancing.is_slow(error.last_host)
             if not self._query.is_idempotent:
                 raise
-            return self._send(self._connection.time_left()).result()
+            metrics.count(metrics.RETRIES, self._statements[0].operation.value)
+            return self._wait(self._send(self._connection.time_left()))
         tried = getattr(self._sent, 'attempted_hosts', None)
         if tried:
             balancing.answered(self._sent.coordinator_host, tried)
+            if len(tried) > 1 and metrics.current.on:
+                watch.answered(self._statements, self._sent)
         return found

@@ -19,13 +19,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from oslo_config import cfg
 from oslo_log import log
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.db import deadline, errors
+from keystone_cassandra_token.db import deadline, errors, metrics
 from keystone_cassandra_token.db.connection import (
     LOST_AFTER,
     Connection,
@@ -156,6 +156,7 @@ class Sessions:
         except errors.DRIVER_ERRORS as error:
             raise self._fail(errors.translate(error, CONNECTING)) from error
         self._failed = None
+        metrics.count(metrics.SESSIONS, 'opened')
         self.outage.ended(CONNECTING)
         return connection
 
@@ -167,6 +168,7 @@ class Sessions:
             type(failure),
             failure.reason,
         )
+        metrics.count(metrics.SESSIONS, 'failed')
         self.outage.began(CONNECTING, failure.reason)
         return failure
 
@@ -203,6 +205,8 @@ class Sessions:
                     replaced = self.current is lost
                     if replaced:
                         self.current = connection
+                if replaced:
+                    metrics.count(metrics.SESSIONS, 'replaced')
                 (lost if replaced else connection).cluster.shutdown()
         finally:
             self._replacing = False
@@ -242,6 +246,24 @@ class Sessions:
 
 
 _OPEN: weakref.WeakSet[Sessions] = weakref.WeakSet()
+
+
+def _sampled() -> Iterator[tuple[metrics.Metric, float]]:
+    """Yield what the gauges of this process show."""
+    pools = [
+        pool.get_state()
+        for sessions in list(_OPEN)
+        if (connection := sessions.current) is not None
+        for pool in connection.session.get_pools()
+    ]
+    yield metrics.CONNECTIONS, sum(pool['open_count'] for pool in pools)
+    yield (
+        metrics.UNDER_WAY,
+        sum(sum(pool['in_flights']) for pool in pools),
+    )
+
+
+metrics.samplers.append(_sampled)
 
 
 def _after_fork() -> None:

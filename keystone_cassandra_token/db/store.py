@@ -27,6 +27,7 @@ from keystone_cassandra_token.db import (
     keys,
     outage,
     session,
+    watch,
 )
 from keystone_cassandra_token.db.connection import (
     SPECULATIVE,
@@ -91,7 +92,7 @@ class Store:
     ) -> Future[list[dict[str, Any]]]:
         """Send a read; return the future of its rows."""
         with self._translated(statement):
-            pending = self._start(statement, binds)
+            pending = self._start(statement, binds, later=True)
 
         def wait() -> list[dict[str, Any]]:
             with self._translated(statement):
@@ -127,7 +128,7 @@ class Store:
         with self._translated(statement):
             remaining = iter(keys)
             window = collections.deque(
-                self._start(statement, key)
+                self._start(statement, key, later=True)
                 for key in itertools.islice(
                     remaining, self.conf.cassandra.concurrency
                 )
@@ -137,7 +138,7 @@ class Store:
                     [row.load(stored) for stored in window.popleft().result()]
                 )
                 for key in itertools.islice(remaining, 1):
-                    window.append(self._start(statement, key))
+                    window.append(self._start(statement, key, later=True))
         return found
 
     def run(self, statement: Statement, **binds: Any) -> None:
@@ -155,7 +156,7 @@ class Store:
             raise TypeError(f'not conditional: {statement}')
         with self._translated(statement):
             row = self._start(statement, binds).result().one()
-        return Outcome(row.pop('[applied]'), row)
+        return _outcome(statement, row)
 
     def cas_batch(
         self, *steps: tuple[Statement, Mapping[str, Any]]
@@ -169,7 +170,7 @@ class Store:
             raise TypeError(f'not conditional: {statement}')
         with self._translated(statement):
             row = self._start_batch(steps).result().one()
-        return Outcome(row.pop('[applied]'), row)
+        return _outcome(statement, row)
 
     def cas_settled(
         self,
@@ -289,7 +290,10 @@ class Store:
         self.sessions.close()
 
     def _start(
-        self, statement: Statement, binds: Mapping[str, Any]
+        self,
+        statement: Statement,
+        binds: Mapping[str, Any],
+        later: bool = False,
     ) -> Request | keys.Nothing:
         """Send a statement; the one way out for all of them but batches.
 
@@ -312,8 +316,9 @@ class Store:
         )
         if statement.operation in _WIDE:
             self.sessions.check_wide()
+        those = (statement,)
         return Request(
-            connection, (statement,), bound, profile, self.interceptors
+            connection, those, bound, profile, self.interceptors, later
         )
 
     def _start_batch(
@@ -393,6 +398,9 @@ class Store:
         try:
             with self._turns or self.sessions.turns:
                 yield
+        except errors.StoreUnavailable:
+            watch.not_sent(statement)
+            raise
         except errors.DRIVER_ERRORS as error:
             refused = errors.refusal(error, statement.cql)
             if refused is not None:
@@ -402,6 +410,7 @@ class Store:
                 raise refused from None
             failure = errors.translate(error, statement.cql)
             LOG.debug('%s failed: %s', statement.cql, failure.reason)
+            watch.failed(statement, failure)
             self._note(statement, error, failure)
             if note:
                 self._outage.began(kind, failure.reason)
@@ -439,6 +448,12 @@ class Store:
 _WIDE = frozenset(
     {consistency.Operation.LWT_GLOBAL, consistency.Operation.ESCALATED_READ}
 )
+
+
+def _outcome(statement: Statement, row: dict[str, Any]) -> Outcome:
+    applied = row.pop('[applied]')
+    watch.written(statement, applied)
+    return Outcome(applied, row)
 
 
 def _of_one_class(

@@ -32,7 +32,7 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import extras
 from keystone_cassandra_token.compat.conflicts import duplicate, logged
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock, errors, metrics
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import (
@@ -247,6 +247,7 @@ class Trust(Driver, base.TrustDriverBase):
     def consume_use(self, trust_id: str) -> None:
         stored = self._get(trust_id)
         if stored['uses'] is None:
+            metrics.count(metrics.TRUST_USES, 'unlimited')
             return
         seen = self._remaining(stored)
         attempt = uuid.uuid4()
@@ -254,11 +255,14 @@ class Trust(Driver, base.TrustDriverBase):
         try:
             while attempts.another():
                 if not seen or seen < 0:
+                    metrics.count(metrics.TRUST_USES, 'refused')
                     raise exception.TrustUseLimitReached(trust_id=trust_id)
                 seen = self._consume(stored, seen, attempt)
                 if seen is None:
+                    metrics.count(metrics.TRUST_USES, 'consumed')
                     return
         except errors.Contended:
+            metrics.count(metrics.TRUST_USES, 'contended')
             raise exception.TrustConsumeMaximumAttempt(
                 trust_id=trust_id
             ) from None

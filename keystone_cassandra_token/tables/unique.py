@@ -35,7 +35,7 @@ from collections.abc import (
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql, errors, parts
+from keystone_cassandra_token.db import clock, cql, errors, metrics, parts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.outcome import Outcome
 from keystone_cassandra_token.db.rows import Row, micros
@@ -283,6 +283,8 @@ class Claims:
             **life,
         )
         if outcome or outcome.row['owner'] == owner:
+            if outcome:
+                metrics.count(metrics.CLAIMS, self.table, 'made')
             return bool(outcome)
         seen = self.row.load(
             {name: outcome.row[name] for name in self.row.columns}
@@ -292,6 +294,7 @@ class Claims:
             or now - seen['claimed_at'] < STALE_AFTER
             or exists(seen['owner'])
         ):
+            metrics.count(metrics.CLAIMS, self.table, 'taken')
             raise NameTaken(seen['owner'], self.table)
         life, take_over = _with_ttl(
             self.take_over, self.take_over_expiring, ttl
@@ -307,7 +310,9 @@ class Claims:
         )
         if not outcome and outcome.row.get('owner') != owner:
             other = outcome.row.get('owner', seen['owner'])
+            metrics.count(metrics.CLAIMS, self.table, 'taken')
             raise NameTaken(other, self.table)
+        metrics.count(metrics.CLAIMS, self.table, 'taken_over')
         return True
 
     def confirm(

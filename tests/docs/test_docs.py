@@ -20,6 +20,8 @@ from oslo_config import cfg, iniparser
 
 from keystone_cassandra_token import conf
 from keystone_cassandra_token.cmd import main
+from keystone_cassandra_token.cmd import metrics as served
+from keystone_cassandra_token.db import metrics
 from keystone_cassandra_token.db.consistency import Operation
 from tests import sweep
 
@@ -329,7 +331,27 @@ def test_commands_exist(name):
 def test_the_commands_are_found():
     # Else the test above looks for the wrong thing.
     named = {words[0] for name in PAGES for words in commands(name)}
-    assert named == {'keyspace', 'schema', 'doctor', 'reconcile'}
+    assert named == {'keyspace', 'schema', 'doctor', 'metrics', 'reconcile'}
+
+
+def test_metrics_page_lists_all_of_them():
+    rows = re.findall(
+        r'^   \* - ``(\w+)``, (\w+)\n     - (.*?)\n     - (.*?)\n(?=   \*|\n)',
+        page('admin/metrics.rst'),
+        re.MULTILINE | re.DOTALL,
+    )
+    known = {
+        metric.full_name.removeprefix(metrics.PREFIX): metric
+        for metric in (*metrics.METRICS, *served.STATUS)
+    }
+    assert [row[0] for row in rows] == list(known)
+    for name, kind, labels, text in rows:
+        assert kind == known[name].kind.value
+        assert ' '.join(text.split()) == known[name].text
+        for label, values in known[name].labels.items():
+            assert f'``{label}``' in labels
+            if values is not None and label != 'operation':
+                assert values <= set(re.findall(r'``(\w+)``', labels))
 
 
 def test_tools_exist():

@@ -21,7 +21,7 @@ from keystone.models.token_model import TokenModel
 from keystone.token.providers import base
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, metrics
 from keystone_cassandra_token.db.cql import token_read, token_write
 from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.drivers.base import Driver
@@ -70,6 +70,7 @@ class Provider(Driver, base.Provider):
             token = self.db.one(
                 GET, TOKEN, id_hash=hashed(self.conf, token_id)
             )
+        metrics.count(metrics.TOKENS, 'found' if token else 'missing')
         if token is None:
             # Without the id, which Keystone's own message would quote.
             raise exception.TokenNotFound(_('Failed to validate token'))
@@ -121,4 +122,5 @@ class Provider(Driver, base.Provider):
                 'expires_at': expires_at,
             }
             self.db.run(INSERT, ttl=ttl, **TOKEN.dump(values))
+        metrics.count(metrics.TOKENS, 'issued')
         return token_id, utils.isotime(issued_at, subsecond=True)

@@ -33,7 +33,7 @@ from keystone.revoke.backends import base
 from oslo_utils import timeutils
 
 from keystone_cassandra_token import revocation_ttl
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, metrics
 from keystone_cassandra_token.db.cql import revocation_read, revocation_write
 from keystone_cassandra_token.db.rows import Row, json_text, micros
 from keystone_cassandra_token.drivers.base import Driver
@@ -136,6 +136,7 @@ class Revoke(Driver, base.RevokeDriverBase):
         self._write(stored, logged, until, seen)
         if (longer := current.result()) > seen:
             self._write(stored, logged, until, longer)
+        metrics.count(metrics.REVOCATIONS)
 
     def _write(
         self,

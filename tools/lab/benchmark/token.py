@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import statistics
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 from keystone.token.providers.fernet import core as fernet
 
+from keystone_cassandra_token.db import metrics
 from keystone_cassandra_token.drivers.token import opaque_ids
 from keystone_cassandra_token.drivers.token import provider as token
 from lab import LabError
@@ -20,14 +24,20 @@ from lab.benchmark.flood import Flood, issue
 from lab.benchmark.measure import Sample, Series
 from lab.benchmark.run import Run, Turn, say
 from lab.benchmark.systems import Call, Place, Systems
-from lab.benchmark.verdict import BATCH, at_most
+from lab.benchmark.verdict import BATCH, at_most, times
 from lab.cassandra import Cluster
 
+#: A validation that is counted, and one that is not, in turn.
+COUNTED = 'validate (metrics on)'
+UNCOUNTED = 'validate (metrics off)'
 FIRST_USE = 'first use of a worker'
 #: Processes started for the figures of a worker.
 _WORKERS = 3
 #: Tokens that are validated in turn.
 _TOKENS = 1000
+#: Of a round in which metrics are on and off in turn, for each; and before.
+_VALIDATIONS = 2000
+_WARM = 200
 _LOADERS = 2
 
 
@@ -50,6 +60,7 @@ def run(under_way: Run) -> None:
         under_way.measure(f'with {clients} clients', turns)
         pool.shrink(1)
         batched.shrink(1)
+    _count(under_way, pool)
     _weigh(under_way, place)
     if flood:
         flood.ebb()
@@ -65,6 +76,64 @@ def _fill(under_way: Run, node: Cluster, name: str) -> tuple[Place, Pool]:
     pool.shrink(1)
     under_way.settle(node)
     return place, pool
+
+
+def _count(under_way: Run, pool: Pool) -> None:
+    """Find out what metrics cost: validations with them and without.
+
+    They take turns one by one, so that whatever else the machine does hits
+    both alike.
+    """
+    plan = under_way.plan
+    say('measuring validations with metrics and without')
+    found = under_way.found
+    ways = [
+        Series('cassandra', name, plan.tokens, 0)
+        for name in (UNCOUNTED, COUNTED)
+    ]
+    for _ in range(plan.rounds):
+        both = pool.call(_validated_both_ways, _VALIDATIONS)
+        for series, sample in zip(ways, both, strict=True):
+            found.measured.add(series, [sample])
+    without, counted = (
+        found.measured.figures(series).p50 * 1e3 for series in ways
+    )
+    found.verdicts.append(
+        times(
+            'validate_token with metrics against without, p50',
+            counted,
+            without,
+            1.02,
+            'ms',
+        )
+    )
+
+
+def _validated_both_ways(systems: Systems, count: int) -> list[Sample]:
+    """Validate without metrics and with them, in turn; what a client does."""
+    validate = _validate(systems, Series('cassandra', 'validate', 0, 0))
+    latencies: tuple[list[float], list[float]] = ([], [])
+    cpu = [0.0, 0.0]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        ways = (metrics.OFF, metrics.Recorder(folder))
+        for number in range(2 * (count + _WARM)):
+            way = number % 2
+            metrics.current = ways[way]
+            used, before = time.process_time(), time.perf_counter()
+            validate()
+            took = time.perf_counter() - before
+            if number >= 2 * _WARM:
+                latencies[way].append(took)
+                cpu[way] += time.process_time() - used
+        metrics.current = metrics.OFF
+        ways[1].stop()
+        if not os.listdir(folder):
+            raise LabError('the metrics could not be written')
+    ended = time.monotonic()
+    return [
+        Sample(tuple(latencies[way]), cpu[way], began, ended) for way in (0, 1)
+    ]
 
 
 def _weigh(under_way: Run, place: Place) -> None:
