@@ -14,7 +14,11 @@ _COLOURS = {
     'cassandra': '#1b6ca8',
     'sql': '#c44e27',
     'fernet': '#6b8e23',
-    'bare': '#777777',
+    'bare': '#777777',  # What happened meanwhile.
+    'before': '#4c72b0',
+    'hung': '#c44e52',
+    'down': '#dd8452',
+    'after': '#55a868',
 }
 
 

@@ -137,7 +137,7 @@ BENCHMARKS = {
     ),
     'hang': Benchmark(
         'a whole Keystone by HTTP while one node of three hangs',
-        {'requests': Number(300, 'requests of each kind in each phase')},
+        {'requests': Number(100, 'requests of each kind in each phase')},
         rounds=1,
         clients=(1,),
     ),
