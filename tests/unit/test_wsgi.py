@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The WSGI filter, and the deadline that it begins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import flask
+import keystone.conf
+import pytest
+from werkzeug.test import Client
+
+from keystone_cassandra_token import wsgi
+from keystone_cassandra_token.db import deadline
+
+NOBODY_S = 100.0
+
+
+@pytest.fixture
+def conf() -> Any:
+    keystone.conf.configure()
+    return keystone.conf.CONF
+
+
+def answering(status: str, *headers: tuple[str, str]) -> Callable[..., Any]:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response(status, list(headers))
+        return [str(deadline.remaining(NOBODY_S)).encode()]
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ('app', 'expected'),
+    [
+        (answering('503 Service Unavailable'), '1'),
+        (answering('503 Busy', ('retry-after', '9')), '9'),
+        (answering('500 Fault'), None),
+        (answering('200 OK'), None),
+    ],
+)
+def test_503_says_when_to_come_back(conf, app, expected) -> None:
+    answer = Client(wsgi.Filter(app)).get('/')
+    assert answer.headers.get('Retry-After') == expected
+    assert len(answer.headers.getlist('Retry-After')) <= 1
+
+
+def test_a_request_has_a_deadline(conf) -> None:
+    app = wsgi.Filter(answering('200 OK'))
+    conf.set_override('request_deadline', 7.0, 'cassandra')
+    try:
+        left = float(Client(app).get('/').data)
+    finally:
+        conf.clear_override('request_deadline', 'cassandra')
+    assert 0 < left <= 7
+    assert deadline.remaining(NOBODY_S) is None
+
+
+def test_statements_of_one_request_share_it() -> None:
+    with deadline.within(50):
+        first = deadline.end(NOBODY_S)
+        assert deadline.end(NOBODY_S) == first
+        with deadline.until(None):
+            assert deadline.remaining(NOBODY_S) is None
+        assert deadline.end(NOBODY_S) == first
+    assert deadline.end(NOBODY_S) is None
+
+
+def test_what_is_over_is_over() -> None:
+    with deadline.within(-1):
+        assert deadline.remaining(NOBODY_S) == 0
+
+
+def test_without_the_filter_it_begins_in_flask() -> None:
+    app = flask.Flask(__name__)
+    with app.test_request_context():
+        end = deadline.end(NOBODY_S)
+        assert end is not None
+        assert deadline.end(NOBODY_S) == end
+    with app.test_request_context():
+        assert deadline.end(NOBODY_S) != end
+    assert deadline.end(NOBODY_S) is None
+
+
+def test_other_threads_have_none() -> None:
+    found: list[float | None] = []
+    with deadline.within(50):
+        thread = threading.Thread(
+            target=lambda: found.append(deadline.end(NOBODY_S))
+        )
+        thread.start()
+        thread.join()
+    assert found == [None]
