@@ -56,16 +56,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 #: together; a module is one worker's.
 LONG = (
     'fault/test_three_nodes.py',
-    'fault/test_regions.py',
-    'fault/test_keystone_server.py',
     'fault/test_no_sql.py',
+    'fault/test_keystone_server.py',
+    'fault/test_users.py',
+    'fault/test_datacenters.py',
+    'fault/test_catalogs.py',
+    'fault/test_threads.py',
+    'fault/test_answers.py',
     'fault/test_keystone_secrets.py',
-    'contract/test_repair.py',
+    'fault/test_unified_limits.py',
+    'fault/test_doctor_faults.py',
+    'fault/test_fuzz.py',
+    'fault/test_fork.py',
     'contract/test_schema.py',
     'contract/test_schema_roles.py',
+    'contract/test_reconcile.py',
     'contract/test_identity.py',
     'contract/test_resource.py',
+    'contract/test_parts.py',
     'contract/test_revocation_differential.py',
+    'contract/test_federation.py',
+    'contract/test_catalog.py',
 )
 
 

@@ -25,6 +25,7 @@ import pytest
 import keystone_cassandra_token
 from keystone_cassandra_token import conf as options
 from tests import sweep
+from tests.conftest import LONG
 
 keystone.conf.configure()
 
@@ -295,6 +296,11 @@ def test_no_module_is_named_for_nothing(name: str) -> None:
     assert not {'utils', 'util', 'common', 'helpers', 'misc'} & set(
         name.split('.')
     )
+
+
+def test_what_is_begun_first_is_there() -> None:
+    missing = [name for name in LONG if not (ROOT / 'tests' / name).exists()]
+    assert not missing
 
 
 def entry_points() -> list[tuple[str, str, str]]:
