@@ -20,6 +20,7 @@ from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.tables.unique import Claims, NameTaken
+from tests.fault import faults
 
 CLAIMS = Claims('role_claim', 'folded_name', 'domain_id')
 
@@ -54,15 +55,17 @@ def test_requests_are_counted_by_what_they_do(
     store: Store, counted: Any
 ) -> None:
     ttl = revocation_ttl.RevocationTTL(store)
-    ttl.current()
+    with faults.counted(store) as sent:
+        ttl.current()
     labels = {
         'operation': 'revocation_read',
         'table': 'schema_setting',
         'verb': 'SELECT',
         'outcome': 'ok',
     }
-    assert counted('request_seconds_count', **labels) == 1
-    assert counted('request_seconds_count') == 1
+    # One, or two where no revocation was made before.
+    assert counted('request_seconds_count', **labels) == len(sent) > 0
+    assert counted('request_seconds_count') == len(sent)
     assert 0 < counted('request_seconds_sum', **labels) < 5
     assert counted('requests_in_progress') == 0
     assert counted('connections') >= 1
