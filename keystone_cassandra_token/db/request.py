@@ -87,8 +87,8 @@ class Request:
         return sent
 
     def _wait(self, sent: Any) -> Any:
-        if self._answer is None:
-            return sent.result()
+        if self._answer is None or self._later:
+            return sent.result()  # counted by nobody, or when it comes
         try:
             found = sent.result()
         except BaseException as error:
