@@ -22,6 +22,7 @@ import struct
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 
 from oslo_log import log
@@ -66,7 +67,8 @@ class Board:
     """
 
     #: Of a scope: begin, last failure, end; 0 or seconds since the epoch.
-    _FORM = struct.Struct('ddd')
+    #: And a checksum of what was told of it last.
+    _FORM = struct.Struct('dddd')
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, len(SCOPES) * self._FORM.size)
@@ -81,12 +83,12 @@ class Board:
     def began(self, scope: str) -> bool:
         """Note a failure; return whether it is the first of an outage."""
         with self._locked():
-            begin, failure, end = self._read(scope)
+            begin, failure, end, told = self._read(scope)
             now = time.time()
             is_new = not begin or now - failure > FORGOTTEN
             if is_new and now - end < ECHO:
                 return False
-            self._write(scope, now if is_new else begin, now, end)
+            self._write(scope, now if is_new else begin, now, end, told)
             return is_new
 
     def failed(self, scope: str) -> bool:
@@ -94,26 +96,34 @@ class Board:
 
         Without the lock while the outage goes on.
         """
-        begin, _, end = self._read(scope)
+        begin, _, end, told = self._read(scope)
         if not begin:
             return self.began(scope)
-        self._write(scope, begin, time.time(), end)
+        self._write(scope, begin, time.time(), end, told)
         return False
+
+    def is_news(self, scope: str, text: str) -> bool:
+        """Return whether something else was told of an outage last."""
+        checksum = float(zlib.crc32(text.encode()))
+        with self._locked():
+            *times, told = self._read(scope)
+            self._write(scope, *times, checksum)
+            return told != checksum
 
     def ended(self, scope: str) -> float | None:
         """Note a success; return how long it lasted if it ends an outage."""
         with self._locked():
-            begin, failure, _ = self._read(scope)
+            begin, failure, _, _ = self._read(scope)
             if not begin:
                 return None
             now = time.time()
-            self._write(scope, 0.0, failure, now)
+            self._write(scope, 0.0, failure, now, 0.0)
             return now - begin
 
     def is_out(self) -> bool:
         return any(self._read(scope)[0] for scope in SCOPES)
 
-    def _read(self, scope: str) -> tuple[float, float, float]:
+    def _read(self, scope: str) -> tuple[float, float, float, float]:
         return self._FORM.unpack_from(self._memory, self._offset(scope))
 
     def _write(self, scope: str, *values: float) -> None:
@@ -171,6 +181,11 @@ class Outage:
                 scope,
                 kind,
             )
+
+    def goes_on(self, kind: str, text: str) -> None:
+        """Log what is new of an outage, once for a server."""
+        if self._board.is_news(scope_of(kind), text):
+            LOG.warning('%s outage=goes_on scope=%s', text, scope_of(kind))
 
     def ended(self, kind: str) -> None:
         """Note a success; logged if it ends an outage."""

@@ -22,7 +22,6 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from oslo_config import cfg
-from oslo_log import log
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import deadline, errors, metrics
@@ -34,8 +33,6 @@ from keystone_cassandra_token.db.connection import (
 )
 from keystone_cassandra_token.db.outage import Outage
 from keystone_cassandra_token.db.threads import Turns
-
-LOG = log.getLogger(__name__)
 
 #: Seconds for which a failed attempt to connect answers for the next ones.
 FAILURE_HOLDS = 1.0
@@ -180,10 +177,6 @@ class Sessions:
             if self._replacing or self.current is not connection:
                 return
             self._replacing = True
-        LOG.warning(
-            'No node could be reached for %g s: connecting afresh.',
-            LOST_AFTER,
-        )
         threading.Thread(
             target=self._replace,
             args=(connection,),
@@ -194,11 +187,22 @@ class Sessions:
     def _replace(self, lost: Connection) -> None:
         """Try to open another session until one of the two has a node."""
         pause = ReconnectionPolicy().new_schedule()
+        self.outage.goes_on(
+            CONNECTING,
+            f'No node could be reached for {LOST_AFTER:g} s: connecting'
+            ' afresh.',
+        )
         try:
             while self.current is lost and lost.is_lost():
                 try:
                     connection = self._open()
-                except errors.StoreUnavailable:
+                    reason = ''
+                except errors.StoreUnavailable as failure:
+                    reason = failure.reason
+                if reason:
+                    self.outage.goes_on(
+                        CONNECTING, f'Connecting afresh failed: {reason}'
+                    )
                     time.sleep(next(pause))
                     continue
                 with self.lock:

@@ -157,6 +157,20 @@ def test_what_nobody_has_ended_is_over_some_time(
     assert len(lines()) == 2
 
 
+def test_what_is_new_of_an_outage_is_told_once(lines, board) -> None:
+    workers = [outage.Outage(board) for _ in range(3)]
+    for each in workers:
+        each.began('read', 'no node')
+    lines()
+    for text in ('afresh', 'refused'):
+        for each in workers:
+            each.goes_on('connect', text)
+    assert [text for _, text in lines()] == [
+        'afresh outage=goes_on scope=region',
+        'refused outage=goes_on scope=region',
+    ]
+
+
 def test_threads_that_fail_at_once_log_one_line(lines, state) -> None:
     barrier = threading.Barrier(8)
 
