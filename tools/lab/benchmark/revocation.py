@@ -19,6 +19,7 @@ from keystone.revoke.backends import sql as sql_revoke
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.drivers.token import revoke
 from lab import LabError
 from lab.benchmark import events, fill, token
@@ -178,17 +179,17 @@ class _Gathering:
             self.rows[statement].append(binds)
 
 
-class _SettledTTL:
+class _SettledTTL(revocation_ttl.RevocationTTL):
     """The revocation TTL, read once instead of for each event."""
 
-    def __init__(self, seconds: int) -> None:
-        self._seconds = seconds
+    def __init__(self, settled: revocation_ttl.RevocationTTL) -> None:
+        self._seconds = settled.current()
 
     def ensure(self, seconds: int) -> None:
         """Do nothing: it was made sure of before the first event."""
 
-    def ask(self) -> tuple[int, Callable[[], int]]:
-        return self._seconds, lambda: self._seconds
+    def current_async(self) -> tuple[int, Future[int]]:
+        return self._seconds, Future(lambda: self._seconds)
 
 
 def _load(systems: Systems, size: int, first: int, step: int) -> None:
@@ -199,7 +200,7 @@ def _load(systems: Systems, size: int, first: int, step: int) -> None:
     """
     driver = revoke.Revoke()
     driver.ttl.ensure(revocation_ttl.needed(driver.conf))
-    driver.ttl = _SettledTTL(driver.ttl.current())
+    driver.ttl = _SettledTTL(driver.ttl)
     coming = events.events(size, systems.place.reference, first, step)
     for some in fill.portions(coming, 20_000):
         driver.db = _Gathering()
