@@ -161,8 +161,13 @@ def test_a_statement_that_is_wrong_is_one_line_and_500(
 
 
 def test_a_missing_table_is_an_outage_still(
-    store: store.Store, caplog: pytest.LogCaptureFixture
+    store: store.Store,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Not that of the tests before, whose outages may be a moment ago.
+    fresh = outage.Outage(outage.Board())
+    monkeypatch.setattr(store.sessions, 'outage', fresh)
     absent = cql.read('SELECT name FROM absent WHERE name = :name')
     with pytest.raises(errors.SchemaMissing):
         store.one(absent, SETTING, name='x')
