@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pairs of operations a run chooses."""
+"""Fixtures of the fault tests, and which pairs of operations a run chooses."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from tests.fault import generated
+from tests.fault.keystone_servers import Servers, servers_in
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,3 +25,18 @@ def pytest_terminal_summary(
         else f'{generated.SEED}={os.environ[generated.SEED]} chooses the same'
         ' again, --all-pairs takes all'
     )
+
+
+@pytest.fixture(scope='module')
+def all_servers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Servers]:
+    """Makes servers, which share what one bootstrap leaves."""
+    yield from servers_in(tmp_path_factory.mktemp('servers'))
+
+
+@pytest.fixture
+def servers(all_servers: Servers) -> Iterator[Servers]:
+    """Makes servers that are stopped after the test."""
+    yield all_servers
+    all_servers.stop()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from keystoneauth1 import exceptions
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.server import (
+    ALL_DRIVERS,
     CASSANDRA_DRIVERS,
     Keystone,
     Settings,
@@ -89,6 +92,33 @@ class Servers:
         for keystone in self._made:
             keystone.stop()
         self._made.clear()
+
+
+@contextlib.contextmanager
+def all_on_cassandra(
+    cluster: Cluster, directory: Path, password: str, *several: Settings
+) -> Iterator[Keystone]:
+    """Serve a Keystone that has everything in a keyspace of its own.
+
+    :param password: of the user ``admin``.
+    :param several: further settings.
+    """
+    keyspace = f'test_{uuid.uuid4().hex[:12]}'
+    keystone = Keystone(
+        directory,
+        merge(ALL_DRIVERS, points_at(cluster, keyspace), _QUICK, *several),
+        sql=False,
+    )
+    try:
+        make_schema(keystone)
+        keystone.bootstrap(password)
+        keystone.start()
+        yield keystone
+    finally:
+        keystone.stop()
+        with cluster.connect() as session:
+            session.default_timeout = 60
+            session.execute(f'DROP KEYSPACE IF EXISTS {keyspace}')
 
 
 def make_schema(keystone: Keystone) -> None:

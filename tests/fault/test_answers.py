@@ -29,7 +29,6 @@ from tests.conftest import RESTARTED
 from tests.fault.keystone_servers import (
     Servers,
     outages,
-    servers_in,
 )
 
 #: Who may do all, on a node with an authorizer.
@@ -73,19 +72,6 @@ def password(cluster: Cluster, all_servers: Servers) -> str:
         )
         session.execute(f'GRANT SELECT ON KEYSPACE {_KEYSPACE} TO {_READER}')
     return password
-
-
-@pytest.fixture(scope='module')
-def all_servers(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Servers]:
-    yield from servers_in(tmp_path_factory.mktemp('servers'))
-
-
-@pytest.fixture
-def servers(all_servers: Servers) -> Iterator[Servers]:
-    yield all_servers
-    all_servers.stop()
 
 
 def _log_in(client: Client, password: str) -> requests.Response:

@@ -26,11 +26,11 @@ import pytest
 import requests
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
-from lab.server import ALL_DRIVERS, Keystone, merge, points_at
+from lab.server import Keystone
 
 from tests.fault import api
 from tests.fault.api import Known
-from tests.fault.keystone_servers import make_schema, outages
+from tests.fault.keystone_servers import all_on_cassandra, outages
 
 #: A new one can meet another fault of Keystone's, which is not ours to mend.
 SEED = int(os.environ.get('FUZZ_SEED', '1'))
@@ -413,22 +413,11 @@ def keystone(
     cassandra_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Keystone]:
     """A Keystone on our drivers alone."""
-    keyspace = f'test_{uuid.uuid4().hex[:12]}'
-    keystone = Keystone(
-        tmp_path_factory.mktemp('fuzz') / 'keystone',
-        merge(ALL_DRIVERS, points_at(cassandra_cluster, keyspace), _SETTINGS),
-        sql=False,
-    )
-    try:
-        make_schema(keystone)
-        keystone.bootstrap(_PASSWORD)
-        keystone.start()
+    directory = tmp_path_factory.mktemp('fuzz') / 'keystone'
+    with all_on_cassandra(
+        cassandra_cluster, directory, _PASSWORD, _SETTINGS
+    ) as keystone:
         yield keystone
-    finally:
-        keystone.stop()
-        with cassandra_cluster.connect() as session:
-            session.default_timeout = 60
-            session.execute(f'DROP KEYSPACE IF EXISTS {keyspace}')
 
 
 @pytest.fixture(scope='module')

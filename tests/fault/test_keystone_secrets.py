@@ -29,7 +29,6 @@ from tests.fault.keystone_servers import (
     login_status,
     make_schema,
     outages,
-    servers_in,
 )
 
 _ROLE = 'keystone_test'
@@ -132,20 +131,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield guarded
     finally:
         guarded.cluster.stop()
-
-
-@pytest.fixture(scope='module')
-def all_servers(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Servers]:
-    yield from servers_in(tmp_path_factory.mktemp('servers'))
-
-
-@pytest.fixture
-def servers(all_servers: Servers) -> Iterator[Servers]:
-    """Makes servers that are stopped after the test."""
-    yield all_servers
-    all_servers.stop()
 
 
 def _refuses(keystone: Keystone, servers: Servers, named: str) -> Client:

@@ -22,7 +22,6 @@ from tests.fault.keystone_servers import (
     login_status,
     make_schema,
     outages,
-    servers_in,
 )
 
 _NAME = 'cassandra.test'
@@ -50,20 +49,6 @@ def cluster() -> Iterator[Cluster]:
         own=True, commitlog_sync='batch', java_options=RESTARTED
     ) as cluster:
         yield cluster
-
-
-@pytest.fixture(scope='module')
-def all_servers(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Servers]:
-    yield from servers_in(tmp_path_factory.mktemp('servers'))
-
-
-@pytest.fixture
-def servers(all_servers: Servers) -> Iterator[Servers]:
-    """Makes servers that are stopped after the test."""
-    yield all_servers
-    all_servers.stop()
 
 
 @pytest.fixture

@@ -24,10 +24,9 @@ from lab.server import (
     Keystone,
     ServerError,
     merge,
-    points_at,
 )
 
-from tests.fault.keystone_servers import make_schema
+from tests.fault.keystone_servers import all_on_cassandra
 
 _POISON = """\
 import os
@@ -75,35 +74,18 @@ def keystone(
     patch = pytest.MonkeyPatch()
     path = [str(folder), os.environ.get('PYTHONPATH', '')]
     patch.setenv('PYTHONPATH', os.pathsep.join(filter(None, path)))
-    keyspace = f'test_{uuid.uuid4().hex[:12]}'
     domains = folder / 'domains'
     domains.mkdir()
-    keystone = Keystone(
-        folder / 'keystone',
-        merge(
-            ALL_DRIVERS,
-            points_at(cassandra_cluster, keyspace),
-            {
-                'identity': {
-                    'password_hash_rounds': 4,
-                    'domain_config_dir': domains,
-                },
-                'token': {'caching': False},
-            },
-        ),
-        sql=False,
-    )
     try:
-        make_schema(keystone)
-        keystone.bootstrap(_PASSWORD)
-        keystone.start()
-        yield keystone
+        with all_on_cassandra(
+            cassandra_cluster,
+            folder / 'keystone',
+            _PASSWORD,
+            {'identity': {'domain_config_dir': domains}},
+        ) as keystone:
+            yield keystone
     finally:
-        keystone.stop()
         patch.undo()
-        with cassandra_cluster.connect() as session:
-            session.default_timeout = 60
-            session.execute(f'DROP KEYSPACE IF EXISTS {keyspace}')
 
 
 @pytest.fixture

@@ -8,25 +8,17 @@ no request sees another one's roles; with several, an operator is told.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People
 from lab.server import Keystone, serving
 
-from tests.fault.keystone_servers import Servers, servers_in
+from tests.fault.keystone_servers import Servers
 
 #: Creations by the member; with four threads about one in twelve fails.
 CREATIONS = 60
 WARNING = 'Keystone 30 is not safe with several threads'
-
-
-@pytest.fixture(scope='module')
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    yield from servers_in(Path(tmp_path_factory.mktemp('servers')))
 
 
 def create_beside_an_administrator(
