@@ -7,7 +7,6 @@ import contextlib
 import re
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keystone_cassandra_token.cmd import metrics as served
 from tests.conftest import RESTARTED
-from tests.fault.keystone_servers import Servers, servers_in
+from tests.fault.keystone_servers import Servers
 
 PREFIX = 'keystone_cassandra_'
 
@@ -38,13 +37,6 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope='module')
-def servers(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Servers]:
-    yield from servers_in(tmp_path_factory.mktemp('servers'))
-
-
 def get(port: int, path: str = '/metrics') -> str:
     # Without a proxy, whatever the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -52,14 +44,26 @@ def get(port: int, path: str = '/metrics') -> str:
         return answer.read().decode()
 
 
-def scrape(port: int) -> str:
-    """Return the metrics once what was counted until now is written."""
-    began = time.monotonic()
-    until(
-        lambda: time.monotonic() - began > 3,
-        'the workers to write what they counted',
-    )
-    return get(port)
+#: Of a token that nobody has issued.
+UNKNOWN = f'kc1_{"A" * 43}'
+
+
+def scrape(port: int, client: Client, admin: str) -> str:
+    """Return the metrics once all that was counted until now is written.
+
+    A worker writes in the order in which it counts: so it is asked for a
+    token that is missing, which shows when all before it is written, too.
+    """
+    marks = total(get(port), 'tokens_total', result='missing')
+    for worker in client.workers:
+        assert client.validate(admin, UNKNOWN, worker) == 404
+
+    def written() -> str:
+        text = get(port)
+        missing = total(text, 'tokens_total', result='missing')
+        return text if missing == marks + len(client.workers) else ''
+
+    return until(written, 'what the workers counted')
 
 
 @contextlib.contextmanager
@@ -119,12 +123,12 @@ def test_what_two_workers_did_is_scraped(
 
         admin = log_in()
         assert set(client.validate_everywhere(admin, admin).values()) == {200}
-        before = scrape(port)
+        before = scrape(port, client, admin)
         assert total(before, 'processes') == keystone.workers
         read = {'operation': 'token_read', 'table': 'token', 'outcome': 'ok'}
         token = log_in()
         assert set(client.validate_everywhere(admin, token).values()) == {200}
-        after = scrape(port)
+        after = scrape(port, client, admin)
 
         def more(name: str, **labels: str) -> float:
             return total(after, name, **labels) - total(before, name, **labels)
@@ -133,6 +137,7 @@ def test_what_two_workers_did_is_scraped(
         assert more('tokens_total', result='found') >= 2
         assert more('request_seconds_count', **read) == (
             more('tokens_total', result='found')
+            + more('tokens_total', result='missing')
         )
         written = {'operation': 'token_write', 'verb': 'INSERT'}
         assert more('request_seconds_count', **written) == 1
@@ -146,7 +151,7 @@ def test_what_two_workers_did_is_scraped(
         answer = client.request('DELETE', '/auth/tokens', admin, token)
         assert answer.status_code == 204
         assert client.validate(admin, token) == 404
-        revoked = scrape(port)
+        revoked = scrape(port, client, admin)
         # Keystone makes two events of it.
         assert total(revoked, 'revocations_total') > 0
 
