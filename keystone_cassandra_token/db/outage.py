@@ -66,8 +66,9 @@ class Board:
     Shared memory, and a lock that a process that dies gives back.
     """
 
-    #: Of a scope: begin, last failure, end; 0 or seconds since the epoch.
-    #: And a checksum of what was told of it last.
+    #: Of a scope: begin, last failure, end; 0 or as ``time.monotonic()``
+    #: counts, which is the same in all processes of a machine.  And a
+    #: checksum of what was told of it last.
     _FORM = struct.Struct('dddd')
 
     def __init__(self) -> None:
@@ -84,23 +85,12 @@ class Board:
         """Note a failure; return whether it is the first of an outage."""
         with self._locked():
             begin, failure, end, told = self._read(scope)
-            now = time.time()
+            now = time.monotonic()
             is_new = not begin or now - failure > FORGOTTEN
-            if is_new and now - end < ECHO:
+            if is_new and end and now - end < ECHO:
                 return False
             self._write(scope, now if is_new else begin, now, end, told)
             return is_new
-
-    def failed(self, scope: str) -> bool:
-        """Note a further failure; return as :meth:`began`.
-
-        Without the lock while the outage goes on.
-        """
-        begin, _, end, told = self._read(scope)
-        if not begin:
-            return self.began(scope)
-        self._write(scope, begin, time.time(), end, told)
-        return False
 
     def is_news(self, scope: str, text: str) -> bool:
         """Return whether something else was told of an outage last."""
@@ -116,7 +106,7 @@ class Board:
             begin, failure, _, _ = self._read(scope)
             if not begin:
                 return None
-            now = time.time()
+            now = time.monotonic()
             self._write(scope, 0.0, failure, now, 0.0)
             return now - begin
 
@@ -168,12 +158,8 @@ class Outage:
         """Note a failure; logged if it is a new one."""
         scope = scope_of(kind)
         with self.lock:
-            is_known = kind in self.kinds
             self.kinds[kind] = time.monotonic()
-        is_new = (
-            self._board.failed(scope) if is_known else self._board.began(scope)
-        )
-        if is_new:
+        if self._board.began(scope):
             LOG.error(
                 '%s Requests that need it are answered with 503.'
                 ' outage=began scope=%s kind=%s',
