@@ -31,8 +31,12 @@ class SlowLast(cassandra.policies.WrapperPolicy):
         self._slow: dict[Any, float] = {}
 
     def is_slow(self, host: Any) -> None:
-        """Note that a node has not answered when it was waited for."""
-        self._slow[host] = time.monotonic() + AVOIDED
+        """Note that a node has not answered when it was waited for.
+
+        :param host: None, as the driver says, if it was none.
+        """
+        if host is not None:
+            self._slow[host] = time.monotonic() + AVOIDED
 
     def answered(self, host: Any, tried: list[Any]) -> None:
         """Note which node has answered, and which were asked before it."""
@@ -53,5 +57,6 @@ class SlowLast(cassandra.policies.WrapperPolicy):
             if self._slow.get(host, 0.0) > now:
                 slow.append(host)
             else:
+                self._slow.pop(host, None)
                 yield host
         yield from slow

@@ -126,6 +126,7 @@ class Connection:
     :ivar balancing: is told which nodes do not answer.
     :ivar timeout: seconds of a statement, at most.
     :ivar deadline: seconds of all statements of a request.
+    :ivar silent: ids of nodes that did not answer when each was asked.
     """
 
     pid: int
@@ -139,6 +140,7 @@ class Connection:
     balancing: SlowLast
     timeout: float
     deadline: float
+    silent: set[Any] = dataclasses.field(default_factory=set)
     # Since when no node can be reached.
     _lost: float | None = None
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import time
-import weakref
 from typing import Any
 
 import cassandra
@@ -24,9 +23,6 @@ _PROFILE = 'any_node'
 
 #: Seconds for a node to answer a question about itself.
 _PATIENCE = 2.0
-
-#: Ids of nodes that did not answer, by cluster.
-_SILENT: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
 
 #: Times that a node is asked for its time; the quickest answer counts.
 _SAMPLES = 5
@@ -93,17 +89,14 @@ def nodes(connection: Connection) -> list[Node]:
                 address=str(host.address),
                 datacenter=str(host.datacenter),
                 version=str(host.release_version or ''),
-                up=host.is_up is not False and not _silent(connection, host),
+                up=host.is_up is not False
+                and host.host_id not in connection.silent,
                 host=host,
             )
             for host in connection.cluster.metadata.all_hosts()
         ),
         key=lambda node: (node.datacenter, node.address),
     )
-
-
-def _silent(connection: Connection, host: Any) -> bool:
-    return host.host_id in _SILENT.get(connection.cluster, ())
 
 
 def reach_all(connection: Connection) -> None:
@@ -113,7 +106,7 @@ def reach_all(connection: Connection) -> None:
     question to it would wait for the same time-out.
     """
     _open_pools(connection)
-    silent = _SILENT.setdefault(connection.cluster, set())
+    silent = connection.silent
     # Twice, since a pool may just have been replaced.
     for _ in range(2):
         silent.clear()
