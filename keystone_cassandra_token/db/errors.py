@@ -234,15 +234,17 @@ def absent_datacenter(error: BaseException) -> str | None:
     return None
 
 
-def is_unreachable(error: BaseException) -> bool:
-    """Return whether too few nodes could be reached, or none has answered."""
+def lacks_replicas(error: BaseException) -> bool:
+    """Return whether a node said that others which it needs do not answer.
+
+    A node that does not answer itself says nothing of the others.
+    """
     if isinstance(error, cassandra.cluster.NoHostAvailable):
-        return any(is_unreachable(said) for _, said in _said_by(error))
+        return any(lacks_replicas(said) for _, said in _said_by(error))
     return isinstance(
         error,
         (
             cassandra.Unavailable,
-            cassandra.OperationTimedOut,
             cassandra.ReadTimeout,
             cassandra.WriteTimeout,
         ),

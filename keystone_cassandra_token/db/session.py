@@ -212,9 +212,9 @@ class Sessions:
                 if replaced:
                     metrics.count(metrics.SESSIONS, 'replaced')
                 (lost if replaced else connection).cluster.shutdown()
+            self.outage.ended(CONNECTING)
         finally:
             self._replacing = False
-            self.outage.ended(CONNECTING)
 
     def wide_failed(self, reason: str) -> None:
         """Note that what needs all datacenters failed."""

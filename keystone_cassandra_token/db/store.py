@@ -231,7 +231,9 @@ class Store:
     ) -> Outcome | None:
         key = {name: binds[name] for name in settle.binds}
         with self._translated(settle):
-            row = next(iter(self._start(settle, key).result()), None)
+            row = next(
+                iter(self._start(settle, key, always=True).result()), None
+            )
         said = applied(row)
         if said is None:
             return None
@@ -294,8 +296,11 @@ class Store:
         statement: Statement,
         binds: Mapping[str, Any],
         later: bool = False,
+        always: bool = False,
     ) -> Request | keys.Nothing:
         """Send a statement; the one way out for all of them but batches.
+
+        :param always: also where another one has just failed.
 
         A read or deletion of a key that no row can have is not sent: to
         Cassandra that is an error.
@@ -309,17 +314,7 @@ class Store:
             if statement.verb in ('SELECT', 'DELETE'):
                 return keys.NOTHING
             raise
-        profile = (
-            SPECULATIVE
-            if speculates(connection, statement)
-            else cassandra.cluster.EXEC_PROFILE_DEFAULT
-        )
-        if statement.operation in _WIDE:
-            self.sessions.check_wide()
-        those = (statement,)
-        return Request(
-            connection, those, bound, profile, self.interceptors, later
-        )
+        return self._request(connection, (statement,), bound, later, always)
 
     def _start_batch(
         self,
@@ -344,13 +339,25 @@ class Store:
                 ):
                     raise
         statements = tuple(step for step, _ in steps)
+        return self._request(connection, statements, batch)
+
+    def _request(
+        self,
+        connection: Connection,
+        statements: tuple[Statement, ...],
+        query: cassandra.query.Statement,
+        later: bool = False,
+        always: bool = False,
+    ) -> Request:
+        if statements[0].operation in _WIDE and not always:
+            self.sessions.check_wide()
         profile = (
             SPECULATIVE
-            if all(speculates(connection, step) for step in statements)
+            if all(speculates(connection, each) for each in statements)
             else cassandra.cluster.EXEC_PROFILE_DEFAULT
         )
         return Request(
-            connection, statements, batch, profile, self.interceptors
+            connection, statements, query, profile, self.interceptors, later
         )
 
     def bind(
@@ -383,12 +390,8 @@ class Store:
             if errors.refusal(error, statement.cql) is None:
                 raise
             # It has no values yet that could be what is wrong.
-            self._log_refused(statement, str(error))
+            _log_refused(statement, str(error))
             raise errors.StatementRefused() from error
-
-    @staticmethod
-    def _log_refused(statement: Statement, said: str) -> None:
-        LOG.error('Cassandra refused a statement: %s: %s', statement.cql, said)
 
     @contextlib.contextmanager
     def _translated(
@@ -405,7 +408,7 @@ class Store:
             refused = errors.refusal(error, statement.cql)
             if refused is not None:
                 if isinstance(refused, errors.StatementRefused):
-                    self._log_refused(statement, type(error).__name__)
+                    _log_refused(statement, type(error).__name__)
                 # Without the driver's exception: its text can quote a value.
                 raise refused from None
             failure = errors.translate(error, statement.cql)
@@ -434,7 +437,7 @@ class Store:
         if (
             statement.operation in _WIDE
             and len(connection.replication) > 1
-            and errors.is_unreachable(error)
+            and errors.lacks_replicas(error)
         ):
             self.sessions.wide_failed(failure.reason)
         self.sessions.failed(connection)
@@ -446,8 +449,16 @@ class Store:
 
 #: What needs all datacenters, and takes its whole time while one is away.
 _WIDE = frozenset(
-    {consistency.Operation.LWT_GLOBAL, consistency.Operation.ESCALATED_READ}
+    {
+        consistency.Operation.LWT_GLOBAL,
+        consistency.Operation.LWT_GLOBAL_READ,
+        consistency.Operation.ESCALATED_READ,
+    }
 )
+
+
+def _log_refused(statement: Statement, said: str) -> None:
+    LOG.error('Cassandra refused a statement: %s: %s', statement.cql, said)
 
 
 def _outcome(statement: Statement, row: dict[str, Any]) -> Outcome:

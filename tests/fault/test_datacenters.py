@@ -31,7 +31,8 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock, deadline, errors, session
+from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base, trust
 from keystone_cassandra_token.drivers.token import provider as token
@@ -44,6 +45,9 @@ from tests.fault import faults, owners
 
 #: Seconds after which something has gone wrong.
 PATIENCE = 600
+
+#: What all datacenters must agree on.
+WIDE = (Operation.LWT_GLOBAL, Operation.LWT_GLOBAL_READ)
 
 
 @pytest.fixture(scope='module')
@@ -311,6 +315,36 @@ class TestAlone:
             trusts.consume_use(before.limited)
         assert refused.value.code == 503
         assert trusts.get_trust(before.limited)['remaining_uses'] == 2
+
+    def test_a_claim_fails_at_once_for_a_moment(
+        self, db: Store, before: Before, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While a client's request waits: it is not even sent."""
+        trusts = trust.Trust()
+        sessions = trusts.db.sessions
+
+        def wide_sent() -> int:
+            with (
+                faults.counted(trusts.db) as sent,
+                pytest.raises(errors.StoreUnavailable),
+            ):
+                trusts.consume_use(before.limited)
+            return sum(each[0].operation in WIDE for each in sent)
+
+        with deadline.within(PATIENCE):
+            monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', PATIENCE)
+            assert wide_sent() > 0
+            assert wide_sent() == 0
+            # The moment is over.
+            monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', 0.0)
+            sessions.wide_failed('')
+            assert wide_sent() > 0
+        # A command has all the time it needs.
+        monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', PATIENCE)
+        sessions.wide_failed('')
+        assert wide_sent() > 0
+        monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', 0.0)
+        sessions.wide_failed('')
 
     def test_nobody_knows_of_the_other_ones_owner(
         self, db: Store, before: Before, later: None

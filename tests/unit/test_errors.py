@@ -433,3 +433,23 @@ def test_tls_is_thought_of_while_connecting_alone() -> None:
     error = cassandra.connection.ConnectionShutdown('closed')
     assert 'tls_enabled' in errors.translate(error, 'connect').reason
     assert 'tls_enabled' not in errors.translate(error, READ).reason
+
+
+AWAY = cassandra.Unavailable(
+    'x', ConsistencyLevel.SERIAL, required_replicas=2, alive_replicas=1
+)
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (AWAY, True),
+        (cassandra.ReadTimeout('x'), True),
+        (no_host(AWAY), True),
+        # One that hangs is no region that is away.
+        (cassandra.OperationTimedOut(), False),
+        (no_host(OSError('x')), False),
+    ],
+)
+def test_only_a_node_that_answers_tells_of_others(error, expected) -> None:
+    assert errors.lacks_replicas(error) is expected
