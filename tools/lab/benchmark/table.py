@@ -62,7 +62,7 @@ class Benchmark:
     """One benchmark.
 
     :ivar numbers: its own options.
-    :ivar rounds: how often each series has its turn.
+    :ivar rounds: how often each series has its turn; 0 if there are none.
     :ivar rounds_of_many: the same with several clients, at most: a turn then
         has many more operations.
     :ivar count: operations in each turn, at most.
@@ -138,8 +138,7 @@ BENCHMARKS = {
     'hang': Benchmark(
         'a whole Keystone by HTTP while one node of three hangs',
         {'requests': Number(100, 'requests of each kind in each phase')},
-        rounds=1,
-        clients=(1,),
+        rounds=0,
     ),
 }
 
@@ -157,15 +156,15 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(
             name, help=benchmark.help, allow_abbrev=False
         )
-        numbers = benchmark.numbers | {
-            'clients': Number(
+        numbers = dict(benchmark.numbers)
+        if benchmark.rounds:
+            numbers['clients'] = Number(
                 benchmark.clients,
                 'numbers of client processes; 1 is always measured',
-            ),
-            'rounds': Number(
+            )
+            numbers['rounds'] = Number(
                 benchmark.rounds, 'how often each system has its turn'
-            ),
-        }
+            )
         for option, number in numbers.items():
             number.add(command, option)
         files = {
@@ -188,7 +187,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             help='exit with 1 if a target was missed',
         )
     chosen = parser.parse_args(argv)
-    chosen.clients = tuple(sorted({1, *chosen.clients}))
+    if BENCHMARKS[chosen.benchmark].rounds:
+        chosen.clients = tuple(sorted({1, *chosen.clients}))
     return chosen
 
 
