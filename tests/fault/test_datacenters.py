@@ -331,20 +331,23 @@ class TestAlone:
                 trusts.consume_use(before.limited)
             return sum(each[0].operation in WIDE for each in sent)
 
+        def fail(holds: float) -> None:
+            monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', holds)
+            sessions.wide_failed('')
+
         with deadline.within(PATIENCE):
+            # What failed in the test before holds no longer.
+            fail(holds=0.0)
             monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', PATIENCE)
             assert wide_sent() > 0
             assert wide_sent() == 0
             # The moment is over.
-            monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', 0.0)
-            sessions.wide_failed('')
+            fail(holds=0.0)
             assert wide_sent() > 0
         # A command has all the time it needs.
-        monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', PATIENCE)
-        sessions.wide_failed('')
+        fail(holds=PATIENCE)
         assert wide_sent() > 0
-        monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', 0.0)
-        sessions.wide_failed('')
+        fail(holds=0.0)
 
     def test_nobody_knows_of_the_other_ones_owner(
         self, db: Store, before: Before, later: None
