@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fault import generated
-from tests.fault.keystone_servers import Servers, servers_in
+from tests.fault.keystone_servers import (
+    Bootstrapped,
+    Servers,
+    bootstrapped,
+    servers_in,
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,12 +32,21 @@ def pytest_terminal_summary(
     )
 
 
+@pytest.fixture(scope='session')
+def template(tmp_path_factory: pytest.TempPathFactory) -> Bootstrapped:
+    """What one bootstrap leaves, for all workers of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent  # of all workers; else of other runs, too
+    return bootstrapped(folder / 'bootstrapped')
+
+
 @pytest.fixture(scope='module')
 def all_servers(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, template: Bootstrapped
 ) -> Iterator[Servers]:
     """Makes servers, which share what one bootstrap leaves."""
-    yield from servers_in(tmp_path_factory.mktemp('servers'))
+    yield from servers_in(tmp_path_factory.mktemp('servers'), template)
 
 
 @pytest.fixture

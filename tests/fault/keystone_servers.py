@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import command
 from keystoneauth1 import exceptions
+from lab import ports
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.server import (
@@ -21,10 +23,11 @@ from lab.server import (
     Settings,
     merge,
     points_at,
+    write_private,
 )
 
 from tests import awkward
-from tests.conftest import quick_schema
+from tests.conftest import RESTARTED, quick_schema
 
 _QUICK: Settings = {
     'identity': {'password_hash_rounds': 4},
@@ -34,21 +37,51 @@ _QUICK: Settings = {
 MakeKeystone = Callable[..., Keystone]
 
 
+@dataclasses.dataclass(frozen=True)
+class Bootstrapped:
+    """What a bootstrap leaves in SQL, to be copied.
+
+    :ivar password: of the user ``admin``.
+    """
+
+    database: Path
+    password: str
+
+
+def bootstrapped(directory: Path) -> Bootstrapped:
+    """Return what one bootstrap leaves, done by the first who asks.
+
+    :param directory: all who ask with the same one share it.
+    """
+    directory.mkdir(exist_ok=True)
+    told = directory / 'password'
+    database = directory / 'bootstrapped.db'
+    with ports.locked(str(directory / 'lock')):
+        if not told.exists():
+            template = Keystone(directory / 'template', _QUICK)
+            password = awkward.secret()
+            template.bootstrap(password)
+            template.stop()
+            assert template.database is not None
+            template.database.replace(database)
+            write_private(told, password)
+    return Bootstrapped(database, told.read_text())
+
+
 class Servers:
     """Makes Keystones that share what a bootstrap leaves.
 
     :param directory: for the files of all.
+    :param template: what each has in SQL at first.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, template: Bootstrapped) -> None:
         self._directory = directory
-        self.password = awkward.secret()
+        self._template = template
+        self.password = template.password
         self._made: list[Keystone] = []
         self._keyspaces: set[str] = set()
         self._number = 0
-        self._template = Keystone(directory / 'template', _QUICK)
-        self._template.bootstrap(self.password)
-        self._template.stop()
 
     def make(
         self,
@@ -77,31 +110,37 @@ class Servers:
             **options,
         )
         self._made.append(keystone)
-        if keystone.database and self._template.database:
+        if keystone.database:
             shutil.copyfile(self._template.database, keystone.database)
         if schema and keyspace not in self._keyspaces:
             quick_schema(command.configuration(keystone.configuration))
-            # A cluster of somebody else's is never restarted.
-            for node in cluster.nodes if cluster and cluster.directory else ():
-                node.nodetool('flush')  # as RESTARTED wants it
+            if cluster and set(RESTARTED) <= {*cluster.shape.java_options}:
+                for node in cluster.nodes:
+                    node.nodetool('flush')
             self._keyspaces.add(keyspace)
         return keystone
 
     def stop(self) -> None:
-        """Stop all that run."""
+        """End all that run: at once, as nobody looks at them any more."""
         for keystone in self._made:
-            keystone.stop()
+            keystone.kill()
         self._made.clear()
 
 
 @contextlib.contextmanager
 def all_on_cassandra(
-    cluster: Cluster, directory: Path, password: str, *several: Settings
+    cluster: Cluster,
+    directory: Path,
+    password: str,
+    *several: Settings,
+    by_command: bool = False,
 ) -> Iterator[Keystone]:
     """Serve a Keystone that has everything in a keyspace of its own.
 
     :param password: of the user ``admin``.
     :param several: further settings.
+    :param by_command: make the keyspace and its tables as an operator does,
+        and not sooner.
     """
     keyspace = f'test_{uuid.uuid4().hex[:12]}'
     keystone = Keystone(
@@ -110,7 +149,10 @@ def all_on_cassandra(
         sql=False,
     )
     try:
-        make_schema(keystone)
+        if by_command:
+            make_schema(keystone)
+        else:
+            quick_schema(command.configuration(keystone.configuration))
         keystone.bootstrap(password)
         keystone.start()
         yield keystone
@@ -147,9 +189,9 @@ def outages(keystone: Keystone) -> list[str]:
     ]
 
 
-def servers_in(directory: Path) -> Iterator[Servers]:
+def servers_in(directory: Path, template: Bootstrapped) -> Iterator[Servers]:
     """Yield servers and stop them all, as a fixture does."""
-    servers = Servers(directory)
+    servers = Servers(directory, template)
     try:
         yield servers
     finally:

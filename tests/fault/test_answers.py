@@ -25,7 +25,7 @@ from lab.waiting import until
 
 from keystone_cassandra_token.db import errors
 from tests import awkward
-from tests.conftest import RESTARTED
+from tests.conftest import FORGETFUL
 from tests.fault.keystone_servers import (
     Servers,
     outages,
@@ -49,7 +49,7 @@ _TEXTS = {
 def cluster() -> Iterator[Cluster]:
     with Cluster.start(
         own=True,
-        java_options=RESTARTED,
+        java_options=[FORGETFUL],
         yaml={
             'authenticator': 'PasswordAuthenticator',
             'authorizer': 'CassandraAuthorizer',

@@ -82,6 +82,7 @@ def keystone(
             folder / 'keystone',
             _PASSWORD,
             {'identity': {'domain_config_dir': domains}},
+            by_command=True,
         ) as keystone:
             yield keystone
     finally:

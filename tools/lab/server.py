@@ -349,22 +349,26 @@ class Keystone:
             return connection.getresponse().status
 
     def stop(self) -> None:
-        """Stop the server, if it runs."""
+        """Stop the server in order, if it runs; kill it if that is slow."""
+        try:
+            if self._process is not None:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(15)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server at once, if it runs."""
         process, self._process = self._process, None
         group, self._group = self._group, None
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        try:
-            if process is not None:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(15)
-        finally:
-            if group is not None:
-                group.kill()
-            if process is not None:
-                process.wait()
+        if group is not None:
+            group.kill()
+        if process is not None:
+            process.wait()
 
     def release(self) -> None:
         """Let the server live on when this process ends.
