@@ -165,7 +165,7 @@ def before(datacenters: Cluster) -> Before:
             found.trusts.write(session, found.repaired)
     finally:
         here.start()
-    wait_until_known(datacenters, 'UN')
+    wait_until_known(datacenters, up=True)
     return found
 
 
@@ -296,7 +296,7 @@ class TestAlone:
             ) | {'user_id': user, 'roles': []}
             assert revocations.list_events(token=checked)
             if attempt == 0:
-                wait_until_known(datacenters, 'DN')
+                wait_until_known(datacenters, up=False)
 
         # Log-in, validation, unlimited trusts and lists go on.
         after, _ = provider.generate_id_and_issued_at(a_token())
@@ -418,11 +418,10 @@ class TestBack:
         assert run_reconcile(repairing) == {}
 
 
-def wait_until_known(datacenters: Cluster, state: str) -> None:
+def wait_until_known(datacenters: Cluster, up: bool) -> None:
     """Wait until the first datacenter's node knows how the other one is."""
     here, there = datacenters.nodes
-    wanted = f'{state}  {there.address}'
-    until(lambda: wanted in here.nodetool('status'), wanted, PATIENCE)
+    until(lambda: here.sees_up(there) == up, f'up: {up}', PATIENCE)
 
 
 def until_back(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -24,6 +24,7 @@ from lab.cassandra import (
     parse_contact_points,
     spread,
 )
+from lab.cassandra_node import Node
 from lab.waiting import until
 
 TOOLS = os.path.dirname(os.path.dirname(ports.__file__))
@@ -181,6 +182,34 @@ class TestContactPoints:
                     getattr(cluster.nodes[0], refused)()
             with pytest.raises(LabError, match=CONTACT_POINTS):
                 cluster.nodes[0].nodetool('flush')
+
+
+def test_what_a_node_sees_is_what_it_wrote_last(tmp_path):
+    node, peer, other = (
+        Node(
+            number,
+            address=f'127.0.0.{number}',
+            port=9042,
+            shift=10,
+            datacenter='dc1',
+            directory=str(tmp_path),
+        )
+        for number in (1, 2, 3)
+    )
+    log = tmp_path / 'system.log'
+    seen = []
+    for line in (
+        'Node /127.0.0.2:7010 is now part of the cluster',
+        'InetAddress /127.0.0.2:7010 is now UP',
+        'InetAddress /127.0.0.3:7010 is now UP',
+        'InetAddress /127.0.0.2:7010 is now DOWN',
+        'InetAddress /127.0.0.2:7010 is now UP',
+    ):
+        with log.open('a') as file:
+            print(line, file=file)
+        seen.append((node.sees_up(peer), node.sees_up(other)))
+    assert [of_peer for of_peer, _ in seen] == [False, True, True, False, True]
+    assert [of_other for _, of_other in seen] == [False] * 2 + [True] * 3
 
 
 def test_nodes_are_spread_over_datacenters():

@@ -59,6 +59,7 @@ class Node:
         self._encrypted = encrypted
         self._passwords = passwords
         self._child: subprocess.Popen[bytes] | None = None
+        self._begin = 0  # of the log of the last start
 
     def __repr__(self) -> str:
         return f'<Node {self.number} {self.address} {self.datacenter}>'
@@ -96,7 +97,7 @@ class Node:
             peer for peer in self.peers if peer is not self and peer.running
         ]
         marks = [(peer, _size(peer.log)) for peer in peers]
-        begin = _size(self.log)
+        begin = self._begin = _size(self.log)
         self._launch()
         wait = functools.partial(self._until, timeout)
         wait(_logged, self, begin, 'Startup complete')
@@ -197,6 +198,18 @@ class Node:
                 return len(header) > 4 and header[4] == SUPPORTED
         except OSError:
             return False
+
+    def sees_up(self, peer: 'Node') -> bool:
+        """Whether this node takes another one for up, by its log.
+
+        By what it has written since this process last started it.
+        """
+        about = f'{peer.address}:{STORAGE_PORT + peer._shift} is now '
+        with open(self.log, 'rb') as log:
+            log.seek(self._begin)
+            text = log.read()
+        up, down = (text.rfind(f'{about}{s}'.encode()) for s in ('UP', 'DOWN'))
+        return up > down
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of the node's log."""
