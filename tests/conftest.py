@@ -2,19 +2,28 @@
 """Fixtures over a real Cassandra: one node and one keyspace for a run.
 
 The node is started by the first test that wants it and stopped at the end.
-Under pytest-xdist the controller starts it and each worker makes a keyspace
-of its own.  KEYSTONE_CASSANDRA_CONTACT_POINTS names a cluster to use instead.
+Under pytest-xdist the controller starts it, while the workers start and
+collect, and each worker makes a keyspace of its own.
+KEYSTONE_CASSANDRA_CONTACT_POINTS names a cluster to use instead.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import json
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keystone.conf
 import pytest
-from lab.cassandra import Cluster
+from lab import LabError
+from lab.cassandra import CONTACT_POINTS, Cluster
+from lab.cassandra_install import find_jars, find_java
+from lab.waiting import until
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
@@ -24,6 +33,7 @@ from keystone_cassandra_token.schema import ddl, migrate
 from keystone_cassandra_token.schema import keyspace as keyspaces
 
 _CLUSTER = pytest.StashKey[Cluster]()
+_STARTING = pytest.StashKey['Starting']()
 
 # Each change of a schema and each TRUNCATE would flush system tables to disk;
 # this node's data is never read after its end.
@@ -89,30 +99,87 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=of)
 
 
+def _start(config: pytest.Config) -> Cluster:
+    """Start the run's cluster."""
+    return Cluster.start(
+        java_options=[FORGETFUL],
+        quick=not config.getoption('long_run'),
+    )
+
+
+class Starting:
+    """The start of the run's cluster, beside that of the workers.
+
+    :ivar file: tells the workers how it ended, once it has.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        # Here: it may take long, once, and if it fails nothing is run.
+        find_java()
+        find_jars()
+        self._folder = tempfile.TemporaryDirectory(prefix='starting-')
+        self.file = Path(self._folder.name, 'cluster.json')
+        thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._cluster = thread.submit(self._run, config)
+        thread.shutdown(wait=False)
+
+    def _run(self, config: pytest.Config) -> Cluster:
+        told = {}
+        try:
+            cluster = _start(config)
+            told['contact_points'] = cluster.contact_points_text
+            return cluster
+        except BaseException as error:
+            told['error'] = str(error)
+            raise
+        finally:
+            part = self.file.with_suffix('.part')
+            part.write_text(json.dumps(told))
+            part.replace(self.file)
+
+    def stop(self) -> None:
+        """Stop the cluster, if it has started."""
+        if self._cluster.exception() is None:
+            self._cluster.result().stop()
+        self._folder.cleanup()
+
+
+def _started(file: Path) -> Cluster:
+    """Return the cluster that the controller starts.
+
+    :raises LabError: it did not start.
+    """
+    until(file.exists, 'the start of Cassandra by the controller')
+    told = json.loads(file.read_text())
+    if 'error' in told:
+        raise LabError(told['error'])
+    return Cluster.external(told['contact_points'])
+
+
 def _cluster(config: pytest.Config) -> Cluster:
     """Return the run's cluster, started at the first call."""
     if _CLUSTER not in config.stash:
         worker: dict[str, Any] | None = getattr(config, 'workerinput', None)
         config.stash[_CLUSTER] = (
-            Cluster.start(
-                java_options=[FORGETFUL],
-                quick=not config.getoption('long_run'),
-            )
+            _start(config)
             if worker is None
-            else Cluster.external(worker['contact_points'])
+            else _started(Path(worker['starting']))
         )
     return config.stash[_CLUSTER]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell an xdist worker which node the controller started."""
-    node.workerinput['contact_points'] = _cluster(
-        node.config
-    ).contact_points_text
+    """Let an xdist worker find the node that the controller starts."""
+    stash = node.config.stash
+    if _STARTING not in stash:
+        stash[_STARTING] = Starting(node.config)
+    node.workerinput['starting'] = str(stash[_STARTING].file)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if starting := config.stash.get(_STARTING, None):
+        starting.stop()
     cluster = config.stash.get(_CLUSTER, None)
     # A worker's is the controller's to stop.
     if cluster is not None and not hasattr(config, 'workerinput'):
@@ -137,7 +204,10 @@ def keyspace(cassandra_cluster: Cluster) -> Iterator[str]:
 def made_keyspace(
     cluster: Cluster, name_comparison: str = 'insensitive'
 ) -> Iterator[str]:
-    """Make a keyspace with the schema, and drop it at the end."""
+    """Make a keyspace with the schema.
+
+    At the end it is dropped, unless the cluster goes then with all it has.
+    """
     conf = keystone.conf.CONF
     keystone.conf.configure()
     options.register_opts(conf)
@@ -151,9 +221,10 @@ def made_keyspace(
         session.execute(f'ALTER KEYSPACE {name} WITH durable_writes = false')
     yield name
     base.shared(conf).close()
-    with cluster.connect() as session:
-        session.default_timeout = 60
-        session.execute(f'DROP KEYSPACE IF EXISTS {name}')
+    if CONTACT_POINTS in os.environ:
+        with cluster.connect() as session:
+            session.default_timeout = 60
+            session.execute(f'DROP KEYSPACE IF EXISTS {name}')
 
 
 def quick_schema(
