@@ -77,6 +77,7 @@ LONG = (
     'fault/test_unified_limits.py',
     'fault/test_doctor_faults.py',
     'fault/test_fuzz.py',
+    'fault/test_metrics_server.py',
     'fault/test_fork.py',
     'contract/test_schema.py',
     'contract/test_schema_roles.py',
