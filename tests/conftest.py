@@ -73,6 +73,7 @@ LONG = (
     'fault/test_catalogs.py',
     'fault/test_threads.py',
     'fault/test_answers.py',
+    'fault/test_hang.py',
     'fault/test_keystone_secrets.py',
     'fault/test_unified_limits.py',
     'fault/test_doctor_faults.py',

@@ -34,7 +34,7 @@ from keystone_cassandra_token.db.findings import State
 LOST_AFTER = 3.0
 
 #: Seconds between heartbeats on idle connections, and to answer one.
-_HEARTBEAT = 5
+HEARTBEAT = 5
 _HEARTBEAT_TIMEOUT = 3
 
 #: Name of the profile that asks a second node, too.
@@ -227,7 +227,7 @@ def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
         control_connection_timeout=section.connect_timeout,
         reconnection_policy=ReconnectionPolicy(),
         execution_profiles=profiles(section, slow_last),
-        idle_heartbeat_interval=_HEARTBEAT,
+        idle_heartbeat_interval=HEARTBEAT,
         idle_heartbeat_timeout=_HEARTBEAT_TIMEOUT,
         # It would wait for a node that hangs, with each new statement.
         prepare_on_all_hosts=False,

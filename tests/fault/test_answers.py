@@ -255,7 +255,12 @@ def test_the_health_check_does_not_wait_for_a_node_that_hangs(
 ) -> None:
     keystone = servers.make(
         cluster,
-        _with(_ROOT, connect_timeout=60, request_timeout=60),
+        _with(
+            _ROOT,
+            connect_timeout=60,
+            request_timeout=60,
+            request_deadline=60,
+        ),
         keyspace='healthy',
         workers=1,
         environment=_default_file(tmp_path),

@@ -25,7 +25,7 @@ from cassandra.query import BatchStatement, SimpleStatement
 
 from keystone_cassandra_token.conf import ConfigurationError
 from keystone_cassandra_token.db import connection as connections
-from keystone_cassandra_token.db import errors, session
+from keystone_cassandra_token.db import deadline, errors, session
 
 NONE, RETRY, NEXT = (
     connections.RetryPolicy.RETHROW,
@@ -333,6 +333,24 @@ def test_threads_wait_for_one_attempt(conf, monkeypatch) -> None:
         thread.join()
     assert len(made) == 1
     assert refused == ['no'] * 8
+
+
+def test_a_request_does_not_wait_longer_than_it_may(conf, monkeypatch) -> None:
+    """An attempt to connect goes on, for the next request."""
+    held = threading.Event()
+
+    def connect(conf):
+        held.wait(60)
+        raise ConfigurationError('no')
+
+    monkeypatch.setattr(session, 'connect', connect)
+    sessions = session.Sessions(conf)
+    try:
+        with deadline.within(0.1), pytest.raises(errors.StoreUnavailable) as e:
+            sessions.get()
+        assert '[cassandra] request_deadline' in e.value.reason
+    finally:
+        held.set()
 
 
 @pytest.mark.parametrize(

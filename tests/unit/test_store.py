@@ -5,12 +5,21 @@ from __future__ import annotations
 
 import datetime
 import os
+from typing import Any
 
+import cassandra
 import pytest
 from cassandra import ConsistencyLevel
 from cassandra.query import UNSET_VALUE
 
-from keystone_cassandra_token.db import clock, consistency, cql, outcome, store
+from keystone_cassandra_token.db import (
+    clock,
+    consistency,
+    cql,
+    errors,
+    outcome,
+    store,
+)
 from keystone_cassandra_token.db import connection as connections
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.rows import Row
@@ -292,3 +301,48 @@ def test_what_a_row_says_of_a_write_whose_reply_was_lost(
     applied: store.Applied, row: dict[str, str] | None, said: bool | None
 ) -> None:
     assert applied(row) is said
+
+
+LOST = errors.OutcomeUnknown('x')
+LOST.__cause__ = cassandra.OperationTimedOut()
+TOLD = errors.OutcomeUnknown('x')
+TOLD.__cause__ = cassandra.WriteTimeout('', consistency=1, write_type=1)
+DONE, REFUSED = outcome.Outcome(True, {}), outcome.Outcome(False, {'a': 1})
+
+
+@pytest.mark.parametrize(
+    ('written', 'seen', 'said'),
+    [
+        ([DONE], [], DONE),
+        ([REFUSED], [], REFUSED),
+        # A look tells.
+        ([LOST], [DONE], DONE),
+        ([LOST], [REFUSED], REFUSED),
+        # It does not, so it is written again, if no node has answered.
+        ([LOST, DONE], [None], DONE),
+        ([TOLD], [None], TOLD),
+        # What was sent first may be what refuses it now, or another one.
+        ([LOST, REFUSED], [None, DONE], DONE),
+        ([LOST, REFUSED], [None, REFUSED], REFUSED),
+        ([LOST, REFUSED], [None, None], LOST),
+        # Twice, and no more.
+        ([LOST, LOST], [None, DONE], DONE),
+        ([LOST, LOST], [None, None], LOST),
+    ],
+)
+def test_a_conditional_write_whose_reply_is_lost(
+    written: list[Any], seen: list[Any], said: Any
+) -> None:
+    def write() -> outcome.Outcome:
+        found = written.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    if isinstance(said, Exception):
+        with pytest.raises(errors.OutcomeUnknown) as caught:
+            outcome.settled(write, lambda: seen.pop(0))
+        assert caught.value is said
+    else:
+        assert outcome.settled(write, lambda: seen.pop(0)) is said
+    assert (written, seen) == ([], [])
