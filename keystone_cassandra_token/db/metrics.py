@@ -8,7 +8,9 @@ format of prometheus_client's multi-process mode, and
 
 Not by prometheus_client's own classes: one environment variable, read when the
 library is imported, makes all of them write files, those of other parts of
-Keystone too, and in a directory of which this package knows nothing.
+Keystone too, and in a directory of which this package knows nothing.  It names
+files by process and keeps those of processes that have ended; its function
+mark_process_dead() removes their gauges alone.
 
 All labels are bounded: classes of operations, verbs, outcomes, tables.
 """
@@ -233,6 +235,7 @@ class Recorder(Nothing):
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self._slot: Any = None
         self.begin()
 
     def begin(self) -> None:
@@ -240,6 +243,9 @@ class Recorder(Nothing):
         # A new lock too: another thread may have held it during the fork.
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        if self._slot is not None:
+            self._slot.leave()
+        self._slot = None
         self._files: dict[Kind, Any] = {}
         self._values: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
         self._noted: collections.deque[
@@ -330,12 +336,11 @@ class Recorder(Nothing):
     def _file(self, kind: Kind) -> Any:
         file = self._files.get(kind)
         if file is None:
-            from keystone_cassandra_token.db.metrics_file import File
+            if self._slot is None:
+                from keystone_cassandra_token.db.metrics_file import Slot
 
-            live = kind is Kind.GAUGE
-            name = f'{kind.value}{"_livesum" if live else ""}_{self._pid}.db'
-            file = File(os.path.join(self.directory, name), live)
-            self._files[kind] = file
+                self._slot = Slot(self.directory)
+            file = self._files[kind] = self._slot.open(kind.value)
         return file
 
     def _give_up(self, error: Exception) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import errno
 import logging
 import os
 import re
@@ -28,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import keystone_cassandra_token
 from keystone_cassandra_token.cmd import local_checks
 from keystone_cassandra_token.cmd import metrics as served
-from keystone_cassandra_token.db import cql, metrics, watch
+from keystone_cassandra_token.db import cql, metrics, metrics_file, watch
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.db.metrics import Kind, Metric, Outcome
@@ -174,31 +176,34 @@ def test_each_metric_is_counted_somewhere() -> None:
             assert f'metrics.{name}' in text
 
 
+@contextlib.contextmanager
+def writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that has counted once of everything."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', WRITER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'ready\n'
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_processes_add_up(tmp_path: Path) -> None:
     """Counters of one that died count on; its gauges do not."""
-    writers = [
-        subprocess.Popen(
-            [sys.executable, '-c', WRITER, str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    try:
-        for writer in writers:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == 'ready\n'
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(writer(tmp_path)) for _ in range(3)]
         prefix = metrics.PREFIX
         before = samples(tmp_path)
         assert before[f'{prefix}connections',] == 6
         writers[0].send_signal(signal.SIGKILL)
         writers[0].wait()
         found = samples(tmp_path)
-    finally:
-        for writer in writers:
-            writer.kill()
-            writer.communicate()
     assert found[f'{prefix}tokens_total', 'issued'] == 3
     assert found[f'{prefix}claims_total', 'made', 'trust_claim'] == 3
     assert found[f'{prefix}connections',] == 4
@@ -217,15 +222,42 @@ def test_processes_add_up(tmp_path: Path) -> None:
     assert sorted(set(buckets)) == [0, 3]
 
 
-def test_a_process_with_the_id_of_a_former_one_goes_on(
-    tmp_path: Path,
+def test_workers_that_end_leave_no_more_files(tmp_path: Path) -> None:
+    """A new one goes on in the files of one that is gone."""
+    prefix = metrics.PREFIX
+    files = set()
+    for number in range(1, 4):
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(writer(tmp_path))
+            found = samples(tmp_path)
+            assert found[f'{prefix}tokens_total', 'issued'] == 2 * number
+            labels = ('read', 'ok', 'trust', 'SELECT')
+            assert found[f'{prefix}request_seconds_count', *labels] == (
+                2 * number
+            )
+            # Of those that live alone.
+            assert found[f'{prefix}connections',] == 4
+            assert found[f'{prefix}processes',] == 2
+            files |= {path.name for path in tmp_path.iterdir()}
+    assert len(files) == 2 * len(metrics.Kind)
+
+
+def test_another_users_files_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(2):
-        recorder = metrics.Recorder(str(tmp_path))
-        recorder.add(metrics.TOKENS, ('issued',))
-        recorder.flush()
-    found = samples(tmp_path)
-    assert found[f'{metrics.PREFIX}tokens_total', 'issued'] == 2
+    """As root leaves them, who ran a command."""
+    (tmp_path / 'gauge_livesum_1.db').touch()
+
+    def opened(path: str, mode: str) -> Any:
+        # Of root himself no file is kept.
+        if path.endswith('_1.db'):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open(path, mode)
+
+    monkeypatch.setattr(metrics_file, 'open', opened, raising=False)
+    metrics_file.Slot(str(tmp_path)).open('counter')
+    assert (tmp_path / 'counter_2.db').exists()
 
 
 def test_a_child_has_files_of_its_own(recorder, tmp_path: Path) -> None:
@@ -240,8 +272,8 @@ def test_a_child_has_files_of_its_own(recorder, tmp_path: Path) -> None:
     metrics.count(metrics.TOKENS, 'found')
     metrics.current.flush()
     assert {path.name for path in tmp_path.glob('counter_*')} == {
-        f'counter_{os.getpid()}.db',
-        f'counter_{child}.db',
+        'counter_1.db',
+        'counter_2.db',
     }
     assert samples(tmp_path)[f'{metrics.PREFIX}tokens_total', 'found'] == 4
 
