@@ -19,7 +19,9 @@ from keystone_cassandra_token.cmd import (
     cluster_checks,
     local_checks,
 )
+from keystone_cassandra_token.db import connection as connections
 from keystone_cassandra_token.db import errors, nodes
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, State, fail
 from keystone_cassandra_token.schema import ddl
 
@@ -57,20 +59,52 @@ _KEYSPACE = {
 
 #: Seconds that the doctor waits at most, where the options say more: one node
 #: that hangs must not keep it for half a minute.
-_TIMEOUTS = {'connect_timeout': 3.0, 'request_timeout': 3.0}
+_TIMEOUTS = {'connect_timeout': 2.0, 'request_timeout': 2.0}
 
 
 @contextlib.contextmanager
-def _impatient(conf: cfg.ConfigOpts) -> Iterator[None]:
-    before = {name: conf[options.GROUP][name] for name in _TIMEOUTS}
-    for name, most in _TIMEOUTS.items():
-        value = min(before[name], most)
-        conf.set_override(name, value, group=options.GROUP)
+def _connected(conf: cfg.ConfigOpts) -> Iterator[Connection]:
+    """Connect, and wait for nothing long."""
+    options.check(conf)
+    section = conf[options.GROUP]
+    with contextlib.ExitStack() as stack:
+        for name, most in _TIMEOUTS.items():
+            value = min(section[name], most)
+            stack.enter_context(_overridden(conf, name, value))
+        yield stack.enter_context(ddl.connected(conf, _silent(conf)))
+
+
+def _silent(conf: cfg.ConfigOpts) -> set[str]:
+    """Return the contact points that are silent.
+
+    The driver would try them one after the other.
+
+    :raises StoreUnavailable: if all of them are.
+    """
+    section = conf[options.GROUP]
+    points = conf.database.cassandra_node_ips
+    silent = nodes.silent(
+        ((point, section.port) for point in points),
+        connections.ssl_context(section),
+    )
+    if silent.issuperset(points):
+        raise errors.StoreUnavailable(
+            f'{", ".join(points)}: no answer at port {section.port} in time.'
+            ' The nodes hang, or a firewall drops what is sent to them.'
+        )
+    return silent
+
+
+@contextlib.contextmanager
+def _overridden(
+    conf: cfg.ConfigOpts, name: str, value: object
+) -> Iterator[None]:
+    before = conf[options.GROUP][name]
+    conf.set_override(name, value, group=options.GROUP)
     try:
         yield
     finally:
-        for name, value in before.items():
-            conf.set_override(name, value, group=options.GROUP)
+        conf.set_override(name, before, group=options.GROUP)
 
 
 def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -89,7 +123,7 @@ def examine(conf: cfg.ConfigOpts) -> Iterator[Finding]:
         )
         return
     try:
-        with _impatient(conf), ddl.connected(conf) as connection:
+        with _connected(conf) as connection:
             nodes.reach_all(connection)
             for cluster_check in CLUSTER:
                 name = cluster_check.__name__

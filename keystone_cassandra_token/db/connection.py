@@ -11,7 +11,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import cassandra
@@ -126,6 +126,7 @@ class Connection:
     :ivar balancing: is told which nodes do not answer.
     :ivar timeout: seconds of a statement, at most.
     :ivar deadline: seconds of all statements of a request.
+    :ivar without: addresses of nodes that nothing is sent to.
     :ivar silent: ids of nodes that did not answer when each was asked.
     """
 
@@ -140,6 +141,7 @@ class Connection:
     balancing: SlowLast
     timeout: float
     deadline: float
+    without: Collection[str] = ()
     silent: set[Any] = dataclasses.field(default_factory=set)
     # Since when no node can be reached.
     _lost: float | None = None
@@ -205,20 +207,29 @@ def level_value(name: str) -> int:
     return int(cassandra.ConsistencyLevel.name_to_value[name])
 
 
-def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
+def connect(
+    conf: cfg.ConfigOpts,
+    check_policy: bool = True,
+    without: Collection[str] = (),
+) -> Connection:
     """Connect to the cluster that the options name.
 
     :param check_policy: refuse levels that cannot keep their promise with
         the keyspace's replication.
+    :param without: addresses of nodes to leave out: contact points, too.
     :raises ConfigurationError: for options that cannot work.
     :raises SchemaMissing: if the keyspace is not there.
     :raises cassandra.cluster.NoHostAvailable: if no node answers.
     """
     options.check(conf)
     section = conf.cassandra
-    slow_last = balancing(section)
+    slow_last = balancing(section, without)
     cluster = cassandra.cluster.Cluster(
-        contact_points=conf.database.cassandra_node_ips,
+        contact_points=[
+            point
+            for point in conf.database.cassandra_node_ips
+            if point not in without
+        ],
         port=section.port,
         auth_provider=auth_provider(section),
         ssl_context=ssl_context(section),
@@ -255,6 +266,7 @@ def connect(conf: cfg.ConfigOpts, check_policy: bool = True) -> Connection:
             balancing=slow_last,
             timeout=section.request_timeout,
             deadline=section.request_deadline,
+            without=without,
         )
     except BaseException:
         cluster.shutdown()
@@ -306,14 +318,27 @@ def ssl_context(section: Any) -> ssl.SSLContext | None:
     return context
 
 
-def balancing(section: Any) -> SlowLast:
-    """Return the policy that chooses the node of a request."""
-    return SlowLast(
-        cassandra.policies.TokenAwarePolicy(
-            cassandra.policies.DCAwareRoundRobinPolicy(
-                local_dc=section.local_dc or ''
-            )
+def balancing(section: Any, without: Collection[str] = ()) -> SlowLast:
+    """Return the policy that chooses the node of a request.
+
+    :param without: addresses of nodes that it never chooses.
+    """
+    local: cassandra.policies.LoadBalancingPolicy = (
+        cassandra.policies.DCAwareRoundRobinPolicy(
+            local_dc=section.local_dc or ''
         )
+    )
+    if without:
+        local = leaving_out(local, without)
+    return SlowLast(cassandra.policies.TokenAwarePolicy(local))
+
+
+def leaving_out(
+    policy: cassandra.policies.LoadBalancingPolicy, without: Collection[str]
+) -> cassandra.policies.LoadBalancingPolicy:
+    """Return a policy that opens no connection to some addresses."""
+    return cassandra.policies.HostFilterPolicy(
+        policy, lambda host: host.endpoint.address not in without
     )
 
 

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
+import socket
+import ssl
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import cassandra
@@ -23,6 +27,13 @@ _PROFILE = 'any_node'
 
 #: Seconds for a node to answer a question about itself.
 _PATIENCE = 2.0
+
+#: Seconds for a node to say that it is there, and its first question.
+PROBE = 1.5
+_OPTIONS = b'\x04\x00\x00\x00\x05\x00\x00\x00\x00'
+
+#: Seconds between two looks at what is being opened.
+_MOMENT = 0.02
 
 #: Times that a node is asked for its time; the quickest answer counts.
 _SAMPLES = 5
@@ -99,17 +110,77 @@ def nodes(connection: Connection) -> list[Node]:
     )
 
 
+def silent(
+    endpoints: Iterable[tuple[str, int]], context: ssl.SSLContext | None
+) -> set[str]:
+    """Return the addresses that say nothing in time, asked side by side.
+
+    The first question of the protocol, which needs no log-in.  Whoever refuses
+    the connection is not silent.
+
+    :param endpoints: addresses and ports.
+    :param context: of TLS, if it is used.
+    """
+    asked = dict(endpoints)
+    if not asked:
+        return set()
+    with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+        answers = pool.map(
+            lambda address: _answers(address, asked[address], context), asked
+        )
+        return {
+            address
+            for address, answered in zip(asked, answers, strict=True)
+            if not answered
+        }
+
+
+def _answers(address: str, port: int, context: ssl.SSLContext | None) -> bool:
+    try:
+        with socket.create_connection((address, port), PROBE) as plain:
+            if context is None:
+                return _is_greeted(plain)
+            with context.wrap_socket(plain, server_hostname=address) as secure:
+                return _is_greeted(secure)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True  # the driver says what is wrong
+
+
+def _is_greeted(connected: socket.socket) -> bool:
+    connected.sendall(_OPTIONS)
+    connected.recv(1)
+    return True
+
+
 def reach_all(connection: Connection) -> None:
     """Open connections to the nodes of other datacenters as well.
 
     A node that then does not answer, as one that hangs, counts as down: each
     question to it would wait for the same time-out.
     """
+    cluster = connection.cluster
+    addresses = {*connection.without} | silent(
+        (
+            (node.host.endpoint.address, node.host.endpoint.port)
+            for node in nodes(connection)
+            if node.host.is_up is not False
+            and node.host.endpoint.address not in connection.without
+        ),
+        cluster.ssl_context,
+    )
+    hung = {
+        host.host_id
+        for host in cluster.metadata.all_hosts()
+        if host.endpoint.address in addresses
+    }
+    connection.silent.clear()
+    connection.silent.update(hung)
     _open_pools(connection)
-    silent = connection.silent
     # Twice, since a pool may just have been replaced.
     for _ in range(2):
-        silent.clear()
+        connection.silent.intersection_update(hung)
         asked = [
             (
                 node.host.host_id,
@@ -126,24 +197,36 @@ def reach_all(connection: Connection) -> None:
             try:
                 answer.result()
             except errors.DRIVER_ERRORS:
-                silent.add(host_id)
-        if not silent:
+                connection.silent.add(host_id)
+        if connection.silent == hung:
             break
 
 
 def _open_pools(connection: Connection) -> None:
+    """Wait for connections to all nodes that are not silent, for a while."""
     with contextlib.suppress(cassandra.OperationTimedOut):
-        # What is not open in time fails when it is asked.
         connection.cluster.add_execution_profile(
             _PROFILE,
             cassandra.cluster.ExecutionProfile(
-                load_balancing_policy=cassandra.policies.RoundRobinPolicy(),
+                load_balancing_policy=connections.leaving_out(
+                    cassandra.policies.RoundRobinPolicy(), connection.without
+                ),
                 retry_policy=cassandra.policies.FallthroughRetryPolicy(),
                 row_factory=cassandra.query.dict_factory,
                 request_timeout=_PATIENCE,
             ),
-            pool_wait_timeout=_PATIENCE,
+            # The driver would wait for those that are silent, too.
+            pool_wait_timeout=_MOMENT,
         )
+    wanted = {node.host for node in nodes(connection) if node.up}
+    end = time.monotonic() + _PATIENCE
+    # What is not open in time fails when it is asked.
+    while time.monotonic() < end and not wanted <= {
+        pool.host
+        for pool in connection.session.get_pools()
+        if not pool.is_shutdown
+    }:
+        time.sleep(_MOMENT)
 
 
 def cluster_at(conf: cfg.ConfigOpts, point: str) -> tuple[str, set[str]]:

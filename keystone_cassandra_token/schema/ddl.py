@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import cassandra.query
 from oslo_config import cfg
@@ -26,14 +26,17 @@ class MigrationError(Exception):
 
 
 @contextlib.contextmanager
-def connected(conf: cfg.ConfigOpts) -> Iterator[Connection]:
+def connected(
+    conf: cfg.ConfigOpts, without: Collection[str] = ()
+) -> Iterator[Connection]:
     """Connect for the schema tool, whatever the consistency options are.
 
+    :param without: addresses of nodes to leave out.
     :raises StoreUnavailable: if no node can be reached.
     :raises ConfigurationError: for options that cannot work.
     """
     try:
-        connection = connect(conf, check_policy=False)
+        connection = connect(conf, check_policy=False, without=without)
     except errors.DRIVER_ERRORS as error:
         raise errors.translate(error, session.CONNECTING) from error
     try:

@@ -71,6 +71,10 @@ def test_a_node_that_hangs_is_named_once(
     assert sum(hung.address in line for line in lines) == 1
     for name in 'revocation', 'windows':
         assert not _of(lines, name)
+    assert _of(lines, 'contact_points') == [
+        f'ok    contact_points: this cluster answers at'
+        f' {cluster.nodes[0].address}.'
+    ]
     (line,) = _of(lines, 'schema')
     assert line.startswith('FAIL  schema: could not be checked: ')
     assert all(cluster.nodes[0].address in x for x in _of(lines, 'clock'))
@@ -89,6 +93,8 @@ def test_nodes_that_all_hang_are_named(
             node.resume()
     (line,) = _of(_lines(done), 'connection')
     assert line.startswith('FAIL  connection: ')
+    # Found before the driver has tried them, one after the other.
+    assert 'The nodes hang, or a firewall' in line
     for node in cluster.nodes:
         assert node.address in line
         assert node.address in command.last_line(applied)
