@@ -18,7 +18,8 @@ def modules() -> Iterator[object]:
     for found in pkgutil.walk_packages(
         package.__path__, package.__name__ + '.'
     ):
-        yield importlib.import_module(found.name)
+        if found.name != f'{package.__name__}.wsgi':  # which is a server
+            yield importlib.import_module(found.name)
 
 
 def held(

@@ -3,8 +3,8 @@
 
 A request reads from Cassandra many times, one after the other, and each read
 could meet a node that hangs: what bounds one statement bounds no request.
-:class:`Deadline` is begun by the WSGI filter (:mod:`..wsgi`); where that is
-not installed, a request has one from the first statement in Keystone's Flask
+The WSGI filter begins it (:mod:`..wsgi_filter`); where that is not installed,
+a request has one from the first statement in Keystone's Flask
 application on.  Commands have none.
 """
 

@@ -468,6 +468,7 @@ QUIET = """
         module.name
         for module in pkgutil.walk_packages(
             package.__path__, package.__name__ + '.')
+        if module.name != package.__name__ + '.wsgi'  # which is a server
     ]
     for name in names:
         importlib.import_module(name)

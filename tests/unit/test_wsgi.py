@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -12,7 +16,7 @@ import keystone.conf
 import pytest
 from werkzeug.test import Client
 
-from keystone_cassandra_token import wsgi
+from keystone_cassandra_token import wsgi_filter
 from keystone_cassandra_token.db import deadline
 
 NOBODY_S = 100.0
@@ -42,13 +46,13 @@ def answering(status: str, *headers: tuple[str, str]) -> Callable[..., Any]:
     ],
 )
 def test_503_says_when_to_come_back(conf, app, expected) -> None:
-    answer = Client(wsgi.Filter(app)).get('/')
+    answer = Client(wsgi_filter.Filter(app)).get('/')
     assert answer.headers.get('Retry-After') == expected
     assert len(answer.headers.getlist('Retry-After')) <= 1
 
 
 def test_a_request_has_a_deadline(conf) -> None:
-    app = wsgi.Filter(answering('200 OK'))
+    app = wsgi_filter.Filter(answering('200 OK'))
     conf.set_override('request_deadline', 7.0, 'cassandra')
     try:
         left = float(Client(app).get('/').data)
@@ -93,3 +97,22 @@ def test_other_threads_have_none() -> None:
         thread.start()
         thread.join()
     assert found == [None]
+
+
+def test_servers_find_the_application_in_the_module(tmp_path: Path) -> None:
+    """Where they look: uWSGI asks no ``__getattr__`` of a module."""
+    path = tmp_path / 'keystone.conf'
+    path.write_text(
+        '[token]\nprovider = cassandra\n[receipt]\nprovider = cassandra\n'
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, '-W', 'ignore', '-c'),
+            'from keystone_cassandra_token import wsgi\n'
+            "print(type(vars(wsgi)['application']).__name__)",
+        ],
+        env=os.environ | {'OS_KEYSTONE_CONFIG_FILES': str(path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == 'Filter\n', done.stderr
