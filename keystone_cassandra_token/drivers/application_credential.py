@@ -287,6 +287,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         """Return the rules that have these ids, or what is yet to be made.
 
         :raises keystone.exception.AccessRuleNotFound: if one is another's.
+        :raises keystone.exception.ValidationError: if a new one lacks a part.
         """
         found = ACCESS_RULES.entity.find_all(
             self.db, (rule['id'] for rule in rules)
@@ -295,6 +296,11 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         for rule in rules:
             known = by_id.get(rule['id'])
             if known is None:
+                for name in _RULE:
+                    if name not in rule:  # Keystone's schema lets it through
+                        raise exception.ValidationError(
+                            attribute=name, target='access_rule'
+                        )
                 lengths.check(rule, ACCESS_RULE, 'access_rule')
             elif known['user_id'] != user_id:
                 raise exception.AccessRuleNotFound(access_rule_id=rule['id'])

@@ -175,6 +175,26 @@ def test_a_role_is_named_once(ours, theirs):
         assert driver.list_access_rules_for_user(*user) == []
 
 
+@pytest.mark.parametrize('missing', ['service', 'path', 'method'])
+def test_a_rule_has_all_parts(ours, missing):
+    """Keystone's schema asks for none of them; in SQL it is a KeyError."""
+    whole = {'service': 'compute', 'path': '/a', 'method': 'GET'}
+    user_id = uuid.uuid4().hex
+    made = {
+        'id': uuid.uuid4().hex,
+        'name': 'part',
+        'user_id': user_id,
+        'project_id': PROJECTS[0],
+        'secret': 'secret',
+    }
+    rules = [whole | {'id': uuid.uuid4().hex} for _ in range(2)]
+    del rules[1][missing]
+    with pytest.raises(exception.ValidationError, match=missing):
+        ours.create_application_credential(made, [{'id': 'role'}], rules)
+    # Nor is the other rule made.
+    assert ours.list_access_rules_for_user(user_id, Hints()) == []
+
+
 def test_sequences_give_equal_answers(ours, theirs, store, keyspace, conf):
     seen = set()
 
