@@ -46,6 +46,7 @@ class Filter:
                 headers = [*headers, ('Retry-After', str(RETRY_AFTER))]
             return start_response(status, headers, exc_info)
 
+        environ[deadline.FILTERED] = True
         with _within_deadline():
             return self._app(environ, start)
 

@@ -11,15 +11,28 @@ application on.  Commands have none.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Iterator
 
 import flask
+from oslo_log import log
+
+LOG = log.getLogger(__name__)
 
 #: In a WSGI environment: when the request must be answered, as
 #: ``time.monotonic()`` counts.
 _KEY = 'keystone_cassandra_token.deadline'
+
+#: In a WSGI environment: that the filter is installed.
+FILTERED = 'keystone_cassandra_token.filtered'
+
+_NO_FILTER = (
+    'Keystone is not served by keystone_cassandra_token.wsgi:application:'
+    ' [cassandra] request_deadline does not cover the validation of tokens,'
+    ' and 503 has no Retry-After.'
+)
 
 #: Seconds that a statement is given at least: what is nearly over is tried.
 LEAST = 0.05
@@ -54,10 +67,19 @@ def end(seconds: float) -> float | None:
     """
     found: float | None = getattr(_current, 'end', None)
     if found is None and flask.has_request_context():
-        found = flask.request.environ.setdefault(
-            _KEY, time.monotonic() + seconds
-        )
+        environ = flask.request.environ
+        found = environ.get(_KEY)
+        if found is None:
+            found = environ[_KEY] = time.monotonic() + seconds
+            if FILTERED not in environ:
+                tell_of_no_filter()
     return found
+
+
+@functools.cache
+def tell_of_no_filter() -> None:
+    """Log once that Keystone is served without the filter."""
+    LOG.warning(_NO_FILTER)
 
 
 def remaining(seconds: float) -> float | None:

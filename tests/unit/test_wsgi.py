@@ -88,6 +88,31 @@ def test_without_the_filter_it_begins_in_flask() -> None:
     assert deadline.end(NOBODY_S) is None
 
 
+@pytest.mark.parametrize('filtered', [True, False])
+def test_a_filter_that_is_missing_is_told_once(conf, caplog, filtered) -> None:
+    deadline.tell_of_no_filter.cache_clear()
+    app = flask.Flask(__name__)
+
+    @app.route('/')
+    def ask() -> str:
+        # Also where a part of the request has another end.
+        with deadline.until(None):
+            assert deadline.end(NOBODY_S) is not None
+        return str(deadline.remaining(NOBODY_S))
+
+    served = wsgi_filter.Filter(app.wsgi_app) if filtered else app.wsgi_app
+    for _ in range(2):
+        assert float(Client(served).get('/').data) > 0
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == deadline.__name__
+    ]
+    assert len(lines) == (0 if filtered else 1)
+    for line in lines:
+        assert 'keystone_cassandra_token.wsgi:application' in line
+
+
 def test_other_threads_have_none() -> None:
     found: list[float | None] = []
     with deadline.within(50):
