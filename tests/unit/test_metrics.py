@@ -301,9 +301,9 @@ def test_many_series_fit(recorder, tmp_path: Path) -> None:
 
 def test_a_file_that_is_cut_hides_no_other(recorder, tmp_path: Path) -> None:
     metrics.count(metrics.TOKENS, 'found')
-    (tmp_path / 'counter_1.db').write_bytes(b'')
-    (tmp_path / 'counter_2.db').write_bytes(b'\xff' * 64)
-    (tmp_path / 'gauge_livesum_3.db').write_bytes(b'')
+    (tmp_path / 'counter_901.db').write_bytes(b'')
+    (tmp_path / 'counter_902.db').write_bytes(b'\xff' * 64)
+    (tmp_path / 'gauge_livesum_903.db').write_bytes(b'')
     assert samples(tmp_path)[f'{metrics.PREFIX}tokens_total', 'found'] == 1
 
 
