@@ -207,28 +207,44 @@ def level_value(name: str) -> int:
     return int(cassandra.ConsistencyLevel.name_to_value[name])
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where to connect to, if not where the options say.
+
+    :ivar datacenter: the one whose nodes are asked.
+    :ivar contact_points: addresses of some of them.
+    """
+
+    datacenter: str
+    contact_points: tuple[str, ...]
+
+
 def connect(
     conf: cfg.ConfigOpts,
     check_policy: bool = True,
     without: Collection[str] = (),
+    place: Place | None = None,
 ) -> Connection:
     """Connect to the cluster that the options name.
 
     :param check_policy: refuse levels that cannot keep their promise with
         the keyspace's replication.
     :param without: addresses of nodes to leave out: contact points, too.
+    :param place: another datacenter of that cluster.
     :raises ConfigurationError: for options that cannot work.
     :raises SchemaMissing: if the keyspace is not there.
     :raises cassandra.cluster.NoHostAvailable: if no node answers.
     """
     options.check(conf)
     section = conf.cassandra
-    slow_last = balancing(section, without)
+    wanted_dc = place.datacenter if place else section.local_dc
+    slow_last = balancing(wanted_dc, without)
+    contact_points = conf.database.cassandra_node_ips
+    if place:
+        contact_points = place.contact_points
     cluster = cassandra.cluster.Cluster(
         contact_points=[
-            point
-            for point in conf.database.cassandra_node_ips
-            if point not in without
+            point for point in contact_points if point not in without
         ],
         port=section.port,
         auth_provider=auth_provider(section),
@@ -248,8 +264,8 @@ def connect(
         protocol_version=section.protocol_version,
     )
     try:
-        session = _open_session(cluster, section.local_dc)
-        local_dc = _local_datacenter(cluster, section.local_dc)
+        session = _open_session(cluster, wanted_dc)
+        local_dc = _local_datacenter(cluster, wanted_dc)
         replication = replicas_by_datacenter(cluster, section.keyspace)
         policy = Policy(section)
         if check_policy:
@@ -318,15 +334,14 @@ def ssl_context(section: Any) -> ssl.SSLContext | None:
     return context
 
 
-def balancing(section: Any, without: Collection[str] = ()) -> SlowLast:
+def balancing(local_dc: str | None, without: Collection[str] = ()) -> SlowLast:
     """Return the policy that chooses the node of a request.
 
+    :param local_dc: the datacenter whose nodes are asked.
     :param without: addresses of nodes that it never chooses.
     """
     local: cassandra.policies.LoadBalancingPolicy = (
-        cassandra.policies.DCAwareRoundRobinPolicy(
-            local_dc=section.local_dc or ''
-        )
+        cassandra.policies.DCAwareRoundRobinPolicy(local_dc=local_dc or '')
     )
     if without:
         local = leaving_out(local, without)

@@ -128,7 +128,7 @@ def test_profiles(make_conf) -> None:
     section = make_conf(
         request_timeout=2.5, local_dc='dc2', speculative_delay=0
     ).cassandra
-    slow_last = connections.balancing(section)
+    slow_last = connections.balancing(section.local_dc)
     profiles = connections.profiles(section, slow_last)
     assert profiles.keys() == {EXEC_PROFILE_DEFAULT}
     profile = profiles[EXEC_PROFILE_DEFAULT]
@@ -146,7 +146,9 @@ def test_profiles(make_conf) -> None:
 
 def test_what_is_slow_is_doubled(make_conf) -> None:
     section = make_conf(speculative_delay=0.2).cassandra
-    profiles = connections.profiles(section, connections.balancing(section))
+    profiles = connections.profiles(
+        section, connections.balancing(section.local_dc)
+    )
     assert profiles.keys() == {EXEC_PROFILE_DEFAULT, connections.SPECULATIVE}
     for name, plans in (
         (EXEC_PROFILE_DEFAULT, 0),
