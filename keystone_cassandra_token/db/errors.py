@@ -193,7 +193,10 @@ def translate(error: BaseException, what: str) -> StoreUnavailable:
     :param what: what was tried: CQL text without values.
     """
     reason = explain(error, connecting=not what.startswith(_STATEMENTS))
-    if what.startswith(_CHANGES) and _is_unknown_outcome(error):
+    if what.startswith(_CHANGES) and (
+        _is_unknown_outcome(error)
+        or (' IF ' in what and _is_after_decision(error))
+    ):
         return OutcomeUnknown(
             f'Cassandra did not say whether a change was made: {ended(reason)}'
         )
@@ -296,6 +299,17 @@ def _is_unknown_outcome(error: BaseException) -> bool:
         isinstance(error, cassandra.protocol.ErrorMessage)
         and error.code == _CAS_WRITE_UNKNOWN
     )
+
+
+def _is_after_decision(error: BaseException) -> bool:
+    """Return whether a conditional write can be decided, and fail so.
+
+    Its commit is a write of its own, for which a node looks again how many
+    replicas are alive and how much they have to do.
+    """
+    if isinstance(error, cassandra.Unavailable):
+        return not cassandra.ConsistencyLevel.is_serial(error.consistency)
+    return isinstance(error, cassandra.protocol.OverloadedErrorMessage)
 
 
 def explain(

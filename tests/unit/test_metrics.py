@@ -24,6 +24,7 @@ import cassandra.protocol
 import command
 import keystone.conf
 import pytest
+from cassandra import ConsistencyLevel
 from lab import ports
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -357,7 +358,17 @@ def test_off_imports_nothing() -> None:
         (READ, cassandra.OperationTimedOut(), Outcome.TIMEOUT),
         (READ, cassandra.ReadTimeout('', consistency=1), Outcome.TIMEOUT),
         (CAS, cassandra.OperationTimedOut(), Outcome.UNKNOWN),
-        (CAS, cassandra.Unavailable(''), Outcome.UNAVAILABLE),
+        (
+            CAS,
+            cassandra.Unavailable('', ConsistencyLevel.LOCAL_SERIAL),
+            Outcome.UNAVAILABLE,
+        ),
+        # Its commit: it can be decided.
+        (
+            CAS,
+            cassandra.Unavailable('', ConsistencyLevel.LOCAL_QUORUM),
+            Outcome.UNKNOWN,
+        ),
         (
             READ,
             cassandra.protocol.OverloadedErrorMessage(0x1001, '', None),
