@@ -38,6 +38,8 @@ class Statement:
     :ivar paged: whether its rows come page by page.  Cassandra reads the
         partitions that an IN names one after the other then, and side by
         side otherwise.
+    :ivar resent: whether it is sent once more where its outcome is unknown,
+        if it is conditional.
     """
 
     cql: str
@@ -45,6 +47,7 @@ class Statement:
     idempotent: bool = True
     full_scan: bool = False
     paged: bool = True
+    resent: bool = True
 
     def __post_init__(self) -> None:
         conditional = bool(_CONDITION.search(self.cql))
@@ -90,10 +93,20 @@ class Statement:
             raise TypeError(f'{", ".join(wrong)} do not fit: {self.cql}')
 
     def expiring(self) -> Statement:
-        """Return this INSERT with ``USING TTL :ttl``."""
-        if self.verb != 'INSERT' or 'USING' in self.cql:
+        """Return this INSERT or UPDATE with ``USING TTL :ttl``."""
+        if self.verb not in ('INSERT', 'UPDATE') or 'USING' in self.cql:
             raise ValueError(f'cannot add a TTL to: {self.cql}')
-        return dataclasses.replace(self, cql=f'{self.cql} USING TTL :ttl')
+        text = f'{self.cql} USING TTL :ttl'
+        if self.verb == 'UPDATE':
+            text = self.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
+        return dataclasses.replace(self, cql=text)
+
+    def sent_once(self) -> Statement:
+        """Return this conditional write, of which two could both be applied.
+
+        The second one at once, and the first one late.
+        """
+        return dataclasses.replace(self, resent=False)
 
     def unpaged(self) -> Statement:
         """Return this read of several partitions with few rows."""

@@ -51,35 +51,45 @@ def deleted(incarnation: object) -> Applied:
 
 
 def settled(
-    write: Callable[[], Outcome], look: Callable[[], Outcome | None]
+    write: Callable[[], Outcome],
+    look: Callable[[], Outcome | None],
+    resent: bool = True,
 ) -> Outcome:
     """Run a conditional write; where its reply is lost, look.
 
     What a node that hangs was sent is sent to another one, if it was not done.
 
     :param look: returns None where nobody can tell.
+    :param resent: whether to send it again, see :class:`~.cql.Statement`.
     :raises OutcomeUnknown: if that cannot be found out.
     """
     try:
         return write()
     except errors.OutcomeUnknown as unknown:
-        found = look()
+        found = _seen(look)
         if found is not None:
             return found
-        if not isinstance(unknown.__cause__, cassandra.OperationTimedOut):
+        if not resent or not isinstance(
+            unknown.__cause__, cassandra.OperationTimedOut
+        ):
             raise
         lost = unknown
     try:
         outcome = write()
-    except errors.OutcomeUnknown:
-        found = look()
-        if found is None:
-            raise
-        return found
+    except errors.StoreUnavailable:
+        # Even if this one was not sent, the first one was.
+        outcome = None
     if outcome:
         return outcome
     # What refuses it may be what was sent first.
-    refused = look()
-    if refused is None:
+    found = _seen(look)
+    if found is None:
         raise lost
-    return refused
+    return found
+
+
+def _seen(look: Callable[[], Outcome | None]) -> Outcome | None:
+    try:
+        return look()
+    except errors.StoreUnavailable:
+        return None

@@ -12,7 +12,7 @@ import collections
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cassandra.cluster
@@ -152,8 +152,7 @@ class Store:
 
         :raises OutcomeUnknown: if it may or may not have been applied.
         """
-        if statement.operation not in consistency.CONDITIONAL:
-            raise TypeError(f'not conditional: {statement}')
+        _check_conditional(statement)
         with self._translated(statement):
             row = self._start(statement, binds).result().one()
         return _outcome(statement, row)
@@ -166,8 +165,7 @@ class Store:
         :raises OutcomeUnknown: as :meth:`cas`.
         """
         statement = _of_one_class(steps)
-        if statement.operation not in consistency.CONDITIONAL:
-            raise TypeError(f'not conditional: {statement}')
+        _check_conditional(statement)
         with self._translated(statement):
             row = self._start_batch(steps).result().one()
         return _outcome(statement, row)
@@ -190,7 +188,11 @@ class Store:
         :raises OutcomeUnknown: if that cannot tell either.
         """
         return self._cas_settled(
-            lambda: self.cas(statement, **binds), settle, applied, [binds]
+            lambda: self.cas(statement, **binds),
+            settle,
+            applied,
+            [binds],
+            statement.resent,
         )
 
     def cas_batch_settled(
@@ -198,14 +200,18 @@ class Store:
         *steps: tuple[Statement, Mapping[str, Any]],
         settle: Statement,
         applied: Applied,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Sequence[Mapping[str, Any]],
     ) -> Outcome:
         """Run conditional writes of one partition, as :meth:`cas_settled`.
 
         :param rows: where to look, one after the other until one tells.
         """
         return self._cas_settled(
-            lambda: self.cas_batch(*steps), settle, applied, rows
+            lambda: self.cas_batch(*steps),
+            settle,
+            applied,
+            rows,
+            all(step.resent for step, _ in steps),
         )
 
     def _cas_settled(
@@ -213,18 +219,14 @@ class Store:
         write: Callable[[], Outcome],
         settle: Statement,
         applied: Applied,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Sequence[Mapping[str, Any]],
+        resent: bool,
     ) -> Outcome:
-        keys = list(rows)
-
         def found() -> Outcome | None:
-            for binds in keys:
-                outcome = self._settled(settle, binds, applied)
-                if outcome is not None:
-                    return outcome
-            return None
+            said = (self._settled(settle, binds, applied) for binds in rows)
+            return next((each for each in said if each is not None), None)
 
-        return settled(write, found)
+        return settled(write, found, resent)
 
     def _settled(
         self, settle: Statement, binds: Mapping[str, Any], applied: Applied
@@ -474,6 +476,11 @@ def _of_one_class(
     if len({step.operation for step, _ in steps}) != 1:
         raise TypeError('the statements of a batch are of one class')
     return steps[0][0]
+
+
+def _check_conditional(statement: Statement) -> None:
+    if statement.operation not in consistency.CONDITIONAL:
+        raise TypeError(f'not conditional: {statement}')
 
 
 def _check_plain(statement: Statement) -> None:

@@ -98,17 +98,13 @@ AUTHORIZE = lwt_global(
     ' WHERE id = :id'
     ' IF consumer_id = :consumer_id AND access_token_id = null'
 )
-AUTHORIZE_EXPIRING = lwt_global(
-    AUTHORIZE.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
-)
+AUTHORIZE_EXPIRING = AUTHORIZE.expiring()
 # What was authorized since it was read is another authorization.
 EXCHANGE = lwt_global(
     'UPDATE request_token SET access_token_id = :access_token_id'
     ' WHERE id = :id IF verifier = :verifier AND access_token_id = null'
 )
-EXCHANGE_EXPIRING = lwt_global(
-    EXCHANGE.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
-)
+EXCHANGE_EXPIRING = EXCHANGE.expiring()
 DELETE = lwt_global('DELETE FROM request_token WHERE id = :id IF EXISTS')
 _EXPIRING = {
     INSERT: INSERT_EXPIRING,
@@ -417,16 +413,18 @@ def _without_secret(consumer: Stored) -> Stored:
 
 
 def _request_to_ref(stored: Mapping[str, Any]) -> Stored:
-    return _token_to_ref(stored, 'access_token_id')
+    return _token_to_ref(stored, {'access_token_id'})
 
 
 def _access_to_ref(stored: Mapping[str, Any]) -> Stored:
-    return _token_to_ref(stored, 'incarnation')
+    return _token_to_ref(stored, {'incarnation', 'born'})
 
 
-def _token_to_ref(stored: Mapping[str, Any], hidden: str) -> Stored:
+def _token_to_ref(
+    stored: Mapping[str, Any], hidden: Collection[str]
+) -> Stored:
     """Return a token as the SQL driver returns it."""
-    shown = {name: value for name, value in stored.items() if name != hidden}
+    shown = {n: value for n, value in stored.items() if n not in hidden}
     if shown['expires_at'] is not None:
         shown['expires_at'] = utils.isotime(
             shown['expires_at'], subsecond=True

@@ -297,8 +297,8 @@ class TestSecrets:
         secret = new(self.SECRET, sensitive=True)
         ours.create_config_options(domain_id, [secret])
         with (
-            getattr(faults, name)(store, domain_config.MARK),
-            faults.fail(store, domain_config.SETTLE),
+            getattr(faults, name)(store, domain_config.MARK, times=2),
+            faults.fail(store, domain_config.SETTLE, times=2),
             pytest.raises(errors.StoreUnavailable) as caught,
         ):
             ours.update_config_options(domain_id, [secret])

@@ -127,10 +127,15 @@ def test_expiring_keeps_a_claim_not_idempotent() -> None:
     assert expiring.operation is Operation.LWT_GLOBAL
 
 
+def test_an_update_has_its_ttl_before_set() -> None:
+    expiring = cql.write('UPDATE t SET a = :a WHERE b = :b').expiring()
+    assert expiring.cql == 'UPDATE t USING TTL :ttl SET a = :a WHERE b = :b'
+
+
 @pytest.mark.parametrize(
     'text',
     [
-        'UPDATE t SET a = :a WHERE b = :b',
+        'UPDATE t USING TTL :ttl SET a = :a WHERE b = :b',
         'INSERT INTO t (a) VALUES (:a) USING TTL :ttl',
         'INSERT INTO t (a) VALUES (:a) USING TIMESTAMP :at',
         'DELETE FROM t WHERE a = :a',
