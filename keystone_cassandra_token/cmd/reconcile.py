@@ -24,7 +24,7 @@ from keystone_cassandra_token.tables.reconcile import Counts
 RATE = 500
 
 _HEAD = (
-    *('table', 'rows', 'stale', 'pending', 'held', 'missing'),
+    *('table', 'rows', 'stale', 'missing'),
     *('fixed', 'young', 'left'),
 )
 _DESCRIPTION = """\
@@ -36,11 +36,10 @@ regions must be reachable.
 _EPILOG = """\
 Columns of what is printed, by table:
   rows     looked at
-  stale    index rows without an entity, or of another value
-  pending  pending claims without an owner
-  held     held claims whose owner is gone, or has another name
+  stale    index rows without an entity, or of another value; claims whose
+           owner is gone, or has another name
   missing  entities without their index row, or their claim
-  fixed    of these four
+  fixed    of these two
   young    left alone: less than ten minutes old when the run began
   left     still wrong
 
@@ -174,7 +173,7 @@ def _tables(derived: DerivedTables) -> list[tuple[str, Iterable[str]]]:
         (derived.base_table, ()),
         *((table.name, ('stale', 'missing')) for table in derived.tables),
         *(
-            (spec.claims.table, ('pending', 'held', 'missing'))
+            (spec.claims.table, ('stale', 'missing'))
             for spec in derived.claim_specs
         ),
     ]

@@ -15,6 +15,10 @@ import uuid
 
 from oslo_utils import timeutils
 
+#: Begin of the node of each incarnation.  No network card has such an address
+#: (RFC 9562: its first byte is odd), nor have servers of older versions.
+_NODE = 0x4B4354 << 24
+
 EPOCH = datetime.datetime(1970, 1, 1)  # naive UTC, as Keystone's times
 
 #: Cassandra refuses longer TTLs (20 years).
@@ -45,10 +49,17 @@ def incarnation() -> uuid.UUID:
     """Return a time-based UUID that marks one life of an entity.
 
     An id can come back after its entity was deleted; this does not.  Its
-    node is random, so that it tells nothing of this machine.
+    node tells nothing of this machine.
     """
-    multicast = 1 << 40  # no network card has such an address (RFC 9562)
-    return uuid.uuid1(secrets.randbits(48) | multicast, secrets.randbits(14))
+    return uuid.uuid1(_NODE | secrets.randbits(24), secrets.randbits(14))
+
+
+def is_former(incarnation: uuid.UUID) -> bool:
+    """Return whether a server of an older version made an incarnation.
+
+    It did not write ``born``.
+    """
+    return incarnation.node >> 24 != _NODE >> 24
 
 
 def micros_of(incarnation: uuid.UUID) -> int:

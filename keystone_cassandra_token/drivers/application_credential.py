@@ -46,8 +46,8 @@ from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims, NameTaken
+from keystone_cassandra_token.tables.named import STAMPS, Named
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec, NameTaken
 
 Credential = dict[str, Any]
 
@@ -84,12 +84,14 @@ def _name(db: Store, stored: Mapping[str, Any]) -> dict[str, Any]:
 CREDENTIALS = Named(
     Entity(
         'application_credential',
-        CREDENTIAL | Row(roles=text_list, access_rules=json_text),
+        CREDENTIAL | STAMPS | Row(roles=text_list, access_rules=json_text),
         Indexes(CREDENTIALS_BY_USER),
         expiring=True,
     ),
-    Claims('application_credential_claim', 'user_id', 'folded_name'),
-    _name,
+    ClaimSpec(
+        Claims('application_credential_claim', 'user_id', 'folded_name'),
+        lambda db, stored: [_name(db, stored)],
+    ),
 )
 CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS, 'name')
 
@@ -104,12 +106,17 @@ RULES_BY_USER = Index(
     'access_rule_by_user', 'user_id', sharded=False, versioned=True
 )
 ACCESS_RULES = Named(
-    Entity('access_rule', ACCESS_RULE, Indexes(RULES_BY_USER)),
-    # A rule that exists twice does no harm: one datacenter agrees.
-    Claims(
-        'access_rule_claim', 'user_id', *_RULE, operation=Operation.LWT_LOCAL
+    Entity('access_rule', ACCESS_RULE | STAMPS, Indexes(RULES_BY_USER)),
+    ClaimSpec(
+        # A rule that exists twice does no harm: one datacenter agrees.
+        Claims(
+            'access_rule_claim',
+            'user_id',
+            *_RULE,
+            operation=Operation.LWT_LOCAL,
+        ),
+        lambda _db, rule: [{name: rule[name] for name in ('user_id', *_RULE)}],
     ),
-    lambda _db, rule: {name: rule[name] for name in ('user_id', *_RULE)},
 )
 ACCESS_RULE_DERIVED = DerivedTables.of(ACCESS_RULES, *_RULE)
 
@@ -240,9 +247,10 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         """
         if len(set(stored['roles'])) < len(stored['roles']):
             raise NameTaken(stored['id'])  # in SQL it and a role are a key
-        # First whatever can be refused, so that no rule is made for nothing.
-        rules = self._known_rules(stored['user_id'], access_rules)
+        # First whatever can be refused, so that no rule is made for nothing;
+        # as with SQL the name before the rules.
         CREDENTIALS.check_free(self.db, _name(self.db, stored))
+        rules = self._known_rules(stored['user_id'], access_rules)
         stored['access_rules'] = (
             parts.each(
                 self.db,
@@ -272,8 +280,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
 
     def _delete(self, stored: Mapping[str, Any]) -> bool:
         """Delete one; return whether it was still there."""
-        gone = CREDENTIALS.remove(self.db, stored['id'], self._ttl(stored))
-        return gone is not None
+        return CREDENTIALS.remove(self.db, stored['id']) is not None
 
     def _get_rule(self, rule_id: str, user_id: str | None) -> dict[str, Any]:
         stored = ACCESS_RULES.entity.find(self.db, rule_id)
@@ -307,10 +314,8 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
         return [by_id.get(rule['id'], rule) for rule in rules]
 
     def _delete_all(self, found: Iterable[Mapping[str, Any]]) -> None:
-        def delete(db: Store, stored: Mapping[str, Any]) -> None:
-            CREDENTIALS.remove(db, stored['id'], self._ttl(stored))
-
-        parts.each(self.db, delete, found)
+        ids = [stored['id'] for stored in found]
+        parts.each(self.db, CREDENTIALS.remove, ids)
 
 
 def _rule(db: Store, user_id: str, rule: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ deletion needs no clock.  ``trust_use`` counts the uses that a limited trust
 has left, by conditional writes alone.  The ``trust_by_*`` tables hold ids.
 ``trust_claim`` keeps two equal trusts apart.
 
-On create: claim, use counter, index rows, trust, claim confirmed.  A crash
+On create: claim, use counter, index rows, trust, claim renewed.  A crash
 leaves at most rows without a trust: readers skip them, and what belongs to a
 trust that expires expires with it.  On flush: the trust first, index rows
 last.
@@ -19,6 +19,7 @@ datacenters at the same moment may both succeed.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,9 +55,10 @@ from keystone_cassandra_token.db.rows import (
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.tables.derived import ClaimSpec, DerivedTables
+from keystone_cassandra_token.tables import unique
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.unique import Claims, NameTaken
+from keystone_cassandra_token.tables.unique import ClaimSpec, Key, NameTaken
 
 LOG = log.getLogger(__name__)
 
@@ -84,7 +86,7 @@ _REF = Row(
 TRUST = _REF | Row('uses', roles=text_list)
 USE = Row('id', 'remaining', 'attempt')
 
-CLAIMS = Claims(
+CLAIMS = unique.Claims(
     'trust_claim',
     'trustor_user_id',
     'trustee_user_id',
@@ -103,9 +105,7 @@ INSERT_EXPIRING = INSERT.expiring()
 MARK_DELETED = write(
     'UPDATE trust SET deleted_at = :deleted_at WHERE id = :id'
 )
-MARK_DELETED_EXPIRING = write(
-    'UPDATE trust USING TTL :ttl SET deleted_at = :deleted_at WHERE id = :id'
-)
+MARK_DELETED_EXPIRING = MARK_DELETED.expiring()
 DELETE = write('DELETE FROM trust WHERE id = :id')
 
 GET_USE = read(f'SELECT {USE} FROM trust_use WHERE id = :id')
@@ -119,10 +119,7 @@ CONSUME = lwt_global(
     'UPDATE trust_use SET remaining = :left, attempt = :attempt'
     ' WHERE id = :id IF remaining = :seen'
 )
-CONSUME_EXPIRING = lwt_global(
-    'UPDATE trust_use USING TTL :ttl SET remaining = :left,'
-    ' attempt = :attempt WHERE id = :id IF remaining = :seen'
-)
+CONSUME_EXPIRING = CONSUME.expiring()
 DELETE_USE = lwt_global('DELETE FROM trust_use WHERE id = :id IF EXISTS')
 
 
@@ -140,11 +137,6 @@ def claim_key(stored: Mapping[str, Any]) -> dict[str, Any] | None:
     return key | {'expires_at': clock.to_micros(key['expires_at'])}
 
 
-def _claim_keys(_db: Store, stored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    key = claim_key(stored)
-    return [] if key is None else [key]
-
-
 def _is_flushable(stored: Mapping[str, Any]) -> bool:
     """Return whether it can be flushed; a flush frees the claim first."""
     expires_at = stored['expires_at']
@@ -160,9 +152,24 @@ TRUST_DERIVED = DerivedTables(
     required=['trustor_user_id'],
     settle=None,
     tables=INDEXES,
-    claim_specs=[ClaimSpec(CLAIMS, _claim_keys)],
+    claim_specs=[
+        ClaimSpec(CLAIMS, lambda db, row: filter(None, [claim_key(row)]))
+    ],
     is_expired=_is_flushable,
 )
+
+
+class _Owners:
+    """Trusts as owners of claims, see :class:`~.unique.Owners`."""
+
+    def has(self, db: Store, owner: str, key: Key) -> bool:
+        return _exists(db.one(GET_EVERYWHERE, TRUST, id=owner))
+
+    def fence(self, db: Store, owner: str) -> None:
+        """None: a trust's creator renews its claim once it is written."""
+
+
+_OWNERS = _Owners()
 
 
 class Trust(Driver, base.TrustDriverBase):
@@ -184,18 +191,8 @@ class Trust(Driver, base.TrustDriverBase):
             self._write(stored, ttl)
         else:
             try:
-                with (
-                    logged(),
-                    CLAIMS.claimed(
-                        self.db,
-                        trust_id,
-                        exists=self._visible_anywhere,
-                        undo=lambda: self.db.run(DELETE, id=trust_id),
-                        ttl=ttl,
-                        **key,
-                    ),
-                ):
-                    self._write(stored, ttl)
+                with logged():
+                    self._create(stored, key, ttl)
             except NameTaken:
                 raise exception.Conflict(
                     type='trust',
@@ -305,8 +302,34 @@ class Trust(Driver, base.TrustDriverBase):
             raise exception.TrustNotFound(trust_id=trust_id)
         return stored
 
-    def _visible_anywhere(self, trust_id: str) -> bool:
-        return _exists(self.db.one(GET_EVERYWHERE, TRUST, id=trust_id))
+    def _create(
+        self, stored: dict[str, Any], key: dict[str, Any], ttl: int | None
+    ) -> None:
+        """Write a trust that must be the only one of its kind.
+
+        No fence holds a plain write back: the claim is renewed after it.  If
+        another trust has it by then, this one is removed, late or not.
+        """
+        trust_id = stored['id']
+        claim = CLAIMS.take(self.db, trust_id, key, _OWNERS, ttl)
+        try:
+            self._write(stored, ttl)
+            CLAIMS.renew(self.db, claim)
+        except NameTaken:
+            if CLAIMS.owner(self.db, **key) == trust_id:
+                return  # another attempt at this very trust came later
+            self._undo(claim)
+            raise
+        except BaseException as error:
+            # Or its counter is there: another attempt's, and so is the rest.
+            if not (claim.shared or isinstance(error, exception.Conflict)):
+                self._undo(claim)
+            raise
+
+    def _undo(self, claim: unique.Claim) -> None:
+        with contextlib.suppress(errors.StoreUnavailable):
+            self.db.run(DELETE, id=claim.owner)
+            CLAIMS.give_up(self.db, claim)
 
     def _indexed(self, index: Index, value: str) -> Iterator[dict[str, Any]]:
         """Yield the trusts of an index, deleted ones too."""
@@ -411,12 +434,18 @@ class Trust(Driver, base.TrustDriverBase):
         """
         trust_id = stored['id']
         if stored['uses'] is not None:
-            gone = self.db.cas(DELETE_USE, id=trust_id)
+            gone = self.db.cas_settled(
+                DELETE_USE,
+                SETTLE_USE,
+                lambda row: None if row else True,
+                id=trust_id,
+            )
             if not gone:
                 LOG.debug('The counter of trust %s was gone.', trust_id)
         key = claim_key(stored)
         if key is not None:
-            CLAIMS.release(self.db, trust_id, **key)
+            for claim in CLAIMS.of(self.db, trust_id, [key]):
+                CLAIMS.give_up(self.db, claim)
         self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
 
     def _to_refs(

@@ -11,7 +11,6 @@ tables in both directions::
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeGuard
 
@@ -19,23 +18,13 @@ from keystone_cassandra_token.db import cql
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
+from keystone_cassandra_token.tables.entity_statements import is_entity
 from keystone_cassandra_token.tables.index import DerivedTable
 from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims
+from keystone_cassandra_token.tables.unique import ClaimSpec
 
 BaseRow = Mapping[str, Any]
 Step = tuple[cql.Statement, Mapping[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ClaimSpec:
-    """Which claims the base rows need in one table of claims.
-
-    :ivar keys: returns the keys of the claims of a base row.
-    """
-
-    claims: Claims
-    keys: Callable[[Store, BaseRow], Iterable[Mapping[str, Any]]]
 
 
 class DerivedTables:
@@ -58,6 +47,8 @@ class DerivedTables:
         the base row: so that a later deletion removes the rows.
     :param rewrite: returns the writes, for one batch, that replace a derived
         row which is hidden by a deletion with a later timestamp.
+    :param fence: keeps a base row from being written by what was sent before,
+        if its creator does not renew its claim after that.
     """
 
     def __init__(
@@ -74,6 +65,7 @@ class DerivedTables:
         is_expired: Callable[[BaseRow], bool] = lambda base: False,
         timestamp_of: Callable[[BaseRow], int] | None = None,
         rewrite: Callable[[BaseRow, DerivedTable], list[Step]] | None = None,
+        fence: Callable[[Store, str], None] = lambda db, key: None,
     ) -> None:
         self.base_table = table
         self.row = row
@@ -83,6 +75,7 @@ class DerivedTables:
         self.is_expired = is_expired
         self.timestamp_of = timestamp_of
         self.rewrite = rewrite
+        self.fence = fence
         self._required = tuple(required)
         birth = self._required[0]
         select = (
@@ -110,24 +103,24 @@ class DerivedTables:
         cls,
         entities: Entity | Named,
         *columns: str,
-        also: Iterable[ClaimSpec] = (),
     ) -> DerivedTables:
         """Return the declaration for an entity.
 
         :param columns: columns from which others are derived, besides those
             of its indexes.
-        :param also: unique names besides the one of a :class:`Named`.
         """
-        claim_specs = [*also]
+        claim_specs: Iterable[ClaimSpec] = ()
         if isinstance(entities, Named):
-            claim_specs.insert(0, ClaimSpec(entities.claims, entities.keys))
+            claim_specs = entities.specs
             entities = entities.entity
         indexed = [
             index.column
             for index in entities.indexes
             if index.column in entities.row.columns
         ]
-        wanted = dict.fromkeys(('id', *entities.required, *indexed, *columns))
+        wanted = dict.fromkeys(
+            ('id', *entities.required, 'born', *indexed, *columns)
+        )
         return cls(
             entities.table,
             entities.row.part(wanted),
@@ -135,10 +128,13 @@ class DerivedTables:
             tables=entities.indexes,
             claim_specs=claim_specs,
             required=entities.required,
+            fence=entities.fence.put_everywhere,
         )
 
     def exists(self, base: BaseRow | None) -> TypeGuard[BaseRow]:
         """Return whether a row that was read exists."""
-        return base is not None and all(
-            base[name] is not None for name in self._required
-        )
+        if base is None:
+            return False
+        if 'born' in self.row.columns:
+            return is_entity(base, self._required)
+        return all(base[name] is not None for name in self._required)

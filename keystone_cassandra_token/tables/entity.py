@@ -14,7 +14,9 @@ entity moves in an index.
     delete:  entity -> index rows
 
 A crash leaves at most index rows that do not match their entity; readers skip
-them.  A compare-and-set whose reply is lost is settled by a serial read.
+them.  A compare-and-set whose reply is lost is settled by a serial read.  If
+that finds nothing of it, it may still arrive, at any time: so a fence makes it
+impossible before anything is undone.
 """
 
 from __future__ import annotations
@@ -29,119 +31,37 @@ from collections.abc import (
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql, parts
+from keystone_cassandra_token.db import clock, cql, errors, parts
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.outcome import Applied, created
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import KEEP, Store
+from keystone_cassandra_token.tables.entity_statements import EntityStatements
+from keystone_cassandra_token.tables.fence import Fence
 from keystone_cassandra_token.tables.index import Index, Indexes
 
 #: Entities in one read.  A read of each costs the server less and the client,
 #: which is the slower one, several times as much.
 AT_ONCE = 100
 
+#: Seconds for which a deleted entity's row keeps a late creation from being
+#: made, if its id can come back.
+BURIED_FOR = 24 * 3600
+
 Changes = Mapping[str, Any]
+#: What makes sure that an entity may still be made.
+Renew = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-class Entity:
-    """One table of entities.
-
-    :param table: its name.
-    :param row: its columns but for ``incarnation``; ``id`` among them.  A row
-        without one of those that are required is a ghost row: what a change
-        in another datacenter, in the moment of the deletion, has left of an
-        entity.
-    :param indexes: its index tables.
-    :param guarded: columns whose new value is made from the one that was
-        read: a change of one is a new incarnation, so that of two at once
-        the later one is made again.
-    :param written_elsewhere: columns that other statements write, plainly.
-    :param expiring: whether it can be created with a TTL.  Then it cannot be
-        changed: cells that are written later would outlive their row.
-    :param single_partition: whether all are in one partition, ``bucket`` 0;
-        for hundreds that are often wanted all at once.
-    """
-
-    get_all: cql.Statement
-    settle_all: cql.Statement
-
-    update: cql.Statement
-    insert_expiring: cql.Statement
-    revive: cql.Statement
+class Entity(EntityStatements):
+    """One table of entities: reads, creations, changes and deletions."""
 
     def __init__(
-        self,
-        table: str,
-        row: Row,
-        indexes: Indexes,
-        *,
-        guarded: Collection[str] = (),
-        written_elsewhere: Collection[str] = (),
-        expiring: bool = False,
-        single_partition: bool = False,
+        self, table: str, row: Row, indexes: Indexes, **kind: Any
     ) -> None:
-        self.table = table
-        row |= Row('incarnation')
-        # A column that is written elsewhere can outlive its row, too.
-        self.required = (
-            'incarnation',
-            *(name for name in row.required if not row.columns[name].secret),
-        )
-        self.row = row
-        self.indexes = indexes
-        self.single_partition = single_partition
-        self._map_columns = frozenset(
-            name for name, column in row.columns.items() if column.is_map
-        )
-        self.guarded = frozenset(guarded)
-        self._written = [
-            name for name in row.columns if name not in written_elsewhere
-        ]
-        self._changing = [name for name in self._written if name != 'id']
-        where = 'id = :id'
-        columns = ', '.join(self._written)
-        markers = ', '.join(f':{name}' for name in self._written)
-        if single_partition:
-            where = f'bucket = 0 AND {where}'
-            columns, markers = f'bucket, {columns}', f'0, {markers}'
-            self.get_all = cql.read(
-                f'SELECT {row} FROM {table} WHERE bucket = 0'
-            )
-            self.settle_all = cql.lwt_local_read(self.get_all.cql)
-        some = where.replace('= :id', 'IN :ids')
-        self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
-        self.get_some = cql.read(
-            f'SELECT {row} FROM {table} WHERE {some}'
-        ).unpaged()
-        self.settle = cql.lwt_local_read(
-            f'SELECT {row} FROM {table} WHERE {where}'
-        )
-        self.insert = cql.lwt_local(
-            f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
-        )
-        if expiring:
-            self.insert_expiring = self.insert.expiring()
-        else:
-            assignments = ', '.join(
-                f'{name} = {name} + :{name}'
-                if name in self._map_columns
-                else f'{name} = :{name}'
-                for name in self._changing
-            )
-            self.update = cql.lwt_local(
-                f'UPDATE {table} SET {assignments} WHERE {where}'
-                ' IF incarnation = :seen'
-            )
-            # A ghost row keeps IF NOT EXISTS from seeing that there is none.
-            self.revive = cql.lwt_local(
-                f'UPDATE {table} SET '
-                + ', '.join(f'{name} = :{name}' for name in self._changing)
-                + f' WHERE {where} IF incarnation = :seen'
-            )
-        self.delete = cql.lwt_local(
-            f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
-        )
+        super().__init__(table, row, indexes, **kind)
+        self.fence = Fence(self)
 
     def find(
         self,
@@ -199,10 +119,6 @@ class Entity:
         answer = db.rows_async(self.get_some, self.row, ids=list(ids))
         return answer.then(lambda found: list(filter(self.exists, found)))
 
-    def exists(self, stored: Mapping[str, Any]) -> bool:
-        """Return whether a row is an entity, and no ghost row."""
-        return all(stored[name] is not None for name in self.required)
-
     def find_by(
         self, db: Store, index: Index, value: str
     ) -> list[dict[str, Any]]:
@@ -218,58 +134,126 @@ class Entity:
 
         :param values: by column; one that is missing is None.
         """
+        incarnation = clock.incarnation()
         return {
             **dict.fromkeys(self.row.columns),
             **values,
-            'incarnation': clock.incarnation(),
+            'incarnation': incarnation,
+            'born': incarnation,
         }
 
     def create(
-        self, db: Store, new: dict[str, Any], ttl: int | None = None
+        self,
+        db: Store,
+        new: dict[str, Any],
+        ttl: int | None = None,
+        renew: Renew = lambda new: {},
     ) -> bool:
         """Create an entity; return whether its id was free.
 
         :param new: from :meth:`new`.
         :param ttl: seconds after which it expires; None is never.
-        :raises OutcomeUnknown: if that cannot be found out; it is safe to
-            retry.
+        :param renew: called before a row that is no entity is replaced: raises
+            if by now this entity must not be made, and returns columns that
+            are to be others.
+        :raises OutcomeUnknown: if it may be made yet; it is safe to retry.
+        :raises StoreUnavailable: if it is not made, and will not be.
         """
-        self._write(db, self.indexes.inserts(new, ttl))
-        stored = self.row.encode({name: new[name] for name in self._written})
-        insert = self.insert
-        if ttl is not None:
-            stored['ttl'] = ttl
-            insert = self.insert_expiring
-        applied = self._applied(created(new['incarnation']))
-        outcome = db.cas_settled(insert, self.settle, applied, **stored)
-        if not outcome and not self.exists(outcome.row):
-            seen = outcome.row['incarnation']
-            outcome = db.cas_settled(
-                self.revive, self.settle, applied, seen=seen, **stored
-            )
-        if not outcome:
-            self._write(db, self.indexes.deletes(new))
-        return bool(outcome)
+        self.indexes.write(db, [new], ttl)
+        made = may_come = False
+        try:
+            made = self._create(db, new, ttl, renew)
+        except errors.OutcomeUnknown:
+            may_come = True
+            raise
+        finally:
+            if not (made or may_come):
+                self.indexes.remove(db, new)
+        return made
 
-    def create_all(self, db: Store, new: Sequence[dict[str, Any]]) -> bool:
+    def _create(
+        self,
+        db: Store,
+        new: dict[str, Any],
+        ttl: int | None,
+        renew: Renew,
+    ) -> bool:
+        insert, life = self.insert, {}
+        if ttl is not None:
+            insert, life = self.insert_expiring, {'ttl': ttl}
+        seen, lost = None, False
+        attempts = self.attempts(new['id'])
+        while attempts.another():
+            try:
+                if db.cas_settled(
+                    insert,
+                    self.settle,
+                    self._applied(created(new['incarnation'])),
+                    **self.stored(new, seen),
+                    **life,
+                ):
+                    return True
+            except errors.OutcomeUnknown as unknown:
+                if self._is_made(db, new, unknown):
+                    return True
+                if lost:
+                    raise errors.StoreUnavailable(unknown.reason) from unknown
+                lost = True
+            found = self.fence.find(db, new['id'])
+            if found is not None and self.exists(found):
+                return False
+            # A fence, which may be against this very creation.
+            seen = found and found['incarnation']
+            new.update(renew(new))
+
+    def _is_made(
+        self,
+        db: Store,
+        new: Mapping[str, Any],
+        unknown: errors.OutcomeUnknown,
+    ) -> bool:
+        try:
+            return self.fence.is_made(db, new)
+        except errors.StoreUnavailable:
+            raise unknown from None
+
+    def create_all(
+        self,
+        db: Store,
+        new: Sequence[dict[str, Any]],
+        renew: Renew = lambda new: {},
+    ) -> bool:
         """Create several entities; return whether all their ids were free.
 
         Those that are kept together are made by one request, all or none.
         Of others some may have been made: their creator discards them.
 
         :param new: each from :meth:`new`; no two have one id.
-        :raises OutcomeUnknown: as :meth:`create`.
+        :raises: as :meth:`create`.
         """
-        if not self.single_partition:
-            return all(parts.each(db, self.create, new))
-        steps = [step for each in new for step in self.indexes.inserts(each)]
-        self._write(db, steps)
-        stored = [
-            self.row.encode({name: each[name] for name in self._written})
-            for each in new
-        ]
-        return bool(
-            db.cas_batch_settled(
+        if self.single_partition and len(new) > 1:
+            made = self._create_together(db, new)
+            if made is not None:
+                return made
+        return all(
+            parts.each(
+                db,
+                lambda store, each: self.create(store, each, None, renew),
+                new,
+            )
+        )
+
+    def _create_together(
+        self, db: Store, new: Sequence[dict[str, Any]]
+    ) -> bool | None:
+        """Create entities of one partition, all or none.
+
+        None if rows that are no entities are in the way.
+        """
+        self.indexes.write(db, new)
+        stored = [self.stored(each, None) for each in new]
+        try:
+            outcome = db.cas_batch_settled(
                 *((self.insert, each) for each in stored),
                 settle=self.settle,
                 applied=self._applied(
@@ -277,7 +261,16 @@ class Entity:
                 ),
                 rows=stored,
             )
-        )
+        except errors.OutcomeUnknown as unknown:
+            # All or none: what keeps one of them from being made will do.
+            if self._is_made(db, new[0], unknown):
+                return True
+            raise errors.StoreUnavailable(unknown.reason) from unknown
+        if outcome:
+            return True
+        ids = {each['id'] for each in new}
+        there = ids & {each['id'] for each in self.all_settled(db)}
+        return False if there else None
 
     def change(
         self,
@@ -299,33 +292,53 @@ class Entity:
             if old is None:
                 return None
             wanted = changes(old) if callable(changes) else changes
-            new = self._changed(old, wanted)
-            if self._moved(old, new):
-                new['incarnation'] = clock.incarnation()
-                self._write(db, self.indexes.inserts(new))
-            if self._replace(db, old, new, wanted):
-                if self._moved(old, new):
-                    self._write(db, self.indexes.deletes(old))
+            new = self.changed(old, wanted)
+            if self.replace(db, old, new, wanted):
                 return new
-            if self._moved(old, new):
-                self._write(db, self.indexes.deletes(new))
 
-    def touch(self, db: Store, entity_id: str) -> bool:
-        """Let it have an incarnation that is later than this call.
+    def changed(
+        self, old: Mapping[str, Any], changes: Changes
+    ) -> dict[str, Any]:
+        """Return what an entity becomes by changes, as for :meth:`change`."""
+        new = {**old} | {
+            name: (old[name] or {}) | value
+            if name in self.map_columns
+            else value
+            for name, value in changes.items()
+        }
+        if self._moved(old, new):
+            new['incarnation'] = clock.incarnation()
+            # Of a server of an older version it has none.
+            new['born'] = old['born'] or new['incarnation']
+        return new
 
-        One that another gives it meanwhile will do as well: the serial read
-        has seen those before it.  So many of them do not contend.
+    def replace(
+        self,
+        db: Store,
+        old: dict[str, Any],
+        new: dict[str, Any],
+        changes: Changes,
+    ) -> bool:
+        """Change an entity; return False if another change was first.
 
-        :returns: whether it is there.
-        :raises OutcomeUnknown: as :meth:`change`.
+        :param old: what it is, as it was read.
+        :param new: what it becomes, from :meth:`changed`.
+        :param changes: the values by column that make the difference.
+        :raises OutcomeUnknown: if it may be changed yet; it is safe to retry.
         """
-        old = self.find(db, entity_id, self.settle)
-        if old is None:
-            return False
-        changes = {'incarnation': clock.incarnation()}
-        if self._replace(db, old, {**old, **changes}, changes):
-            return True
-        return self.find(db, entity_id, self.settle) is not None
+        moved = old['incarnation'] != new['incarnation']
+        if moved:
+            self.indexes.write(db, [new])
+        try:
+            made = self._replace(db, old, new, changes)
+        except errors.OutcomeUnknown as unknown:
+            try:
+                made = self.fence.is_replaced(db, old, new)
+            except errors.StoreUnavailable:
+                raise unknown from None
+        if moved:
+            self.indexes.remove(db, old if made else new)
+        return made
 
     def remove(self, db: Store, entity_id: str, **having: object) -> bool:
         """Delete an entity; return whether it was there.
@@ -360,31 +373,25 @@ class Entity:
             # With another incarnation it was changed, or has come back.
             return None if row['incarnation'] == seen else False
 
+        delete: dict[str, Any] = {}
+        if self.ids_come_back:
+            delete = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
         gone = db.cas_settled(
-            self.delete,
+            self.bury if delete else self.delete,
             self.settle,
             self._applied(applied),
             id=entity['id'],
             seen=seen,
+            **delete,
         )
-        self._write(db, self.indexes.deletes(entity))
+        self.indexes.remove(db, entity)
         return bool(gone)
 
     def attempts(self, entity_id: object) -> Attempts:
         """Return attempts at a change of an entity."""
         return Attempts(self.table.replace('_', ' '), entity_id)
 
-    def _changed(
-        self, old: dict[str, Any], changes: Changes
-    ) -> dict[str, Any]:
-        return old | {
-            name: (old[name] or {}) | value
-            if name in self._map_columns
-            else value
-            for name, value in changes.items()
-        }
-
-    def _moved(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    def _moved(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         return self.indexes.place(old) != self.indexes.place(new) or any(
             old[name] != new[name] for name in self.guarded
         )
@@ -398,13 +405,15 @@ class Entity:
     ) -> bool:
         """Write the changes; return False if another change was first."""
         seen = old['incarnation']
-        binds = dict.fromkeys(self._changing, KEEP) | {
+        binds = dict.fromkeys(self.changing, KEEP) | {
             name: value
             for name, value in self.row.encode(changes).items()
-            if value is not None or name not in self._map_columns
+            if value is not None or name not in self.map_columns
         }
         if new['incarnation'] != seen:
             binds['incarnation'] = new['incarnation']
+        if new['born'] != old['born']:
+            binds['born'] = new['born']
 
         def applied(row: Mapping[str, Any] | None) -> bool | None:
             if row is None:
@@ -419,7 +428,7 @@ class Entity:
             found = self.row.load(row)
             made = all(
                 (found[name] or None) == (new[name] or None)
-                if name in self._map_columns  # an empty one is not stored
+                if name in self.map_columns  # an empty one is not stored
                 else found[name] == new[name]
                 for name in changes
             )
@@ -439,8 +448,3 @@ class Entity:
     def _applied(self, applied: Applied) -> Applied:
         """Return what tells of an entity, to which a ghost row is none."""
         return lambda row: applied(row if row and self.exists(row) else None)
-
-    @staticmethod
-    def _write(db: Store, steps: list[Any]) -> None:
-        if steps:
-            db.batch(*steps)

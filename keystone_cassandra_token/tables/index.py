@@ -14,12 +14,14 @@ their clocks say.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.cql import (
     Statement,
     escalated_read,
@@ -285,6 +287,34 @@ class Indexes:
     ) -> list[tuple[Statement, Mapping[str, Any]]]:
         """Return the statements that remove an entity's rows."""
         return [(index.delete, key) for index, key in self._keys(entity)]
+
+    def write(
+        self,
+        db: Store,
+        entities: Iterable[Mapping[str, Any]],
+        ttl: int | None = None,
+    ) -> None:
+        """Add the rows of entities, before these are written.
+
+        :raises StoreUnavailable: if it cannot be done now.  Some may be there;
+            nobody minds a row without its entity.
+        """
+        steps = [step for each in entities for step in self.inserts(each, ttl)]
+        if steps:
+            try:
+                db.batch(*steps)
+            except errors.OutcomeUnknown as unknown:
+                raise errors.StoreUnavailable(unknown.reason) from unknown
+
+    def remove(self, db: Store, entity: Mapping[str, Any]) -> None:
+        """Remove the rows of an entity that is not, or not there any more.
+
+        If it cannot be done now they are left: the change itself is made.
+        """
+        steps = self.deletes(entity)
+        if steps:
+            with contextlib.suppress(errors.StoreUnavailable):
+                db.batch(*steps)
 
     def place(self, entity: Mapping[str, Any]) -> list[Any]:
         """Return what decides where an entity's rows are."""

@@ -1,77 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entities with unique names: the entity, and the claims that it holds.
+"""Entities with unique names: the entity, and the claims that it needs.
 
 ::
 
-    create:  claim pending -> entity -> claim held
-    rename:  old claim pending -> new claim pending -> entity
-             -> new claim held -> old claim freed
-    delete:  claim pending -> entity -> claim freed
+    create:  claims -> entity
+    change:  new claims -> entity -> old claims given up
+    delete:  entity -> claims given up
 
-A reader sees the old state or the new one, whichever step a process dies
-after.  A pending claim that is left can be taken over after a minute, unless
-its owner still has the name.
+A change is written as it was computed when its names were claimed, or not at
+all: if another one was first, it is computed and claimed again.  What was
+claimed and not written in the end is given up.  The column ``stamps`` has the
+stamps of the claims, which are given up when a name is.  See
+:mod:`~keystone_cassandra_token.tables.unique` for what a claim is, and why one
+that is left does no harm.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from keystone_cassandra_token.db import cql, errors, parts
+from keystone_cassandra_token.db.rows import Row, json_text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.recent import ReadAheadCache
-from keystone_cassandra_token.tables.unique import Claims, Key, NameTaken
+from keystone_cassandra_token.tables.unique import (
+    Claim,
+    ClaimSpec,
+    Key,
+    NameTaken,
+    label,
+)
 
-
-class _Renamed(Exception):
-    """The name was changed since it was read."""
+#: Begins the stamp of a claim that another attempt may rely on.
+_SHARED = 'shared '
+#: The stamps of an entity's claims, by what they are called.
+STAMPS = Row(stamps=json_text)
 
 
 class Named:
     """Entities of one table with their claims.
 
-    :param entity: the table; the columns of the name are guarded in it.
-    :param claims: the table of claims.
-    :param key: returns the key of an entity's claim, None if it needs none,
-        or a list of keys if it has several names.
+    :ivar claims: those of the names by which entities are found.
+
+    :param entity: the table, with :data:`STAMPS`; the columns of the names are
+        guarded in it.
+    :param specs: the claims that an entity needs; of the first kind is its
+        name, by which it is found.
     """
 
-    def __init__(
-        self,
-        entity: Entity,
-        claims: Claims,
-        key: Callable[[Store, Mapping[str, Any]], Key | list[Key] | None],
-    ) -> None:
+    def __init__(self, entity: Entity, *specs: ClaimSpec) -> None:
         self.entity = entity
-        self.claims = claims
-        self._key = key
+        self.specs = specs
+        self.claims = specs[0].claims
         self.get_everywhere = cql.escalated_read(entity.get.cql)
         self._owners = ReadAheadCache(4096)
 
-    def keys(self, db: Store, entity: Mapping[str, Any]) -> list[Key]:
-        """Return the keys of the claims that an entity needs."""
-        keys = self._key(db, entity)
-        if keys is None:
-            return []
-        return keys if isinstance(keys, list) else [keys]
-
-    def find(self, db: Store, key: Key) -> dict[str, Any] | None:
+    def find(
+        self, db: Store, key: Key, spec: ClaimSpec | None = None
+    ) -> dict[str, Any] | None:
         """Return the entity that has a name, or None.
 
         The last known owner is read first.  If its incarnation is the same, it
         still has the name: a claim is freed only after the row has changed.
+
+        :param spec: which kind of name it is; the first one if not given.
         """
-        name = tuple(sorted(key.items()))
+        spec = spec or self.specs[0]
+        name = (spec.claims.table, *sorted(key.items()))
         likely, incarnation = self._owners.get(name) or (None, None)
         found = self.entity.find(db, likely)
         if found is None or found['incarnation'] != incarnation:
-            found = self.entity.find(db, self.claims.owner(db, **key))
+            found = self.entity.find(db, spec.claims.owner(db, **key))
             # A claim can be there before its entity, and after.
-            if found is not None and key not in self.keys(db, found):
+            if found is not None and key not in spec.keys(db, found):
                 found = None
             self._owners.set(
                 name, found and (found['id'], found['incarnation'])
@@ -80,22 +85,27 @@ class Named:
 
     def find_all(self, db: Store, **part: Any) -> list[dict[str, Any]]:
         """Return the entities whose names have this part of a key."""
-        found = self.entity.find_all(db, self.claims.owners(db, **part))
+        spec = self.specs[0]
+        found = self.entity.find_all(db, spec.claims.owners(db, **part))
         return [
             entity
             for entity in found
             if any(
-                part.items() <= key.items() for key in self.keys(db, entity)
+                part.items() <= key.items() for key in spec.keys(db, entity)
             )
         ]
 
-    def check_free(self, db: Store, key: Key) -> None:
+    def check_free(
+        self, db: Store, key: Key, spec: ClaimSpec | None = None
+    ) -> None:
         """Check that no entity has a name.
 
+        :param spec: as for :meth:`find`.
         :raises NameTaken: if one has.
         """
-        if found := self.find(db, key):
-            raise NameTaken(found['id'], self.claims.table)
+        if found := self.find(db, key, spec):
+            table = (spec or self.specs[0]).claims.table
+            raise NameTaken(found['id'], table)
 
     def create(
         self, db: Store, new: dict[str, Any], ttl: int | None = None
@@ -104,20 +114,17 @@ class Named:
 
         :param new: from ``entity.new``.
         :param ttl: as for the entity.
-        :raises NameTaken: if its name or its id is in use.
+        :raises NameTaken: if a name or its id is in use.
         """
         if self.entity.find(db, new['id']):
             # Before a write that would have to be undone.
             raise NameTaken(new['id'])
-        with self._claimed(
-            db,
-            new['id'],
-            self.keys(db, new),
-            undo=lambda: self.entity.discard(db, new),
-            ttl=ttl,
-        ):
-            if not self.entity.create(db, new, ttl):
+        with _attempt(db, ttl) as attempt:
+            attempt.claim(self._names(db, new))
+            new['stamps'] = attempt.stamps(new['id'])
+            if not self.entity.create(db, new, ttl, attempt.renew):
                 raise NameTaken(new['id'])
+            attempt.keep()
 
     def create_all(
         self,
@@ -127,11 +134,7 @@ class Named:
     ) -> None:
         """Create several entities, or none.
 
-        ::
-
-            all claims pending -> entities -> all claims held
-
-        So a name that is taken ends it before anybody has seen one of them.
+        A name that is taken ends it before anybody has seen one of them.
 
         :param new: each from ``entity.new``.
         :param check: raises if they must not be; called once they are there.
@@ -142,29 +145,29 @@ class Named:
             raise NameTaken(max(ids, key=ids.count))
         if found := self.entity.find_all(db, ids):
             raise NameTaken(found[0]['id'])
-        made = False
-        try:
-            with self.claims.all_claimed(
-                db,
-                [
-                    (each['id'], key)
-                    for each in new
-                    for key in self.keys(db, each)
-                ],
-                exists=functools.partial(self._has, db.for_helpers()),
-                undo=lambda: parts.each(db, self.entity.discard, new),
-            ):
-                if new and not self.entity.create_all(db, new):
+        with _attempt(db) as attempt:
+            attempt.claim(
+                [name for each in new for name in self._names(db, each)]
+            )
+            for each in new:
+                each['stamps'] = attempt.stamps(each['id'])
+            try:
+                if new and not self.entity.create_all(db, new, attempt.renew):
                     raise NameTaken(ids[0])
                 check()
-                made = True
-        except BaseException:
-            if made:
-                # Those whose claims are held already are not undone by that.
-                with contextlib.suppress(errors.StoreUnavailable):
-                    for entity_id in ids:
-                        self.remove(db, entity_id)
-            raise
+            except Exception:
+                self._discard_all(db, new)
+                raise
+            attempt.keep()
+
+    def _discard_all(
+        self, db: Store, new: Sequence[Mapping[str, Any]]
+    ) -> None:
+        try:
+            parts.each(db, self.entity.discard, new)
+        except errors.StoreUnavailable as failure:
+            # Some may be there, and need their names.
+            raise errors.OutcomeUnknown(failure.reason) from failure
 
     def change(
         self,
@@ -172,117 +175,211 @@ class Named:
         entity_id: str,
         changes: Callable[[dict[str, Any]], Mapping[str, Any]],
     ) -> dict[str, Any] | None:
-        """Change an entity, its name too; return what it has become.
+        """Change an entity, its names too; return what it has become.
 
         :param changes: returns the changes for what it is now.
         :returns: None if there is none.
-        :raises NameTaken: if somebody else has the new name.
+        :raises NameTaken: if somebody else has a new name.
         """
         attempts = self.entity.attempts(entity_id)
-        while attempts.another():
-            old = self.entity.find(db, entity_id)
-            if old is None:
-                return None
-            wanted = changes(old)
-            with contextlib.suppress(_Renamed):
-                return self._change(db, old, {**old, **wanted}, changes)
-
-    def _change(
-        self,
-        db: Store,
-        old: dict[str, Any],
-        new: dict[str, Any],
-        changes: Callable[[dict[str, Any]], Mapping[str, Any]],
-    ) -> dict[str, Any] | None:
-        entity_id = old['id']
-        old_keys, new_keys = self.keys(db, old), self.keys(db, new)
-        tried = False
-
-        def unless_renamed(now: dict[str, Any]) -> Mapping[str, Any]:
-            nonlocal tried
-            # An equal rename that another made is not this one's to undo.
-            tried = self.keys(db, now) == old_keys
-            if not tried:
-                raise _Renamed
-            return changes(now)
-
-        def rename_back() -> None:
-            if not tried:
-                return
-            names = {
-                name: old[name]
-                for name in self.entity.guarded
-                if old[name] != new[name]
-            }
-            self.entity.change(
-                db,
-                entity_id,
-                lambda now: names if self.keys(db, now) == new_keys else {},
-            )
-
-        with (
-            self.claims.releasing(
-                db,
-                entity_id,
-                [key for key in old_keys if key not in new_keys],
-                exists=lambda owner, key: self._has(db, owner, key),
-            ),
-            self._claimed(
-                db,
-                entity_id,
-                [key for key in new_keys if key not in old_keys],
-                undo=rename_back,
-            ),
-        ):
-            return self.entity.change(db, entity_id, unless_renamed)
+        with _attempt(db) as attempt:
+            while attempts.another():
+                old = self.entity.find(db, entity_id)
+                if old is None:
+                    return None
+                wanted = {**changes(old)}
+                new = self.entity.changed(old, wanted)
+                before, after = self._names(db, old), self._names(db, new)
+                gained = [name for name in after if name not in before]
+                lost = [name for name in before if name not in after]
+                # Of one that was made, and could not be seen to be.
+                attempt.keep_what_is_in(old)
+                attempt.claim(gained)
+                claims = _claims_of(db, old, lost)
+                if gained or lost:
+                    kept = old['stamps'] or {}
+                    kept = {
+                        name.label: kept[name.label]
+                        for name in after
+                        if name.label in kept
+                    }
+                    stamps = kept | attempt.stamps(entity_id)
+                    wanted['stamps'] = new['stamps'] = stamps
+                if self.entity.replace(db, old, new, wanted):
+                    attempt.keep(gained)
+                    _give_up(db, claims)
+                    return new
 
     def remove(
         self,
         db: Store,
         entity_id: str,
-        ttl: int | None = None,
-        provided: Callable[[dict[str, Any]], bool] | None = None,
+        provided: Callable[[dict[str, Any]], bool] = lambda entity: True,
     ) -> dict[str, Any] | None:
         """Delete an entity; return what it was, None if there was none.
 
-        :param ttl: seconds that are left of what expires.
         :param provided: whether what it is now may be deleted; else it is
             left, and None returned.
         """
         attempts = self.entity.attempts(entity_id)
         while attempts.another():
             old = self.entity.find(db, entity_id)
-            if old is None or (provided and not provided(old)):
+            if old is None or not provided(old):
                 return None
-            with contextlib.suppress(_Renamed):
-                with self.claims.releasing(
-                    db,
-                    entity_id,
-                    self.keys(db, old),
-                    exists=lambda owner, key: self._has(db, owner, key),
-                    ttl=ttl,
-                ):
-                    if not self.entity.discard(db, old):
-                        raise _Renamed  # or deleted: looked at again
+            claims = _claims_of(db, old, self._names(db, old))
+            if self.entity.discard(db, old):
+                _give_up(db, claims)
                 return old
 
-    def _claimed(
-        self,
-        db: Store,
-        owner: str,
-        keys: list[Key],
-        undo: Callable[[], object],
-        ttl: int | None = None,
-    ) -> contextlib.AbstractContextManager[None]:
-        return self.claims.all_claimed(
-            db,
-            [(owner, key) for key in keys],
-            exists=functools.partial(self._has, db.for_helpers()),
-            undo=undo,
-            ttl=ttl,
+    def _names(self, db: Store, entity: Mapping[str, Any]) -> list[_Name]:
+        return [
+            _Name(self, spec, entity['id'], key)
+            for spec in self.specs
+            for key in spec.keys(db, entity)
+        ]
+
+
+class _Name:
+    """A name that an entity needs; an owner of its claim is an entity."""
+
+    def __init__(
+        self, named: Named, spec: ClaimSpec, owner: str, key: Key
+    ) -> None:
+        self._named = named
+        self._spec = spec
+        self.owner = owner
+        self.key = key
+        self.claims = spec.claims
+        self.label = label(spec.claims.table, key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Name) and (
+            (self.owner, self.label) == (other.owner, other.label)
         )
 
-    def _has(self, db: Store, owner: str, key: Key) -> bool:
-        """Return whether any datacenter knows this owner by this name."""
-        found = self.entity.find(db, owner, self.get_everywhere)
-        return found is not None and key in self.keys(db, found)
+    def __hash__(self) -> int:
+        return hash((self.owner, self.label))
+
+    def has(self, db: Store, owner: str, key: Key) -> bool:
+        """As :class:`~.unique.Owners` says."""
+        found = self._named.entity.find(db, owner, self._named.get_everywhere)
+        return found is not None and key in self._spec.keys(db, found)
+
+    def fence(self, db: Store, owner: str) -> None:
+        """As :class:`~.unique.Owners` says."""
+        self._named.entity.fence.put_everywhere(db, owner)
+
+
+class _Attempt:
+    """The claims that one creation or change has made so far."""
+
+    def __init__(self, db: Store, ttl: int | None) -> None:
+        self._db = db
+        self._ttl = ttl
+        self._made: dict[_Name, Claim] = {}
+
+    def claim(self, names: Sequence[_Name]) -> None:
+        """Claim names; what was claimed before is made sure of.
+
+        :raises NameTaken: if somebody else has one of them.
+        """
+
+        def claim(db: Store, name: _Name) -> None:
+            made = self._made.get(name)
+            self._made[name] = (
+                name.claims.take(db, name.owner, name.key, name, self._ttl)
+                if made is None
+                else name.claims.renew(db, made)
+            )
+
+        try:
+            parts.each(self._db, claim, names)
+        except errors.OutcomeUnknown:
+            # Of a claim, which does no harm; nothing was written by it.
+            self.give_up()
+            raise
+
+    def renew(self, new: Mapping[str, Any]) -> dict[str, Any]:
+        """Make sure of the claims of an entity; return its stamps.
+
+        :raises NameTaken: if somebody else may have one of the names.
+        """
+        self.claim([name for name in self._made if name.owner == new['id']])
+        return {'stamps': self.stamps(new['id'])}
+
+    def stamps(self, owner: str) -> dict[str, str]:
+        """Return the stamps of an entity's claims, as its row keeps them."""
+        return {
+            name.label: _written(claim)
+            for name, claim in self._made.items()
+            if name.owner == owner
+        }
+
+    def keep(self, names: Iterable[_Name] | None = None) -> None:
+        """Keep the claims of names that were written; all if not given."""
+        for name in list(self._made) if names is None else names:
+            self._made.pop(name, None)
+
+    def keep_what_is_in(self, entity: Mapping[str, Any]) -> None:
+        """Keep the claims under which a row has its names."""
+        row = entity['stamps'] or {}
+        self.keep(
+            [
+                name
+                for name, claim in self._made.items()
+                if row.get(name.label) == _written(claim)
+            ]
+        )
+
+    def give_up(self) -> None:
+        """Give up what is not kept, but for what another may rely on."""
+        made, self._made = self._made, {}
+        _give_up(self._db, [each for each in made.values() if not each.shared])
+
+
+@contextlib.contextmanager
+def _attempt(db: Store, ttl: int | None = None) -> Iterator[_Attempt]:
+    """Begin an attempt; at its end what it has not kept is given up.
+
+    Unless an entity may yet be written: the claim protects it then.
+    """
+    attempt = _Attempt(db, ttl)
+    try:
+        yield attempt
+    except errors.OutcomeUnknown:
+        raise
+    except Exception:
+        attempt.give_up()
+        raise
+    attempt.give_up()
+
+
+def _claims_of(
+    db: Store, entity: Mapping[str, Any], names: Sequence[_Name]
+) -> list[Claim]:
+    """Return the claims under which names of an entity were written.
+
+    Without those that were shared: another attempt, in another datacenter, may
+    yet write a name under one.
+    """
+    stamps = entity['stamps'] or {}
+    claims: list[Claim] = []
+    for name in names:
+        stamp = stamps.get(name.label)
+        if stamp is None:
+            claims += name.claims.of(db, name.owner, [name.key])
+        elif not stamp.startswith(_SHARED):
+            key, owner = name.key, name.owner
+            claims.append(Claim(name.claims, key, owner, uuid.UUID(stamp)))
+    return claims
+
+
+def _written(claim: Claim) -> str:
+    """Return how a row keeps the stamp of a claim."""
+    return f'{_SHARED if claim.shared else ""}{claim.stamp}'
+
+
+def _give_up(db: Store, claims: Sequence[Claim]) -> None:
+    parts.each(
+        db, lambda store, each: each.claims.give_up(store, each), claims
+    )

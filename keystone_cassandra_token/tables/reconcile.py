@@ -31,13 +31,9 @@ from typing import Any, TypeGuard
 from keystone_cassandra_token.db import clock, cql, errors
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.tables.derived import (
-    BaseRow,
-    ClaimSpec,
-    DerivedTables,
-)
+from keystone_cassandra_token.tables.derived import BaseRow, DerivedTables
 from keystone_cassandra_token.tables.index import DerivedTable
-from keystone_cassandra_token.tables.unique import PENDING, Key, NameTaken
+from keystone_cassandra_token.tables.unique import ClaimSpec, Key, NameTaken
 
 #: Age up to which nothing is damage.
 YOUNG = datetime.timedelta(minutes=10)
@@ -59,18 +55,15 @@ class Counts:
     """What was found in a table, and done.
 
     :ivar rows: rows that were looked at.
-    :ivar stale: index rows that fit no base row.
-    :ivar pending: pending claims without an owner.
-    :ivar held: held claims whose owner is gone.
+    :ivar stale: index rows that fit no base row, and claims whose owner has
+        not the name.
     :ivar missing: index rows or claims that a base row lacks.
-    :ivar fixed: of these four, what is no longer so.
-    :ivar young: what would be one of these four, and was left alone.
+    :ivar fixed: of these, what is no longer so.
+    :ivar young: what would be one of these, and was left alone.
     """
 
     rows: int = 0
     stale: int = 0
-    pending: int = 0
-    held: int = 0
     missing: int = 0
     fixed: int = 0
     young: int = 0
@@ -78,16 +71,12 @@ class Counts:
     @property
     def wrong(self) -> int:
         """What was wrong."""
-        return self.stale + self.pending + self.held + self.missing
+        return self.stale + self.missing
 
     @property
     def left(self) -> int:
         """What still is."""
         return self.wrong - self.fixed
-
-
-class _Gone(Exception):
-    """The base row was deleted or renamed while its claim was made."""
 
 
 class Reconciler:
@@ -208,20 +197,15 @@ class Reconciler:
         ):
             counts.young += 1
             return
-        pending = claim['state'] == PENDING
         try:
-            if self._apply and not claims.free_if_orphaned(
-                self._db,
-                owner,
-                exists=lambda owner: self._owns(derived, spec, owner, key),
-                ttl=claim['ttl_left'],
-                **key,
+            if self._apply and not claims.free_orphan(
+                self._db, claim, key, self._owners(derived, spec)
             ):
                 return  # somebody has changed it meanwhile
             counts.fixed += self._apply
         except errors.OutcomeUnknown as error:
             self._problem(f'{claims.table}, claim of {owner}: {error.reason}')
-        self._found(claims.table, 'pending' if pending else 'held', owner)
+        self._found(claims.table, 'stale', owner)
 
     def _compare_base_rows(self, derived: DerivedTables) -> None:
         """Look for what base rows lack."""
@@ -316,7 +300,6 @@ class Reconciler:
         found = self._db.many(spec.claims.get, spec.claims.row, keys)
         for (base, key), rows in zip(wanted, found, strict=True):
             (owner,) = _part(base, derived.key).values()
-            # A pending claim protects the name of a base row that is there.
             if [row['owner'] for row in rows] == [owner]:
                 continue
             if self._is_young(base['written_at']):
@@ -352,29 +335,19 @@ class Reconciler:
             self._found(claims.table, 'missing', owner)
             return
         try:
-            with claims.claimed(
+            made = claims.take(
                 self._db,
                 owner,
-                exists=lambda other: self._owns(derived, spec, other, key),
-                undo=lambda: None,  # the base row stays
-                ttl=base['ttl_left'],
-                **key,
-            ):
-                if not self._owns(derived, spec, owner, key):
-                    raise _Gone
+                key,
+                self._owners(derived, spec),
+                base['ttl_left'],
+            )
             if not self._owns(derived, spec, owner, key):
-                # Unless it has come back in this moment, and holds it.
-                claims.free_if_orphaned(
-                    self._db,
-                    owner,
-                    exists=lambda owner: self._owns(derived, spec, owner, key),
-                    ttl=base['ttl_left'],
-                    **key,
-                )
-                raise _Gone
+                # Deleted or renamed meanwhile.
+                if not made.shared:
+                    claims.give_up(self._db, made)
+                return
             counts.fixed += 1
-        except _Gone:
-            return
         except NameTaken as taken:
             if self._owns(derived, spec, owner, key):
                 self._conflict(claims.table, owner, taken.owner)
@@ -445,6 +418,12 @@ class Reconciler:
         """Return whether any datacenter knows this owner by this name."""
         return self._has(spec, self._owner(derived, owner), key)
 
+    def _owners(self, derived: DerivedTables, spec: ClaimSpec) -> _Owners:
+        return _Owners(
+            lambda owner, key: self._owns(derived, spec, owner, key),
+            derived.fence,
+        )
+
     def _has(self, spec: ClaimSpec, base: BaseRow | None, key: Key) -> bool:
         return base is not None and key in spec.keys(self._db, base)
 
@@ -465,6 +444,24 @@ class Reconciler:
             and not self._is_young(base['written_at'])
             and not _expires(base)
         )
+
+
+class _Owners:
+    """Base rows as owners of claims, see :class:`~.unique.Owners`."""
+
+    def __init__(
+        self,
+        has: Callable[[str, Key], bool],
+        fence: Callable[[Store, str], None],
+    ) -> None:
+        self._has = has
+        self._fence = fence
+
+    def has(self, db: Store, owner: str, key: Key) -> bool:
+        return self._has(owner, key)
+
+    def fence(self, db: Store, owner: str) -> None:
+        self._fence(db, owner)
 
 
 def _fits(table: DerivedTable, row: Found, base: BaseRow | None) -> bool:

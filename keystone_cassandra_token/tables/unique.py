@@ -1,52 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unique names: a claim row for what must be unique.
 
-The key of a claim table is what must be unique; the row holds the owner's id
-and a state.  A creator claims the name (``pending``), writes its base row and
-confirms the claim (``held``).  Each step is a conditional write::
+The key of a claim table is what must be unique; the row holds the id of the
+owner, and the stamp of the attempt that wrote it last.  Somebody has a name if
+the claim says so and its base row has that name: readers look at both.  So a
+claim is written before the base row has the name, and freed after it has it
+no more; one compare-and-set each::
 
-    claim --> base row written --> confirm
-      |                              |
-      '- taken: 409                  '- lost: remove the base row, 409
+    create:  claim -> base row
+    rename:  new claim -> base row -> old claim freed
+    delete:  base row -> claim freed
 
-A process may die between the steps.  Its pending claim may be taken over if
-it is older than :data:`STALE_AFTER` and an EACH_QUORUM read finds no base row
-of the owner.  A creator that was only slow then loses at ``confirm``, and
-removes its base row.  Only the deletion or the rename of the owner frees a
-held claim.  It makes the claim pending first, so that the name does not stay
-taken if the process dies::
+A claim whose owner has not the name is of an attempt under way, or of one
+that has died.  It can be taken over after :data:`STALE_AFTER`, by whoever has
+made sure that the owner will not have the name after all: a fence makes what
+was sent before impossible, and after it the base row is looked at once more.
+So the minute is a courtesy, and no clock decides.
 
-    pending again --> base row removed --> free
-
-A compare-and-set whose reply is lost is settled by a serial read.
+A claim is changed and freed on its stamp alone: not if another attempt of the
+same owner relies on it by now.  So a base row keeps the stamps under which its
+names were written, and who takes a name away from it frees that very claim.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
-import functools
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-)
-from typing import Any
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
-from keystone_cassandra_token.db import clock, cql, errors, metrics, parts
+from oslo_serialization import jsonutils
+
+from keystone_cassandra_token.db import clock, cql, errors, metrics
+from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
-from keystone_cassandra_token.db.outcome import Outcome
 from keystone_cassandra_token.db.rows import Row, micros
 from keystone_cassandra_token.db.store import Store
 
-#: Age from which a pending claim may be taken over.
+#: Age from which a claim may be taken over, if its owner has not the name.
 STALE_AFTER = datetime.timedelta(minutes=1)
-
-PENDING = 'pending'
-HELD = 'held'
-
 
 Key = Mapping[str, Any]
 
@@ -66,13 +60,49 @@ class NameTaken(Exception):
         self.table = table
 
 
+class Owners(Protocol):
+    """What a claim must know of those who can own it."""
+
+    def has(self, db: Store, owner: str, key: Key) -> bool:
+        """Return whether any datacenter knows the owner by this name."""
+
+    def fence(self, db: Store, owner: str) -> None:
+        """Make impossible what was sent and may still give it the name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim as an attempt has made it, or read it.
+
+    :ivar stamp: of the attempt that wrote it; None for a claim that a server
+        of an older version wrote.
+    :ivar shared: whether it was the owner's already.  Another attempt may
+        rely on it, so it is not given up: it can be taken over.
+    :ivar ttl: seconds after which it expires with its owner.
+    """
+
+    claims: Claims
+    key: Key
+    owner: str
+    stamp: uuid.UUID | None
+    shared: bool = False
+    ttl: int | None = None
+
+
+def label(table: str, key: Key) -> str:
+    """Return what the stamp of a claim is called among those of a base row."""
+    key_text: str = jsonutils.dumps(key, sort_keys=True)
+    return f'{table} {key_text}'
+
+
 class Claims:
     """The claims of one table.
 
     :ivar by_part: reads the owners of a part of the key, where there is one.
 
     :param table: its name; beside the key it has the columns ``owner``,
-        ``state`` and ``claimed_at``.
+        ``stamp``, ``claimed_at`` and ``state``.  The latter is for servers of
+        older versions: to them no claim is one that may be taken over.
     :param key: the columns of its primary key.
     :param operation: ``LWT_GLOBAL``, agreed on in the whole deployment, or
         ``LWT_LOCAL``, in one datacenter.
@@ -96,7 +126,7 @@ class Claims:
         where = ' AND '.join(f'{name} = :{name}' for name in key)
         self.table = table
         self.key = key
-        self.row = Row('owner', 'state', claimed_at=micros)
+        self.row = Row('owner', 'stamp', claimed_at=micros)
         self.get = cql.read(f'SELECT {self.row} FROM {table} WHERE {where}')
         if part is not None:
             self.by_part = cql.read(
@@ -111,45 +141,22 @@ class Claims:
         )
         self.insert = write(
             f'INSERT INTO {table}'
-            f' ({", ".join(key)}, owner, state, claimed_at) VALUES'
+            f' ({", ".join(key)}, owner, stamp, claimed_at, state) VALUES'
             f' ({", ".join(f":{name}" for name in key)},'
-            " :owner, 'pending', :claimed_at) IF NOT EXISTS"
+            " :owner, :stamp, :claimed_at, 'held') IF NOT EXISTS"
         )
         self.insert_expiring = self.insert.expiring()
-        self.take_over = write(
-            f'UPDATE {table} SET owner = :owner, claimed_at = :claimed_at'
-            f" WHERE {where} IF owner = :seen AND state = 'pending'"
+        # All columns, so that they expire together.
+        self.replace = write(
+            f'UPDATE {table} SET owner = :owner, stamp = :stamp,'
+            f" claimed_at = :claimed_at, state = 'held' WHERE {where}"
+            ' IF owner = :seen_owner AND stamp = :seen_stamp'
         )
-        self.take_over_expiring = write(
-            self.take_over.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
-        )
-        self.set_held = write(
-            f"UPDATE {table} SET state = 'held' WHERE {where}"
-            ' IF owner = :owner'
-        )
-        self.set_held_expiring = write(
-            self.set_held.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
-        )
-        self.set_pending = write(
-            f"UPDATE {table} SET state = 'pending', claimed_at = :claimed_at"
-            f' WHERE {where} IF owner = :owner'
-        )
-        self.set_pending_expiring = write(
-            self.set_pending.cql.replace(' SET ', ' USING TTL :ttl SET ', 1)
-        )
+        self.replace_expiring = self.replace.expiring()
         self.free = write(
-            f'DELETE FROM {table} WHERE {where} IF owner = :owner'
-        )
-        self.free_pending = write(
             f'DELETE FROM {table} WHERE {where}'
-            " IF owner = :owner AND state = 'pending'"
+            ' IF owner = :owner AND stamp = :stamp'
         )
-        self._leads_to = {
-            self.set_held: HELD,
-            self.set_held_expiring: HELD,
-            self.set_pending: PENDING,
-            self.set_pending_expiring: PENDING,
-        }
 
     def owner(self, db: Store, **key: Any) -> str | None:
         """Return who has the name, or None."""
@@ -161,262 +168,83 @@ class Claims:
         rows = db.rows(self.by_part, _OWNER, **part)
         return [row['owner'] for row in rows]
 
-    @contextlib.contextmanager
-    def claimed(
+    def of(self, db: Store, owner: str, keys: Iterable[Key]) -> list[Claim]:
+        """Return the claims of an owner that wrote down no stamps.
+
+        Read before the base row changes, they are not those of an attempt
+        that begins after it.  What this datacenter has not yet is left out.
+        """
+        wanted = list(keys)
+        found = db.many(self.get, self.row, wanted)
+        return [
+            Claim(self, key, owner, row['stamp'])
+            for key, rows in zip(wanted, found, strict=True)
+            for row in rows
+            if row['owner'] == owner
+        ]
+
+    def take(
         self,
         db: Store,
         owner: str,
-        *,
-        exists: Callable[[str], bool],
-        undo: Callable[[], object],
+        key: Key,
+        owners: Owners,
         ttl: int | None = None,
-        **key: Any,
-    ) -> Iterator[None]:
-        """Claim the name, run the body, confirm the claim.
+    ) -> Claim:
+        """Claim a name.
 
-        The body writes the owner's base row.
-
-        :param exists: whether an owner's base row is visible in any
-            datacenter; an escalated read.
-        :param undo: removes what the body wrote.
         :param ttl: seconds after which the claim expires with its owner.
-        :raises NameTaken: if somebody else has it, before or after the body.
-        """
-        with self.all_claimed(
-            db,
-            [(owner, key)],
-            exists=lambda other, _key: exists(other),
-            undo=undo,
-            ttl=ttl,
-        ):
-            yield
-
-    @contextlib.contextmanager
-    def all_claimed(
-        self,
-        db: Store,
-        pairs: Collection[tuple[str, Key]],
-        *,
-        exists: Callable[[str, Key], bool],
-        undo: Callable[[], object],
-        ttl: int | None = None,
-    ) -> Iterator[None]:
-        """Claim several names, all or none, as :meth:`claimed`.
-
-        :param pairs: an owner and a name, each.
-        :param exists: whether an owner with this name is visible in any
-            datacenter; an escalated read.  Other threads call it.
-        """
-        if not pairs:
-            yield
-            return
-        fresh: list[tuple[str, Key]] = []
-
-        def claim(store: Store, pair: tuple[str, Key]) -> None:
-            owner, key = pair
-            known = functools.partial(_known, exists, key)
-            if self.claim(store, owner, exists=known, ttl=ttl, **key):
-                fresh.append(pair)
-
-        def confirm(store: Store, pair: tuple[str, Key]) -> None:
-            owner, key = pair
-            self.confirm(store, owner, ttl=ttl, **key)
-
-        def give_back() -> None:
-            # Where ids are computed, two processes that create one owner
-            # share its claim: it is freed only if the owner is absent.
-            for owner, key in fresh:
-                if not exists(owner, key):
-                    self._free(db, self.free_pending, owner, key)
-
-        try:
-            parts.each(db, claim, pairs)
-        except BaseException:
-            with contextlib.suppress(errors.StoreUnavailable):
-                give_back()
-            raise
-        try:
-            yield
-        except BaseException:
-            # Also when the body only seemed to fail: a base row without a held
-            # claim must not stay.  While Cassandra is away nothing can be
-            # removed, and the pending claim of a visible base row stays.
-            with contextlib.suppress(errors.StoreUnavailable):
-                undo()
-                give_back()
-            raise
-        try:
-            parts.each(db, confirm, pairs)
-        except BaseException:
-            with contextlib.suppress(errors.StoreUnavailable):
-                undo()
-                # Another one that creates this owner may hold it by now.
-                for owner, key in pairs:
-                    known = functools.partial(_known, exists, key)
-                    self.free_if_orphaned(
-                        db, owner, exists=known, ttl=ttl, **key
-                    )
-            raise
-
-    def claim(
-        self,
-        db: Store,
-        owner: str,
-        *,
-        exists: Callable[[str], bool],
-        ttl: int | None = None,
-        **key: Any,
-    ) -> bool:
-        """Claim the name for ``owner``, pending; idempotent.
-
-        :returns: whether it was not the owner's before.
         :raises NameTaken: if somebody else has it.
+        :raises Contended: if it changes hands all the time.
         """
-        life, insert = _with_ttl(self.insert, self.insert_expiring, ttl)
-        now = clock.utcnow()
-        outcome = self._cas(
-            db,
-            insert,
-            key,
-            owner=owner,
-            claimed_at=clock.to_micros(now),
-            **life,
-        )
-        if outcome or outcome.row['owner'] == owner:
-            if outcome:
+        attempts = Attempts(self.table.replace('_', ' '), owner)
+        while attempts.another():
+            claim = Claim(self, key, owner, clock.incarnation(), ttl=ttl)
+            seen = self._insert(db, claim)
+            if seen is None:
                 metrics.count(metrics.CLAIMS, self.table, 'made')
-            return bool(outcome)
-        seen = self.row.load(
-            {name: outcome.row[name] for name in self.row.columns}
-        )
-        if (
-            seen['state'] != PENDING
-            or now - seen['claimed_at'] < STALE_AFTER
-            or exists(seen['owner'])
-        ):
-            metrics.count(metrics.CLAIMS, self.table, 'taken')
-            raise NameTaken(seen['owner'], self.table)
-        life, take_over = _with_ttl(
-            self.take_over, self.take_over_expiring, ttl
-        )
-        outcome = self._cas(
-            db,
-            take_over,
-            key,
-            owner=owner,
-            seen=seen['owner'],
-            claimed_at=clock.to_micros(now),
-            **life,
-        )
-        if not outcome and outcome.row.get('owner') != owner:
-            other = outcome.row.get('owner', seen['owner'])
-            metrics.count(metrics.CLAIMS, self.table, 'taken')
-            raise NameTaken(other, self.table)
-        metrics.count(metrics.CLAIMS, self.table, 'taken_over')
-        return True
+                return claim
+            shared = seen['owner'] == owner
+            # What an older version let expire column by column is nobody's.
+            if not shared and seen['owner'] is not None:
+                self._check_orphaned(db, seen, key, owners)
+            if self._replace(db, seen, claim):
+                if not shared:
+                    metrics.count(metrics.CLAIMS, self.table, 'taken_over')
+                return dataclasses.replace(claim, shared=shared)
 
-    def confirm(
-        self, db: Store, owner: str, *, ttl: int | None = None, **key: Any
-    ) -> None:
-        """Make ``owner``'s pending claim a held one.
+    def renew(self, db: Store, claim: Claim) -> Claim:
+        """Make sure that a claim is still what this attempt has made it.
 
-        :raises NameTaken: if it was taken over meanwhile.
+        :raises NameTaken: if somebody else has the name, or may have it.
         """
-        life, confirm = _with_ttl(self.set_held, self.set_held_expiring, ttl)
-        outcome = self._cas(db, confirm, key, owner=owner, **life)
-        if not outcome and outcome.row.get('owner') != owner:
-            raise NameTaken(outcome.row.get('owner', 'nobody'), self.table)
+        renewed = dataclasses.replace(claim, stamp=clock.incarnation())
+        seen = {'owner': claim.owner, 'stamp': claim.stamp}
+        if not self._replace(db, seen, renewed):
+            raise NameTaken(claim.owner, self.table)
+        return renewed
 
-    @contextlib.contextmanager
-    def releasing(
-        self,
-        db: Store,
-        owner: str,
-        keys: Iterable[Key],
-        *,
-        exists: Callable[[str, Key], bool],
-        ttl: int | None = None,
-    ) -> Iterator[None]:
-        """Free several names once the body has removed the owner's base row.
+    def give_up(self, db: Store, claim: Claim) -> None:
+        """Free a name that its owner has no more.
 
-        Until then their claims are pending: if this process dies after the
-        body, a name can be taken over as from a creator that died.
-
-        An id can come back, and a name too: what has been held again by then
-        is freed only if the owner does not have it.
-
-        :param exists: as for :meth:`all_claimed`.
-        :param ttl: as for :meth:`claimed`.
+        It can be left: who wants the name takes it over.  So it does not
+        fail, and does nothing if another attempt has the claim by now.
         """
-        life, mark_pending = _with_ttl(
-            self.set_pending, self.set_pending_expiring, ttl
-        )
-        now = clock.to_micros(clock.utcnow())
-        mine: list[Key] = []
-        try:
-            for key in keys:
-                if self._cas(
-                    db, mark_pending, key, owner=owner, claimed_at=now, **life
-                ):
-                    mine.append(key)
-            yield
-        except BaseException:
-            # A pending claim is safe: it is kept if the owner exists, and can
-            # be taken over if not.
-            for key in mine:
-                with contextlib.suppress(NameTaken, errors.StoreUnavailable):
-                    if exists(owner, key):
-                        self.confirm(db, owner, ttl=ttl, **key)
-            raise
-        for key in mine:
-            if self._free(db, self.free_pending, owner, key):
-                known = functools.partial(_known, exists, key)
-                self.free_if_orphaned(db, owner, exists=known, ttl=ttl, **key)
+        with contextlib.suppress(errors.StoreUnavailable):
+            self._free(db, claim)
 
-    def release(self, db: Store, owner: str, **key: Any) -> None:
-        """Free the name if it is ``owner``'s; else leave it."""
-        self._free(db, self.free, owner, key)
-
-    def free_if_orphaned(
-        self,
-        db: Store,
-        owner: str,
-        *,
-        exists: Callable[[str], bool],
-        ttl: int | None = None,
-        **key: Any,
+    def free_orphan(
+        self, db: Store, claim: Mapping[str, Any], key: Key, owners: Owners
     ) -> bool:
-        """Free the name if its owner does not exist; return whether it was.
+        """Free a claim whose owner has not the name; return whether it did.
 
-        The claim is made pending before the owner is looked for once more.
-        So one that is created at that very moment, with the same id, is
-        found, or finds at :meth:`confirm` that it lost the name.
-
-        :param exists: as for :meth:`claim`.
-        :param ttl: seconds that the claim has left; None is for ever.
+        :param claim: from :meth:`settled`.
         :raises OutcomeUnknown: if it cannot be found out.
         """
-        life, mark_pending = _with_ttl(
-            self.set_pending, self.set_pending_expiring, ttl
-        )
-        now = clock.to_micros(clock.utcnow())
-        if not self._cas(
-            db, mark_pending, key, owner=owner, claimed_at=now, **life
-        ):
-            return False  # its owner freed it, or it was taken over
-        if exists(owner):
-            with contextlib.suppress(NameTaken):
-                self.confirm(db, owner, ttl=ttl, **key)
+        owner = claim['owner']
+        if self._is_had(db, owner, key, owners):
             return False
-        return bool(
-            db.cas_settled(
-                self.free_pending,
-                self.settle_lasting,
-                lambda row: None if row and row['owner'] == owner else True,
-                owner=owner,
-                **key,
-            )
-        )
+        return self._free(db, Claim(self, key, owner, claim['stamp']))
 
     def settled(self, db: Store, **key: Any) -> dict[str, Any] | None:
         """Return the claim with its ``ttl_left``, or None.
@@ -425,51 +253,107 @@ class Claims:
         """
         return db.one(self.settle_lasting, self.row, **key)
 
-    def _free(
-        self,
-        db: Store,
-        statement: cql.Statement,
-        owner: str,
-        key: Mapping[str, Any],
-    ) -> bool:
-        """Free a name; return whether the owner holds it all the same.
+    def _check_orphaned(
+        self, db: Store, seen: Mapping[str, Any], key: Key, owners: Owners
+    ) -> None:
+        """Check that a claim's owner has not its name, and will not have it.
 
-        As it can after :attr:`free_pending`.
+        :raises NameTaken: if it has, or may be about to.
         """
+        claim = self.row.load(seen)
+        young = clock.utcnow() - claim['claimed_at'] < STALE_AFTER
+        if young or self._is_had(db, claim['owner'], key, owners):
+            metrics.count(metrics.CLAIMS, self.table, 'taken')
+            raise NameTaken(claim['owner'], self.table)
 
-        def applied(row: Mapping[str, Any] | None) -> bool | None:
-            if row is None or row['owner'] != owner:
-                return True
-            held = statement is self.free_pending and row['state'] == HELD
-            return False if held else None
+    def _is_had(self, db: Store, owner: str, key: Key, owners: Owners) -> bool:
+        """Return whether an owner has a name; if not, nor later by this."""
+        if owners.has(db, owner, key):
+            return True
+        owners.fence(db, owner)
+        return owners.has(db, owner, key)
 
+    def _insert(self, db: Store, claim: Claim) -> Mapping[str, Any] | None:
+        """Make a claim; return the one that is there instead."""
+        life, insert = _with_ttl(self.insert, self.insert_expiring, claim.ttl)
         outcome = db.cas_settled(
-            statement, self.settle, applied, owner=owner, **key
+            insert,
+            self.settle,
+            lambda row: None if row is None else row['stamp'] == claim.stamp,
+            **_columns(claim),
+            **life,
         )
-        return not outcome and outcome.row.get('owner') == owner
+        return None if outcome else outcome.row
 
-    def _cas(
-        self,
-        db: Store,
-        statement: cql.Statement,
-        key: Mapping[str, Any],
-        **binds: Any,
-    ) -> Outcome:
-        """Run a conditional write that makes or keeps ``owner`` the owner."""
+    def _replace(
+        self, db: Store, seen: Mapping[str, Any], claim: Claim
+    ) -> bool:
+        """Put a claim in the place of one that was seen."""
 
         def applied(row: Mapping[str, Any] | None) -> bool | None:
             if row is None:
-                return None  # neither applied nor refused
-            if row['owner'] != binds['owner']:
                 return False
-            wanted = self._leads_to.get(statement, row['state'])
-            return True if row['state'] == wanted else None
+            if row['stamp'] == claim.stamp:
+                return True
+            unchanged = all(row[name] == seen[name] for name in _SEEN)
+            return None if unchanged else False
 
-        return db.cas_settled(statement, self.settle, applied, **key, **binds)
+        life, replace = _with_ttl(
+            self.replace, self.replace_expiring, claim.ttl
+        )
+        return bool(
+            db.cas_settled(
+                replace,
+                self.settle,
+                applied,
+                **_columns(claim),
+                **{f'seen_{name}': seen[name] for name in _SEEN},
+                **life,
+            )
+        )
+
+    def _free(self, db: Store, claim: Claim) -> bool:
+        def applied(row: Mapping[str, Any] | None) -> bool | None:
+            same = row is not None and (row['owner'], row['stamp']) == (
+                claim.owner,
+                claim.stamp,
+            )
+            return None if same else True
+
+        return bool(
+            db.cas_settled(
+                self.free,
+                self.settle,
+                applied,
+                owner=claim.owner,
+                stamp=claim.stamp,
+                **claim.key,
+            )
+        )
 
 
-def _known(exists: Callable[[str, Key], bool], key: Key, owner: str) -> bool:
-    return exists(owner, key)
+#: What a claim is recognised by.
+_SEEN = ('owner', 'stamp')
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimSpec:
+    """Which claims base rows need in one table of claims.
+
+    :ivar keys: returns the keys of the claims of a base row.
+    """
+
+    claims: Claims
+    keys: Callable[[Store, Mapping[str, Any]], Iterable[Key]]
+
+
+def _columns(claim: Claim) -> dict[str, Any]:
+    return {
+        **claim.key,
+        'owner': claim.owner,
+        'stamp': claim.stamp,
+        'claimed_at': clock.to_micros(clock.utcnow()),
+    }
 
 
 def _with_ttl(

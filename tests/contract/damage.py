@@ -355,10 +355,9 @@ class Tables:
         return self._session.execute(text, values, timeout=60)
 
     def rows(self, table):
-        return [
-            tuple(row.values())
-            for row in self.execute(f'SELECT * FROM {self.keyspace}."{table}"')
-        ]
+        """Return all rows but those of fences."""
+        found = self.execute(f'SELECT * FROM {self.keyspace}."{table}"')
+        return [tuple(row.values()) for row in found if not _is_fence(row)]
 
     def contents(self, derived):
         return {
@@ -437,6 +436,12 @@ class Tables:
         }
         self.insert(spec.claims.table, {**name, **values})
         return values['owner']
+
+
+def _is_fence(row):
+    """Return whether a row only keeps a creation from being made late."""
+    said = {name for name, value in row.items() if value is not None}
+    return said <= {'bucket', 'id', 'incarnation'} and 'incarnation' in said
 
 
 def fix(store, derived, apply=True, problems=None):

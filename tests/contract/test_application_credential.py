@@ -300,10 +300,14 @@ def test_all_that_expires_has_a_ttl(ours, store, keyspace, conf):
         (
             'application_credential',
             'name, secret_hash, user_id, project_id, expires_at, roles,'
-            ' incarnation',
+            ' incarnation, born, stamps',
             'id',
         ),
-        ('application_credential_claim', 'owner, state, claimed_at', None),
+        (
+            'application_credential_claim',
+            'owner, stamp, state, claimed_at',
+            None,
+        ),
     ):
         shown = ', '.join(
             f'TTL({name}) AS {name}' for name in columns.split(', ')

@@ -19,7 +19,11 @@ from keystone_cassandra_token.db import clock, metrics
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.token import provider as token
-from keystone_cassandra_token.tables.unique import Claims, NameTaken
+from keystone_cassandra_token.tables.unique import (
+    STALE_AFTER,
+    Claims,
+    NameTaken,
+)
 from tests.fault import faults
 
 CLAIMS = Claims('role_claim', 'folded_name', 'domain_id')
@@ -77,19 +81,34 @@ def test_tokens(store: Store, counted: Any) -> None:
     assert counted('tokens_total', result='missing') == 1
 
 
-def test_claims(store: Store, counted: Any) -> None:
+class Nobody:
+    """Owners of claims that have none of the names."""
+
+    def has(self, db: Store, owner: str, key: Any) -> bool:
+        return False
+
+    def fence(self, db: Store, owner: str) -> None:
+        pass
+
+
+NOBODY = Nobody()
+
+
+def test_claims(
+    store: Store, counted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = {'folded_name': uuid.uuid4().hex, 'domain_id': 'default'}
 
-    def claim(owner: str, exists: bool) -> None:
-        CLAIMS.claim(store, owner, exists=lambda _: exists, **key)
+    def claim(owner: str) -> None:
+        CLAIMS.take(store, owner, key, NOBODY)
 
-    claim('a', True)
-    claim('a', True)
+    claim('a')
+    claim('a')
     with pytest.raises(NameTaken):
-        claim('b', True)
-    old = clock.to_micros(clock.utcnow()) - 120 * 10**6
-    assert store.cas(CLAIMS.set_pending, owner='a', claimed_at=old, **key)
-    claim('b', False)
+        claim('b')
+    real = clock.utcnow
+    monkeypatch.setattr(clock, 'utcnow', lambda: real() + 2 * STALE_AFTER)
+    claim('b')
 
     def result(name: str) -> float:
         return float(counted('claims_total', table='role_claim', result=name))
@@ -139,7 +158,7 @@ def test_spans_say_what_and_no_value(
 ) -> None:
     owner, name = uuid.uuid4().hex, uuid.uuid4().hex
     key = {'folded_name': name, 'domain_id': 'default'}
-    CLAIMS.claim(store, owner, exists=lambda _: True, **key)
+    CLAIMS.take(store, owner, key, NOBODY)
     assert CLAIMS.owner(store, **key) == owner
     assert [span['name'] for span in spans] == [
         'cassandra-start',

@@ -383,7 +383,7 @@ class TestForeignKeys:
                 make(ours, parent, name='late')
             refused.append(raised)
 
-        with faults.hold(store, PROJECTS.claims.set_pending) as held:
+        with faults.hold(store, PROJECTS.entity.delete) as held:
             late = threading.Thread(
                 target=ours.delete_project, args=[parent['id']]
             )
@@ -401,7 +401,7 @@ class TestForeignKeys:
         """The child is written, and not yet checked; then its parent goes."""
         parent = make(ours, make(ours))
         made = []
-        with faults.hold(store, PROJECTS.claims.set_held) as held:
+        with faults.hold(store, PROJECTS.entity.settle) as held:
             late = threading.Thread(
                 target=lambda: made.append(make(ours, parent))
             )
@@ -455,7 +455,7 @@ class TestForeignKeys:
                 ours.delete_project(parent['id'])
             refused.append(raised)
 
-        with faults.hold(store, PROJECTS.claims.set_pending) as held:
+        with faults.hold(store, PROJECTS.entity.delete) as held:
             late = threading.Thread(target=delete)
             late.start()
             assert held.reached.wait(faults.PATIENCE)

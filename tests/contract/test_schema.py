@@ -112,7 +112,7 @@ def test_the_keyspace_is_made_once(make: Make) -> None:
     found = migrate.create_keyspace(conf, report=lines.append)
     assert found
     assert set(found.values()) <= {1, 2, 3}
-    assert ' made, ' in lines[0]
+    assert any(' made, ' in line for line in lines)
     assert migrate.create_keyspace(conf, report=lines.append) == found
     assert any(' exists, ' in line for line in lines)
     assert migrate.create_keyspace(conf, found, report=quiet) == found

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock, cql, errors
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.tables import unique
@@ -33,7 +33,7 @@ def key():
 
 @pytest.fixture
 def later(monkeypatch):
-    """Let all claims made so far be old enough to be taken over."""
+    """Let claims made so far be old enough to be taken over."""
     real = clock.utcnow
 
     def go_on():
@@ -43,229 +43,231 @@ def later(monkeypatch):
     return go_on
 
 
-def absent(owner):
-    return False
+class Owners:
+    """Who has the name, told without base rows."""
+
+    def __init__(self, *there):
+        self.there = set(there)
+        self.fenced = []
+
+    def has(self, db, owner, key):
+        return owner in self.there
+
+    def fence(self, db, owner):
+        self.fenced.append(owner)
 
 
-def state(store, claims, key):
+def owner(store, claims, key):
     row = store.one(claims.settle, claims.row, **key)
-    return row and (row['owner'], row['state'])
+    return row and row['owner']
 
 
-def claim(store, claims, key, owner, exists=absent, ttl=600):
-    claims.claim(store, owner, exists=exists, ttl=ttl, **key)
+def take(store, claims, key, by, owners=None, ttl=600):
+    return claims.take(store, by, key, owners or Owners(), ttl)
 
 
 @pytest.mark.parametrize('ttl', [None, 600])
-def test_claim_hold_release(store, claims, key, ttl):
-    claim(store, claims, key, 'a', ttl=ttl)
-    assert state(store, claims, key) == ('a', 'pending')
-    claim(store, claims, key, 'a', ttl=ttl)  # mine already
-    claims.confirm(store, 'a', ttl=ttl, **key)
-    assert state(store, claims, key) == ('a', 'held')
+def test_take_and_give_up(store, claims, key, ttl):
+    first = take(store, claims, key, 'a', ttl=ttl)
+    assert not first.shared
     assert claims.owner(store, **key) == 'a'
-    claim(store, claims, key, 'a', ttl=ttl)
+    assert [c.stamp for c in claims.of(store, 'a', [key])] == [first.stamp]
+    assert claims.of(store, 'b', [key]) == []
     with pytest.raises(NameTaken) as raised:
-        claim(store, claims, key, 'b', ttl=ttl)
+        take(store, claims, key, 'b', ttl=ttl)
     assert raised.value.owner == 'a'
-    claims.release(store, 'b', **key)  # not b's to free
-    assert state(store, claims, key) == ('a', 'held')
-    claims.release(store, 'a', **key)
-    assert state(store, claims, key) is None
-    assert claims.owner(store, **key) is None
-    claims.release(store, 'a', **key)  # again
-    claim(store, claims, key, 'b', ttl=ttl)
-    assert state(store, claims, key) == ('b', 'pending')
+    claims.give_up(store, first)
+    assert owner(store, claims, key) is None
+    claims.give_up(store, first)  # again
+    take(store, claims, key, 'b', ttl=ttl)
+    assert owner(store, claims, key) == 'b'
+    claims.give_up(store, first)  # not a's to free
+    assert owner(store, claims, key) == 'b'
+
+
+def test_all_columns_expire_together(store, claims, key, later):
+    take(store, claims, key, 'a', ttl=100)
+    later()
+    take(store, claims, key, 'b', ttl=600)
+    rows = store.sessions.get().session.execute(
+        'SELECT TTL(owner), TTL(stamp), TTL(claimed_at), TTL(state) FROM'
+        f' {store.conf.cassandra.keyspace}.trust_claim WHERE'
+        f" trustor_user_id = '{key['trustor_user_id']}' ALLOW FILTERING"
+    )
+    (left,) = {frozenset(row.values()) for row in rows}
+    assert len(left) == 1
+    assert max(left) > 500
+
+
+def test_an_attempt_of_the_same_owner_shares_it(store, claims, key):
+    first = take(store, claims, key, 'a')
+    second = take(store, claims, key, 'a')
+    assert second.shared
+    claims.give_up(store, first)  # the second one relies on it
+    assert owner(store, claims, key) == 'a'
+    with pytest.raises(NameTaken):
+        claims.renew(store, first)
+    renewed = claims.renew(store, second)
+    with pytest.raises(NameTaken):
+        claims.renew(store, second)
+    claims.give_up(store, renewed)
+    assert owner(store, claims, key) is None
 
 
 @pytest.mark.parametrize('ttl', [None, 600])
-def test_take_over_of_an_old_pending_claim(store, claims, key, later, ttl):
-    claim(store, claims, key, 'a', ttl=ttl)
+def test_an_old_claim_is_taken_over_behind_a_fence(
+    store, claims, key, later, ttl
+):
+    first = take(store, claims, key, 'a', ttl=ttl)
+    nobody = Owners()
     with pytest.raises(NameTaken):
-        claim(store, claims, key, 'b', ttl=ttl)  # too young
-    later()
-    asked = []
-    with pytest.raises(NameTaken):
-        claim(
-            store,
-            claims,
-            key,
-            'b',
-            exists=lambda owner: asked.append(owner) or True,
-            ttl=ttl,
-        )
-    assert asked == ['a']
-    claim(store, claims, key, 'b', ttl=ttl)
-    assert state(store, claims, key) == ('b', 'pending')
-    with pytest.raises(NameTaken):
-        claims.confirm(store, 'a', ttl=ttl, **key)
-    claims.release(store, 'a', **key)
-    assert state(store, claims, key) == ('b', 'pending')
-
-
-def test_a_held_claim_is_never_taken_over(store, claims, key, later):
-    claim(store, claims, key, 'a')
-    claims.confirm(store, 'a', **key, ttl=600)
+        take(store, claims, key, 'b', nobody, ttl=ttl)  # too young
+    assert not nobody.fenced
     later()
     with pytest.raises(NameTaken):
-        claim(store, claims, key, 'b')
-    assert state(store, claims, key) == ('a', 'held')
+        take(store, claims, key, 'b', Owners('a'), ttl=ttl)
+    second = take(store, claims, key, 'b', nobody, ttl=ttl)
+    assert nobody.fenced == ['a']
+    assert not second.shared
+    with pytest.raises(NameTaken):
+        claims.renew(store, first)
+    claims.give_up(store, first)
+    assert owner(store, claims, key) == 'b'
 
 
-def test_not_while_nobody_knows_of_the_owner(store, claims, key, later):
-    claim(store, claims, key, 'a')
+def test_what_the_owner_got_before_the_fence_counts(store, claims, key, later):
+    take(store, claims, key, 'a')
     later()
 
-    def away(owner):
+    class Late(Owners):
+        def fence(self, db, owner):
+            self.there.add(owner)
+
+    with pytest.raises(NameTaken):
+        take(store, claims, key, 'b', Late())
+    assert owner(store, claims, key) == 'a'
+
+
+@pytest.mark.parametrize('asked', ['has', 'fence'])
+def test_not_while_a_region_cannot_be_asked(
+    store, claims, key, later, asked, monkeypatch
+):
+    take(store, claims, key, 'a')
+    later()
+
+    def away(*args):
         raise errors.StoreUnavailable('a region is away')
 
+    owners = Owners()
+    monkeypatch.setattr(owners, asked, away)
     with pytest.raises(errors.StoreUnavailable):
-        claim(store, claims, key, 'b', exists=away)
-    assert state(store, claims, key) == ('a', 'pending')
+        take(store, claims, key, 'b', owners)
+    assert owner(store, claims, key) == 'a'
+
+
+@pytest.mark.parametrize('state', ['pending', 'held'])
+def test_a_claim_of_a_server_of_an_older_version(
+    store, claims, key, later, state
+):
+    """It has no stamp."""
+    names = ', '.join(key)
+    markers = ', '.join(f':{name}' for name in key)
+    former = claims.insert.cql.replace(' :stamp,', '').replace(' stamp,', '')
+    assert names in former
+    assert markers in former
+    write = {
+        Operation.LWT_GLOBAL: cql.lwt_global,
+        Operation.LWT_LOCAL: cql.lwt_local,
+    }[claims.insert.operation]
+    former = write(former.replace("'held'", f"'{state}'"))
+    old = clock.to_micros(clock.utcnow())
+    assert store.cas(former, owner='a', claimed_at=old, **key)
+    (claim,) = claims.of(store, 'a', [key])
+    assert claim.stamp is None
+    with pytest.raises(NameTaken):
+        take(store, claims, key, 'b')
+    shared = take(store, claims, key, 'a')
+    assert shared.shared
+    claims.give_up(store, claim)  # it has a stamp by now
+    assert owner(store, claims, key) == 'a'
+    claims.give_up(store, shared)
+    assert store.cas(former, owner='a', claimed_at=old, **key)
+    claims.give_up(store, claim)
+    assert owner(store, claims, key) is None
+    assert store.cas(former, owner='a', claimed_at=old, **key)
+    later()
+    take(store, claims, key, 'b')
+    assert owner(store, claims, key) == 'b'
 
 
 class TestLostReply:
     """Cassandra did it and nobody heard: a serial read settles it."""
 
-    def test_claim(self, store, claims, key):
+    def test_take(self, store, claims, key):
         with faults.lose_reply(store, claims.insert_expiring):
-            claim(store, claims, key, 'a')
-        assert state(store, claims, key) == ('a', 'pending')
+            made = take(store, claims, key, 'a')
+        assert not made.shared
+        assert owner(store, claims, key) == 'a'
 
-    def test_claim_that_somebody_else_has(self, store, claims, key):
-        claim(store, claims, key, 'a')
+    def test_take_what_somebody_else_has(self, store, claims, key):
+        take(store, claims, key, 'a')
         with (
             faults.lose_reply(store, claims.insert_expiring),
             pytest.raises(NameTaken) as raised,
         ):
-            claim(store, claims, key, 'b')
+            take(store, claims, key, 'b')
         assert raised.value.owner == 'a'
 
-    def test_claim_that_never_arrived(self, store, claims, key):
+    def test_take_that_never_arrived(self, store, claims, key):
         with (
             faults.fail(store, claims.insert_expiring, times=2),
             pytest.raises(errors.OutcomeUnknown),
         ):
-            claim(store, claims, key, 'a')
-        assert state(store, claims, key) is None
+            take(store, claims, key, 'a')
+        assert owner(store, claims, key) is None
 
     def test_what_did_not_arrive_is_sent_again(self, store, claims, key):
         with faults.fail(store, claims.insert_expiring):
-            claim(store, claims, key, 'a')
-        with faults.fail(store, claims.set_held_expiring):
-            claims.confirm(store, 'a', ttl=600, **key)
-        assert state(store, claims, key) == ('a', 'held')
+            made = take(store, claims, key, 'a')
+        with faults.fail(store, claims.replace_expiring):
+            made = claims.renew(store, made)
         with faults.fail(store, claims.free):
-            claims.release(store, 'a', **key)
-        assert state(store, claims, key) is None
+            claims.give_up(store, made)
+        assert owner(store, claims, key) is None
 
     def test_take_over(self, store, claims, key, later):
-        claim(store, claims, key, 'a')
+        take(store, claims, key, 'a')
         later()
-        with faults.lose_reply(store, claims.take_over_expiring):
-            claim(store, claims, key, 'b')
-        assert state(store, claims, key) == ('b', 'pending')
+        with faults.lose_reply(store, claims.replace_expiring):
+            made = take(store, claims, key, 'b')
+        assert owner(store, claims, key) == 'b'
+        claims.renew(store, made)
 
-    def test_hold(self, store, claims, key):
-        claim(store, claims, key, 'a')
-        with faults.lose_reply(store, claims.set_held_expiring):
-            claims.confirm(store, 'a', ttl=600, **key)
-        assert state(store, claims, key) == ('a', 'held')
+    def test_renew(self, store, claims, key):
+        made = take(store, claims, key, 'a')
+        with faults.lose_reply(store, claims.replace_expiring):
+            made = claims.renew(store, made)
+        claims.renew(store, made)
 
-    def test_hold_that_never_arrived(self, store, claims, key):
-        claim(store, claims, key, 'a')
+    def test_renew_that_never_arrived(self, store, claims, key):
+        made = take(store, claims, key, 'a')
         with (
-            faults.fail(store, claims.set_held_expiring, times=2),
+            faults.fail(store, claims.replace_expiring, times=2),
             pytest.raises(errors.OutcomeUnknown),
         ):
-            claims.confirm(store, 'a', ttl=600, **key)
-        assert state(store, claims, key) == ('a', 'pending')
+            claims.renew(store, made)
+        claims.renew(store, made)
 
-    def test_release(self, store, claims, key):
-        claim(store, claims, key, 'a')
+    def test_give_up(self, store, claims, key):
+        made = take(store, claims, key, 'a')
         with faults.lose_reply(store, claims.free):
-            claims.release(store, 'a', **key)
-        assert state(store, claims, key) is None
+            claims.give_up(store, made)
+        assert owner(store, claims, key) is None
 
-    def test_release_that_never_arrived(self, store, claims, key):
-        claim(store, claims, key, 'a')
-        with (
-            faults.fail(store, claims.free, times=2),
-            pytest.raises(errors.OutcomeUnknown),
-        ):
-            claims.release(store, 'a', **key)
-        assert state(store, claims, key) == ('a', 'pending')
-
-
-class TestClaimed:
-    """The whole of it around a body that writes the base row."""
-
-    class BaseRow:
-        def __init__(self):
-            self.there = set()
-
-        def exists(self, owner):
-            return owner in self.there
-
-    def run(self, store, claims, key, base_row, owner, then=None):
-        with claims.claimed(
-            store,
-            owner,
-            exists=base_row.exists,
-            undo=lambda: base_row.there.discard(owner),
-            ttl=600,
-            **key,
-        ):
-            base_row.there.add(owner)
-            if then:
-                then()
-
-    def test_crash_after_each_request(self, store, claims, key, later):
-
-        def prepare():
-            base_row = self.BaseRow()
-            return base_row, key | {'trustor_user_id': uuid.uuid4().hex}
-
-        def run(prepared):
-            base_row, fresh = prepared
-            self.run(store, claims, fresh, base_row, 'a')
-
-        made = []
-        for _, (base_row, fresh) in faults.each_crash(store, prepare, run):
-            made.append((base_row, fresh))
+    def test_give_up_that_never_arrived(self, store, claims, key, later):
+        made = take(store, claims, key, 'a')
+        with faults.fail(store, claims.free, times=2):
+            claims.give_up(store, made)
+        assert owner(store, claims, key) == 'a'
         later()
-        for base_row, fresh in made:
-            before = set(base_row.there)
-            try:
-                self.run(store, claims, fresh, base_row, 'b')
-            except NameTaken:
-                assert base_row.there == before == {'a'}
-            else:
-                assert before == set()
-                assert base_row.there == {'b'}
-
-    def test_the_body_fails(self, store, claims, key):
-        base_row = self.BaseRow()
-
-        def fail():
-            raise KeyError
-
-        with pytest.raises(KeyError):
-            self.run(store, claims, key, base_row, 'a', then=fail)
-        assert base_row.there == set()
-        assert state(store, claims, key) is None
-
-    def test_lost_between_body_and_hold(self, store, claims, key, later):
-        base_row = self.BaseRow()
-
-        def stall():
-            later()
-            base_row.there.discard('a')  # not yet written
-            self.run(store, claims, key, base_row, 'b')
-            base_row.there.add('a')
-
-        with pytest.raises(NameTaken) as raised:
-            self.run(store, claims, key, base_row, 'a', then=stall)
-        assert raised.value.owner == 'b'
-        assert base_row.there == {'b'}
-        assert state(store, claims, key) == ('b', 'held')
+        take(store, claims, key, 'b')

@@ -128,6 +128,8 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._ids: dict[str, str] = {}
+        #: Whether something has failed: then more may be left.
+        self.disturbed = False
 
     def id(self, label: str) -> str:
         """Return the id that stands for a label in this world.
@@ -206,8 +208,12 @@ def found(call: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
+#: What a row has that only keeps a creation from being made late.
+FENCE = ('id', 'incarnation')
+
+
 def ghosts(world: World, entity: Any, labels: Collection[str]) -> list[str]:
-    """Return rows that are there, and no entities."""
+    """Return rows that are no entities, and have more than a fence has."""
     rows = (
         (label, world.store.one(entity.get, entity.row, id=world.id(label)))
         for label in labels
@@ -215,7 +221,9 @@ def ghosts(world: World, entity: Any, labels: Collection[str]) -> list[str]:
     return [
         f'a ghost row of {label}'
         for label, row in rows
-        if row and not entity.exists(row)
+        if row
+        and not entity.exists(row)
+        and {name for name in row if row[name] is not None} > {*FENCE}
     ]
 
 
@@ -228,11 +236,12 @@ def wrong_names(
 ) -> list[str]:
     """Return what is wrong with unique names.
 
-    :param names: with the claims, and the keys that an entity needs.
+    :param names: a :class:`ClaimSpec`, or entities whose first one is meant.
     :param keys: the keys of the names, by label.
     :param labels: of the entities.
     """
     store, wrong = world.store, []
+    names = getattr(names, 'specs', [names])[0]
     there = {
         label: names.keys(store, row)
         for label in labels
@@ -246,7 +255,8 @@ def wrong_names(
             wrong.append(f'{name} is the name of {" and ".join(have)}')
         if have and owner not in have:
             wrong.append(f'{have[0]} has {name}, its claim is of {owner}')
-        if claim and claim['state'] == unique.HELD and owner not in have:
+        # What died, or got no answer, may leave one that can be taken over.
+        if claim and owner not in have and not world.disturbed:
             is_ = 'has another' if owner in there else 'is gone'
             wrong.append(f'{name} stays taken by {owner}, which {is_}')
     return wrong
@@ -388,6 +398,7 @@ class Bench:
                     if counts.wrong or counts.young:
                         yield f'reconciled: {table} is not whole'
         for world, before in self._worlds:
+            world.disturbed = False
             if (after := world.state()) != before:
                 yield f'reconciled: {difference(after, [before])}'
             for each in world.wrong():
@@ -399,6 +410,7 @@ class Bench:
         done = False
         for index in writes[1:]:
             world = self.world(self.store)
+            world.disturbed = True
             with faults.crash(self.store, index) as point:
                 told(wanted.call, world)
             assert point.fired
@@ -454,6 +466,7 @@ class Bench:
     ) -> tuple[World, str]:
         """Do an operation that is disturbed at one of its requests."""
         world = self.world(self.store)
+        world.disturbed = True
         at = At(index, act)
         with faults.intercepted(self.store, at):
             said = told(wanted.call, world)

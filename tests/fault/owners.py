@@ -94,18 +94,20 @@ class Case:
         self.taken, self.untold = kind.new(), kind.new()
 
     def claim(self, db: Store) -> None:
-        """Leave the pending claims of the two creators that stall."""
+        """Leave the claims of the two creators that stall."""
         for owner, values in (
             (self.slow, self.taken),
             (self.absent, self.untold),
         ):
-            self.kind.claims.claim(
-                db,
-                owner,
-                exists=lambda other: True,
-                ttl=self.kind.ttl,
-                **self.kind.key(db, values),
+            self.kind.claims.take(
+                db, owner, self.kind.key(db, values), self, self.kind.ttl
             )
+
+    def has(self, db: Store, owner: str, key: Any) -> bool:
+        raise NotImplementedError('there is no other owner yet')
+
+    def fence(self, db: Store, owner: str) -> None:
+        raise NotImplementedError('there is no other owner yet')
 
     def owner(self, db: Store, values: dict[str, Any]) -> str | None:
         return self.kind.claims.owner(db, **self.kind.key(db, values))

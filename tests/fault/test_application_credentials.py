@@ -146,7 +146,7 @@ class ApplicationCredentials(World):
     def wrong(self):
         user_id = self.id('user')
         keys = {
-            name: CREDENTIALS.keys(
+            name: CREDENTIALS.specs[0].keys(
                 self.store, {'user_id': user_id, 'name': name}
             )[0]
             for name in 'ab'

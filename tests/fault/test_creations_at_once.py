@@ -113,7 +113,7 @@ def test_a_mark_of_another_will_do(stores: list[Store]) -> None:
     def run(store: Store) -> int:
         start.wait(60)
         with faults.counted(store) as sent:
-            assert SERVICES.touch(store, service['id'])
+            assert SERVICES.fence.touch(store, service['id'])
         return len(sent)
 
     with concurrent.futures.ThreadPoolExecutor(STORES) as threads:
@@ -121,4 +121,4 @@ def test_a_mark_of_another_will_do(stores: list[Store]) -> None:
     found = SERVICES.find(stores[0], service['id'], SERVICES.settle)
     assert found is not None
     assert found['incarnation'] != service['incarnation']
-    assert not SERVICES.touch(stores[0], uuid.uuid4().hex)
+    assert not SERVICES.fence.touch(stores[0], uuid.uuid4().hex)

@@ -23,7 +23,7 @@ from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables import reconcile, unique
 from tests.contract import damage
-from tests.contract.damage import ALL_DERIVED, at_rest, case_of, fix
+from tests.contract.damage import at_rest, case_of, fix
 from tests.fault import faults
 
 EVERY_TABLE = pytest.mark.parametrize(
@@ -198,24 +198,22 @@ def test_deleted_behind_the_scan(store, tables, aged):
 
 
 @EVERY_CLAIM
-@pytest.mark.parametrize('where', ['set_pending', 'free_pending'])
+@pytest.mark.parametrize('where', ['has', 'free'])
 def test_an_owner_comes_back_while_its_claim_is_freed(
     store, tables, aged, case, spec, where
 ):
     """With the same id, at the worst moments."""
     key, again = case.make_again()
     name = tables.name(case.derived, spec, key)
-    expiring = tables.base_row(case.derived, key)['ttl_left'] is not None
     tables.delete(case.table, key)
-    if where == 'set_pending' and expiring:
-        where = 'set_pending_expiring'
-    target = getattr(spec.claims, where)
+    target = spec.claims.free
+    if where == 'has':
+        target = case.derived.find_everywhere
     later()
     with Meanwhile(store, target, lambda: fix(store, case.derived)):
         again()
     (owner,) = key.values()
-    claim = tables.claim(spec, name)
-    assert (claim['owner'], claim['state']) == (owner, 'held')
+    assert tables.claim(spec, name)['owner'] == owner
     at_rest(store, case.derived)
     assert at_rest(store, case.derived) == {}
     assert tables.claim(spec, name)['owner'] == owner
@@ -246,26 +244,20 @@ def test_gone_while_its_claim_is_made(store, tables, aged, case, spec):
     tables.delete(spec.claims.table, name)
     claims = spec.claims
     target = claims.insert_expiring if expiring else claims.insert
-    with (
-        faults.counted(store) as sent,
-        Meanwhile(store, target, lambda: fix(store, case.derived)) as other,
-    ):
+    with Meanwhile(store, target, lambda: fix(store, case.derived)) as other:
         tables.delete(case.table, key)
     assert tables.claim(spec, name) is None
     assert claims.table not in other.result
-    # Not even for a moment is it more than pending.
-    assert not {(claims.set_held,), (claims.set_held_expiring,)} & {*sent}
 
 
 @pytest.mark.parametrize('maker', ['user', 'group'])
-@pytest.mark.parametrize('where', ['insert', 'set_held'])
-def test_renamed_while_its_claim_is_made(store, tables, aged, maker, where):
+def test_renamed_while_its_claim_is_made(store, tables, aged, maker):
     case = case_of(maker)
     spec = case.claim_specs[0]
     key = case.make()
     name = tables.name(case.derived, spec, key)
     tables.delete(spec.claims.table, name)
-    target = getattr(spec.claims, where)
+    target = spec.claims.insert
     driver = identity.Identity()
     change = driver.update_user if maker == 'user' else driver.update_group
     with Meanwhile(store, target, lambda: fix(store, case.derived)) as other:
@@ -273,7 +265,7 @@ def test_renamed_while_its_claim_is_made(store, tables, aged, maker, where):
     assert spec.claims.table not in other.result
     assert tables.claim(spec, name) is None
     new = tables.name(case.derived, spec, key)
-    assert tables.claim(spec, new)['state'] == 'held'
+    assert tables.claim(spec, new)['owner'] == key['id']
     assert at_rest(store, case.derived) == {}
 
 
@@ -294,14 +286,14 @@ def test_renamed_after_its_claim_was_looked_after(store, tables, monkeypatch):
     with server:
         monkeypatch.setattr(reconcile, 'YOUNG', clock.utcnow() - marker)
         fixing = Meanwhile(
-            store, spec.claims.set_held, lambda: fix(store, case.derived)
+            store, spec.claims.insert, lambda: fix(store, case.derived)
         )
         with fixing:
             server.finish()
     assert 'missing' not in fixing.result['group_claim']
     assert tables.claim(spec, name) is None
     new = tables.name(case.derived, spec, key)
-    assert tables.claim(spec, new)['state'] == 'held'
+    assert tables.claim(spec, new)['owner'] == key['id']
 
 
 class TestServersAtWork:
@@ -345,7 +337,7 @@ class TestServersAtWork:
         change = getattr(identity.Identity(), name)
         arguments = [{'name': 'new'}] if name == 'update_user' else []
         entity = users.USERS.entity
-        target = entity.update if arguments else entity.delete
+        target = entity.update if arguments else entity.bury
         with Meanwhile(store, target, lambda: change(key['id'], *arguments)):
             self.since(monkeypatch, marker)
             found = fix(store, case.derived)
@@ -416,8 +408,8 @@ class TestCrashes:
             ),
         ):
             fixed += self.whole(store, tables, 'user', after)
-            there = tables.base_row(ALL_DERIVED['user'], key) is not None
-            owners = {row[-2] for row in tables.rows('user_claim')}
+            there = users.USERS.entity.find(store, key['id']) is not None
+            owners = {row[-3] for row in tables.rows('user_claim')}
             assert (key['id'] in owners) is there
         assert fixed
 
@@ -455,7 +447,7 @@ class TestCrashes:
             for number, batch in enumerate(sent)
             if batch[0].verb != 'SELECT'
         ]
-        assert len(writes) == 6
+        assert len(writes) == 5
         for after in sorted({*writes, *(number + 1 for number in writes)}):
             prepare()
             with faults.crash(store, after) as point:
@@ -468,27 +460,25 @@ class TestCrashes:
 
 @pytest.mark.usefixtures('aged')
 class TestLostReplies:
-    @pytest.mark.parametrize('target', ['set_pending', 'free_pending'])
-    def test_a_claim_that_is_freed(self, store, tables, target):
+    def test_a_claim_that_is_freed(self, store, tables):
         case = case_of('group')
         (spec,) = case.claim_specs
         tables.delete(case.table, case.make())
-        with faults.lose_reply(store, getattr(spec.claims, target)):
+        with faults.lose_reply(store, spec.claims.free):
             found = fix(store, case.derived)
-        assert found['group_claim'] == {'held': 1, 'fixed': 1}
+        assert found['group_claim'] == {'stale': 1, 'fixed': 1}
         assert not tables.rows('group_claim')
 
-    @pytest.mark.parametrize('target', ['insert', 'set_held'])
-    def test_a_claim_that_is_made(self, store, tables, target):
+    def test_a_claim_that_is_made(self, store, tables):
         case = case_of('group')
         (spec,) = case.claim_specs
         key = case.make()
         name = tables.name(case.derived, spec, key)
         tables.delete('group_claim', name)
-        with faults.lose_reply(store, getattr(spec.claims, target)):
+        with faults.lose_reply(store, spec.claims.insert):
             found = fix(store, case.derived)
         assert found == {'group_claim': {'missing': 1, 'fixed': 1}}
-        assert tables.claim(spec, name)['state'] == 'held'
+        assert tables.claim(spec, name)['owner'] == key['id']
 
     def test_one_that_nobody_knows_of_is_told(self, store, tables):
         case = case_of('group')
@@ -496,12 +486,12 @@ class TestLostReplies:
         key = case.make()
         tables.delete(case.table, key)
         said = []
-        with faults.fail(store, spec.claims.free_pending, times=2):
+        with faults.fail(store, spec.claims.free, times=2):
             found = fix(store, case.derived, problems=said)
-        assert found['group_claim'] == {'held': 1}
+        assert found['group_claim'] == {'stale': 1}
         assert key['id'] in said[0]
         assert fix(store, case.derived) == {
-            'group_claim': {'pending': 1, 'fixed': 1}
+            'group_claim': {'stale': 1, 'fixed': 1}
         }
 
 

@@ -335,7 +335,7 @@ class TestSlowCreator:
             slow, thread, outcome = self.start(driver, values)
             assert first.reached.wait(30)
             later()
-            with faults.hold(store, trust.CLAIMS.take_over_expiring) as second:
+            with faults.hold(store, trust.CLAIMS.replace_expiring) as second:
                 late, other, ended = self.start(driver, values)
                 assert second.reached.wait(30)
                 winner = create(driver, values)

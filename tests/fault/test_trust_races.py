@@ -184,7 +184,7 @@ class TestLostReply:
         trust_id = limited(2)
         with (
             faults.lose_reply(store, trust.CONSUME_EXPIRING),
-            faults.fail(store, trust.SETTLE_USE),
+            faults.fail(store, trust.SETTLE_USE, times=2),
             pytest.raises(errors.StoreUnavailable),
         ):
             driver.consume_use(trust_id)

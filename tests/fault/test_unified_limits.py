@@ -10,7 +10,7 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers.limit import driver as unified_limit
 from keystone_cassandra_token.drivers.limit.limits import (
     LIMITS,
@@ -231,7 +231,7 @@ class RegisteredLimits(World):
     def wrong(self):
         labels = ('first', 'second', *self.several)
         keys = {
-            name: REGISTERED_LIMITS.keys(
+            name: REGISTERED_LIMITS.specs[0].keys(
                 self.store,
                 new(service_id=self.id('service'), resource_name=name),
             )[0]
@@ -243,7 +243,7 @@ class RegisteredLimits(World):
         first = self.id('first')
         there = REGISTERED_LIMITS.entity.find(self.store, first)
         keys = {
-            f'the limit {label}': LIMITS.keys(
+            f'the limit {label}': LIMITS.specs[0].keys(
                 self.store,
                 {
                     'project_id': self.id(f'project {label}'),
@@ -354,7 +354,7 @@ class TestFailures:
     def test_one_that_loses_its_name_takes_back_the_others(
         self, driver, store, kind, impatient
     ):
-        """Also those whose names are held by then."""
+        """Somebody takes the name of one that was slow, behind a fence."""
         registered = make(driver)
         if kind is LIMITS:
             wanted = [new_limit(registered) for _ in range(SEVERAL)]
@@ -362,23 +362,26 @@ class TestFailures:
         else:
             wanted = several()
             create, is_there = driver.create_registered_limits, is_registered
-        second = wanted[-2]  # the last one is held first
-        (key,) = kind.keys(
+        second = wanted[1]
+        (key,) = kind.specs[0].keys(
             store, second | {'registered_limit_id': registered['id']}
         )
-        holds = []
+        taken = []
 
         def take_the_second(statements, send):
-            if kind.claims.set_held in statements:
-                holds.append(statements)
-                if len(holds) == 2:
-                    assert store.cas(
-                        kind.claims.take_over,
-                        seen=second['id'],
-                        owner='another',
-                        claimed_at=0,
-                        **key,
-                    )
+            if kind.entity.insert in statements and not taken:
+                taken.append(statements)
+                kind.entity.fence.put(store, second['id'])
+                (claim,) = kind.claims.of(store, second['id'], [key])
+                assert store.cas(
+                    kind.claims.replace,
+                    owner='another',
+                    stamp=clock.incarnation(),
+                    claimed_at=0,
+                    seen_owner=claim.owner,
+                    seen_stamp=claim.stamp,
+                    **key,
+                )
             return send()
 
         with (
@@ -386,7 +389,7 @@ class TestFailures:
             pytest.raises(exception.Conflict),
         ):
             create(wanted)
-        assert len(holds) >= 2
+        assert taken
         assert not any(is_there(driver, each) for each in wanted)
         create(again(wanted))
 

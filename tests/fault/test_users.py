@@ -11,7 +11,7 @@ import pytest
 from keystone import exception
 from keystone.common.driver_hints import Hints
 
-from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     groups,
@@ -408,18 +408,13 @@ class FederatedUsers(World):
         return seen
 
     def wrong(self):
-        (names,) = (
-            each
-            for each in rows.USER_DERIVED.claim_specs
-            if each.claims is FEDERATED_NAMES
-        )
         keys = {
             label: dict(
                 zip(rows.FEDERATED, key(self.identity(label)), strict=True)
             )
             for label in LABELS
         }
-        return wrong_names(self, USERS.entity, names, keys, LABELS)
+        return wrong_names(self, USERS.entity, FEDERATED_NAMES, keys, LABELS)
 
     def left(self):
         return ghosts(self, USERS.entity, LABELS)
@@ -483,11 +478,10 @@ def new(**more):
     }
 
 
-def claim(store, made):
-    """Return who has a user's name, and in which state."""
+def owner(store, made):
+    """Return who has the claim of a user's name."""
     key = rows.name_key(store, made['domain_id'], made['name'])
-    found = store.one(USERS.claims.settle, USERS.claims.row, **key)
-    return found['owner'], found['state']
+    return store.one(USERS.claims.settle, USERS.claims.row, **key)['owner']
 
 
 def create(driver, made):
@@ -557,7 +551,7 @@ def test_a_deletion_that_lost_and_got_no_answer_is_done_again(driver, store):
     lost = []
 
     def action(statements, send):
-        if USERS.entity.delete in statements and not lost:
+        if USERS.entity.bury in statements and not lost:
             lost.append(statements)
             driver.update_user(made['id'], {'password': 'other'})
             raise cassandra.OperationTimedOut
@@ -577,11 +571,10 @@ def test_a_deletion_that_comes_second_keeps_no_name(driver, store, impatient):
     def delete():
         driver.delete_user(made['id'])
 
-    # The first one dies before it has freed the name.
+    # The first one cannot free the name.
     with (
-        faults.stalled(store, USERS.entity.delete, delete) as late,
-        faults.fail(store, USERS.claims.free_pending, times=2),
-        pytest.raises(errors.StoreUnavailable),
+        faults.stalled(store, USERS.entity.bury, delete) as late,
+        faults.fail(store, USERS.claims.free, times=2),
     ):
         delete()
     assert isinstance(late.said, exception.UserNotFound)
@@ -654,7 +647,7 @@ class TestTakeOver:
 
         def check(made, *others):
             domain_id = made['domain_id']
-            assert claim(store, made) == (made['id'], unique.HELD)
+            assert owner(store, made) == made['id']
             assert named(driver, domain_id, made['name']) == made['id']
             assert rows.BY_DOMAIN.ids(store, domain_id) == [made['id']]
             assert driver.authenticate(made['id'], 'right')
@@ -664,12 +657,13 @@ class TestTakeOver:
 
         return check
 
-    def test_while_somebody_looks_for_the_user(self, stall, later, only):
+    def test_who_is_slow_and_sees_the_fence(self, stall, later, only):
+        """It makes sure of its claim, which nobody has taken yet."""
         slow = new()
         other = again(slow)
         with stall(USERS.entity.insert, slow) as late:
             later(2 * unique.STALE_AFTER)
-            with stall(USERS.claims.take_over, other) as taker:
+            with stall(USERS.claims.replace, other) as taker:
                 late.finish()
         assert late.said is None
         assert isinstance(taker.said, exception.Conflict)
@@ -680,10 +674,8 @@ class TestTakeOver:
         first, second = again(slow), again(slow)
         with stall(USERS.entity.insert, slow) as late:
             later(2 * unique.STALE_AFTER)
-            with stall(USERS.claims.take_over, first) as beaten:
-                with stall(USERS.claims.set_held, second) as winner:
-                    beaten.finish()
-                assert winner.said is None
+            with stall(USERS.claims.replace, first) as beaten:
+                create(driver, second)
         for each in (late, beaten):
             assert isinstance(each.said, exception.Conflict)
         only(second, slow, first)
@@ -717,30 +709,30 @@ class TestFederated:
             assert shadows.add_user_to_group_expires(*ids) is True
             shadows.cleanup_stale_group_memberships(made['id'], 'idp', [])
 
-    def test_who_undoes_frees_no_claim_of_another(self, shadows, store):
-        """A log-in that cannot hold its claim, and one that comes after."""
+    def test_who_gives_up_frees_no_claim_of_another(self, shadows, store):
+        """A log-in that cannot write its user, and one that comes after."""
         each = self.identity()
-        undone = []
+        fenced = []
 
         def create():
             return shadows.create_federated_user('domain', each)
 
         def action(statements, send):
-            if not undone and FEDERATED_NAMES.set_held in statements:
+            if not fenced and USERS.entity.insert in statements:
                 raise cassandra.OperationTimedOut
             answer = send()
-            if not undone and USERS.entity.delete in statements:
+            if not fenced and USERS.entity.renumber in statements:
                 answer.result()
-                undone.append(statements)
+                fenced.append(statements)
                 create()
             return answer
 
         with (
             faults.intercepted(store, action),
-            pytest.raises(errors.StoreUnavailable),
+            pytest.raises(exception.Conflict),
         ):
             create()
-        assert undone
+        assert fenced
         assert shadows.get_federated_user(*key(each))['name'] == 'shown'
 
     def test_who_is_there_stays_in_its_groups(self, driver, shadows, store):

@@ -14,9 +14,8 @@ versions, without stamps; several names of one entity; a datacenter that writes
 with an earlier timestamp than those that it has received from others. A read
 in all datacenters is one step.
 
-Known limit: an ID that is deleted without a marker comes back, without its
-claim, if its creation was sent twice and one copy is applied after the
-deletion::
+Why a creation is sent once: an ID that is deleted without a marker would come
+back, without its claim, if one of two copies is applied after the deletion::
 
     create X N: claims N; row of X, not answered; sent again, applied
     delete X:   row of X deleted

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import uuid
+
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers import credential
 from keystone_cassandra_token.drivers.resource import projects
@@ -14,7 +17,8 @@ from keystone_cassandra_token.tables.index import Index, Indexes
 def test_it_reads_what_decides_what_follows() -> None:
     derived = DerivedTables.of(credential.CREDENTIALS)
     assert set(derived.row.columns) == {
-        *('id', 'incarnation', 'user_id', 'project_id', 'type')
+        *('id', 'incarnation', 'born'),
+        *('user_id', 'project_id', 'type'),
     }
     assert [table.name for table in derived.tables] == [
         *('credential_by_user', 'credential_by_project', 'credential_by_type')
@@ -47,6 +51,17 @@ def test_a_row_without_its_birth_column_is_none() -> None:
     derived = DerivedTables.of(credential.CREDENTIALS)
     assert not derived.exists(None)
     there = dict.fromkeys(('id', *credential.CREDENTIALS.required), 'x')
+    there['incarnation'] = there['born'] = clock.incarnation()
     for name in credential.CREDENTIALS.required:
         assert not derived.exists(there | {name: None})
     assert derived.exists(there)
+
+
+def test_only_what_is_born_is_there() -> None:
+    derived = DerivedTables.of(credential.CREDENTIALS)
+    there = dict.fromkeys(('id', *credential.CREDENTIALS.required), 'x')
+    there['incarnation'] = there['born'] = clock.incarnation()
+    assert not derived.exists(there | {'born': None})
+    # But for what servers of older versions have made.
+    former = uuid.uuid1(0x4B4355 << 24)
+    assert derived.exists(there | {'incarnation': former, 'born': None})

@@ -12,7 +12,16 @@ from tests import statements, sweep
 from tests.statements import Parsed
 
 #: Markers that are no columns, but say their role.
-ROLES = {'seen', 'left', 'since', 'now', 'after', 'gone'}
+ROLES = {
+    'seen',
+    'seen_owner',
+    'seen_stamp',
+    'left',
+    'since',
+    'now',
+    'after',
+    'gone',
+}
 
 #: Classes that agree on a table's rows in one way.
 AGREEMENTS = {
@@ -39,10 +48,10 @@ EACH = {
 def test_the_sweep_sees_statements_wherever_they_are() -> None:
     assert {
         'drivers.token.provider.GET',
-        'drivers.trust.CLAIMS.take_over_expiring',
+        'drivers.trust.CLAIMS.replace_expiring',
         'drivers.trust.BY_TRUSTEE.insert_expiring',
         'drivers.trust.BY_TRUSTEE.delete_older',
-        'drivers.trust.CLAIMS.free_pending',
+        'drivers.trust.CLAIMS.free',
         'drivers.trust.TRUST_DERIVED.find_everywhere',
         'drivers.application_credential.ACCESS_RULE_DERIVED.all',
         'drivers.token.revoke.REVOKE',
@@ -166,7 +175,7 @@ def test_no_column_is_written_both_conditionally_and_plainly() -> None:
         # only with a row; the one conditional write is the row's deletion.
         ('user', 'failures')
     }
-    assert ways['user', 'failures'][True].endswith('.delete')
+    assert ways['user', 'failures'][True].endswith('.bury')
 
 
 def test_one_table_is_agreed_on_in_one_way() -> None:

@@ -172,6 +172,7 @@ def test_names_that_do_not_fit_are_refused(db, connect, values) -> None:
                 'impersonation': True,
                 'expires_at': 1,
                 'owner': 'd',
+                'stamp': clock.incarnation(),
             },
             'LOCAL_QUORUM',
             'LOCAL_SERIAL',

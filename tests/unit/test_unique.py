@@ -13,7 +13,7 @@ OPERATIONS = {
     Operation.LWT_GLOBAL: Operation.LWT_GLOBAL_READ,
     Operation.LWT_LOCAL: Operation.LWT_LOCAL_READ,
 }
-WRITES = ('insert', 'take_over', 'set_held')
+WRITES = ('insert', 'replace')
 
 
 @pytest.fixture(params=OPERATIONS)
@@ -23,23 +23,24 @@ def claims(request) -> Claims:
 
 def test_the_texts(claims: Claims) -> None:
     where = 'WHERE domain_id = :domain_id AND name = :name'
-    columns = 'owner, state, claimed_at'
+    columns = 'owner, stamp, claimed_at'
     assert {name: getattr(claims, name).cql for name in STATEMENTS} == {
         'get': f'SELECT {columns} FROM name_claim {where}',
         'settle': f'SELECT {columns} FROM name_claim {where}',
         'insert': (
-            f'INSERT INTO name_claim (domain_id, name, {columns}) VALUES'
-            " (:domain_id, :name, :owner, 'pending', :claimed_at)"
-            ' IF NOT EXISTS'
+            f'INSERT INTO name_claim (domain_id, name, {columns}, state)'
+            ' VALUES (:domain_id, :name, :owner, :stamp, :claimed_at,'
+            " 'held') IF NOT EXISTS"
         ),
-        'take_over': (
-            'UPDATE name_claim SET owner = :owner, claimed_at = :claimed_at'
-            f" {where} IF owner = :seen AND state = 'pending'"
+        'replace': (
+            'UPDATE name_claim SET owner = :owner, stamp = :stamp,'
+            f" claimed_at = :claimed_at, state = 'held' {where}"
+            ' IF owner = :seen_owner AND stamp = :seen_stamp'
         ),
-        'set_held': (
-            f"UPDATE name_claim SET state = 'held' {where} IF owner = :owner"
+        'free': (
+            f'DELETE FROM name_claim {where}'
+            ' IF owner = :owner AND stamp = :stamp'
         ),
-        'free': f'DELETE FROM name_claim {where} IF owner = :owner',
     }
 
 
@@ -65,9 +66,8 @@ def test_the_expiring_ones_differ_by_the_ttl_alone(claims, name) -> None:
 
 
 def test_an_update_has_its_ttl_before_set(claims) -> None:
-    for name in ('take_over_expiring', 'set_held_expiring'):
-        cql = getattr(claims, name).cql
-        assert cql.startswith('UPDATE name_claim USING TTL :ttl SET ')
+    cql = claims.replace_expiring.cql
+    assert cql.startswith('UPDATE name_claim USING TTL :ttl SET ')
 
 
 def test_names_are_claimed_in_the_whole_deployment_by_default() -> None:

@@ -37,9 +37,9 @@ from keystone_cassandra_token.tables.association import Association
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
-from keystone_cassandra_token.tables.named import Named
+from keystone_cassandra_token.tables.named import STAMPS, Named
 from keystone_cassandra_token.tables.recent import ReadAheadCache
-from keystone_cassandra_token.tables.unique import Claims
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec
 
 _OPTIONS = options.ROLE_OPTIONS_REGISTRY
 
@@ -53,29 +53,33 @@ ROLE = Row(
 )
 
 
-def _key(db: Store, role: Mapping[str, Any]) -> dict[str, str]:
+def _keys(db: Store, role: Mapping[str, Any]) -> list[dict[str, str]]:
     comparison = db.conf.cassandra.name_comparison
-    return {
-        'folded_name': listing.fold(role['name'], comparison),
-        'domain_id': role['domain_id'],
-    }
+    return [
+        {
+            'folded_name': listing.fold(role['name'], comparison),
+            'domain_id': role['domain_id'],
+        }
+    ]
 
 
 ROLES = Named(
     Entity(
         'role',
-        ROLE,
+        ROLE | STAMPS,
         Indexes(),
         guarded=['name', 'domain_id'],
         single_partition=True,
     ),
-    Claims('role_claim', 'folded_name', 'domain_id'),
-    _key,
+    ClaimSpec(Claims('role_claim', 'folded_name', 'domain_id'), _keys),
 )
 ROLE_DERIVED = DerivedTables.of(ROLES, 'name', 'domain_id')
-ID = Row('id')
-LIST_IDS = read('SELECT id FROM role WHERE bucket = 0')
-LIST_SOME_IDS = read('SELECT id FROM role WHERE bucket = 0 AND id IN :ids')
+#: What tells whether a role is there.
+THERE = ROLES.entity.row.part(['id', *ROLES.entity.required, 'born'])
+LIST_THERE = read(f'SELECT {THERE} FROM role WHERE bucket = 0')
+LIST_SOME_THERE = read(
+    f'SELECT {THERE} FROM role WHERE bucket = 0 AND id IN :ids'
+)
 
 RULES = Association(
     'implied_role',
@@ -181,7 +185,7 @@ class Role(Driver, base.RoleDriverBase):
         asked = RULES.of_async(self.db, prior_role_id)
         likely = _IMPLIED.get(prior_role_id)
         meanwhile = likely and self.db.rows_async(
-            LIST_SOME_IDS, ID, ids=likely
+            LIST_SOME_THERE, THERE, ids=likely
         )
         rules = list(map(RULES.key, asked.result()))
         wanted = sorted(set().union(*(rule.values() for rule in rules)))
@@ -191,16 +195,18 @@ class Role(Driver, base.RoleDriverBase):
         found = (
             meanwhile.result()
             if meanwhile and likely == wanted
-            else self.db.rows(LIST_SOME_IDS, ID, ids=wanted)
+            else self.db.rows(LIST_SOME_THERE, THERE, ids=wanted)
         )
-        there = {role['id'] for role in found}
+        there = {role['id'] for role in filter(ROLES.entity.exists, found)}
         return [rule for rule in rules if there.issuperset(rule.values())]
 
     def _rules(self, statement: Statement, **key: str) -> list[dict[str, Any]]:
         """Return the rules that a read finds and whose roles are there."""
         rules = self.db.rows_async(statement, RULES.row, **key)
-        roles = self.db.rows_async(LIST_IDS, ID)
-        there = {role['id'] for role in roles.result()}
+        roles = self.db.rows_async(LIST_THERE, THERE)
+        there = {
+            role['id'] for role in filter(ROLES.entity.exists, roles.result())
+        }
         return [
             rule
             for rule in rules.result()

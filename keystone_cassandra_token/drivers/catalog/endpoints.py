@@ -278,7 +278,7 @@ def _touch_references(db: Store, endpoint: Mapping[str, Any]) -> None:
 def _touch(db: Store, name: str, value: str) -> bool:
     """Give a referred entity a new incarnation; return whether it exists."""
     entity, _ = _REFERENCES[name]
-    return entity.touch(db, value)
+    return entity.fence.touch(db, value)
 
 
 @contextlib.contextmanager

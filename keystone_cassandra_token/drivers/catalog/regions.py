@@ -179,9 +179,11 @@ def _write(db: Store, *changed: tuple[Mapping[str, Any], Changes]) -> bool:
     """
     keys = []
     for old, changes in changed:
-        stored = REGIONS.row.encode(
-            {'incarnation': clock.incarnation(), **changes}
-        )
+        incarnation = clock.incarnation()
+        new = {'incarnation': incarnation, **changes}
+        if old['incarnation'] and not old['born']:
+            new['born'] = incarnation  # of a server of an older version
+        stored = REGIONS.row.encode(new)
         keys.append(
             dict.fromkeys(REGIONS.row.columns, KEEP)
             | {n: value for n, value in stored.items() if value is not None}

@@ -65,7 +65,7 @@ LIST_USERS = scan(f'SELECT {USERS.entity.row} FROM user')
 LIST_GROUPS = scan(f'SELECT {GROUPS.entity.row} FROM group')
 
 # A log-in has read the rest already.
-KNOWN = USERS.entity.row.part([*USERS.entity.required, 'federated'])
+KNOWN = USERS.entity.row.part([*USERS.entity.required, 'born', 'federated'])
 GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
 FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
 FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')

@@ -47,8 +47,8 @@ from keystone_cassandra_token.drivers.identity import federated_users
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
-from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims, NameTaken
+from keystone_cassandra_token.tables.named import STAMPS, Named
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec, NameTaken
 
 Stored = dict[str, Any]
 
@@ -92,13 +92,13 @@ def _remote_ids(_db: Store, idp: Mapping[str, Any]) -> list[Any]:
 IDPS = Named(
     Entity(
         'identity_provider',
-        IDP | Row(protocols=json_text),
+        IDP | STAMPS | Row(protocols=json_text),
         Indexes(),
         guarded=['remote_ids', 'protocols'],
         single_partition=True,
+        ids_come_back=True,
     ),
-    Claims('remote_id_claim', 'remote_id'),
-    _remote_ids,
+    ClaimSpec(Claims('remote_id_claim', 'remote_id'), _remote_ids),
 )
 IDP_DERIVED = DerivedTables.of(IDPS, 'remote_ids')
 MAPPINGS = Entity('mapping', MAPPING, Indexes(), single_partition=True)

@@ -12,8 +12,8 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims
+from keystone_cassandra_token.tables.named import STAMPS, Named
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec
 
 GROUP = Row(
     id=text(64),
@@ -25,19 +25,21 @@ GROUP = Row(
 BY_DOMAIN = Index('group_by_domain', 'domain_id', versioned=True)
 
 
-def _key(db: Store, group: Mapping[str, Any]) -> dict[str, str]:
-    return key(db, group['domain_id'], group['name'])
+def _keys(db: Store, group: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [key(db, group['domain_id'], group['name'])]
 
 
 GROUPS = Named(
     Entity(
         'group',
-        GROUP,
+        GROUP | STAMPS,
         Indexes(BY_DOMAIN),
         guarded=['name', 'domain_id'],
     ),
-    Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
-    _key,
+    ClaimSpec(
+        Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),
+        _keys,
+    ),
 )
 GROUP_DERIVED = DerivedTables.of(GROUPS, 'name')
 

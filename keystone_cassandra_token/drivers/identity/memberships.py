@@ -38,6 +38,9 @@ EXPIRING = Row('user_id', 'group_id', 'idp_id', last_verified=micros)
 #: provider be given a longer life meanwhile.
 _MARGIN = datetime.timedelta(days=1)
 
+#: Memberships that end: those that last, and those that expire.
+Ended = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+
 LIST_EXPIRING = read(
     f'SELECT {EXPIRING}, WRITETIME(last_verified) AS written_at'
     ' FROM expiring_membership WHERE user_id = :user_id'
@@ -51,6 +54,18 @@ DELETE_EXPIRING = write(
 )
 
 
+def of_user(db: Store, user_id: str) -> Ended:
+    """Return all memberships of a user as they are now, to be ended."""
+    return MEMBERSHIPS.of(db, user_id), asserted(db, user_id)
+
+
+def end(db: Store, found: Ended) -> None:
+    """End memberships as they were found; those made since are others."""
+    lasting, expire = found
+    MEMBERSHIPS.discard_all(db, lasting)
+    parts.each(db, remove_expiring, expire)
+
+
 def remove_user(
     db: Store,
     user_id: str,
@@ -61,12 +76,9 @@ def remove_user(
     :param provided: asked when they were read and none has been ended, if
         there are any; whether to end them.
     """
-    lasting = MEMBERSHIPS.of(db, user_id)
-    expire = asserted(db, user_id)
-    if not (lasting or expire) or not provided():
-        return
-    MEMBERSHIPS.discard_all(db, lasting)
-    parts.each(db, remove_expiring, expire)
+    found = of_user(db, user_id)
+    if any(found) and provided():
+        end(db, found)
 
 
 def remove_asserted(db: Store, user_id: str, idp_id: str) -> None:

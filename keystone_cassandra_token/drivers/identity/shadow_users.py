@@ -7,8 +7,8 @@ protocol_id, unique_id), ``nonlocal_claim`` by the name in another backend.
 Their ids are computed from these, so two datacenters that create one at the
 same time compute the same id.
 
-On create: claim, index rows, user, claim confirmed.  A crash leaves no user,
-and a claim that can be taken over after a minute.
+On create: claim, index rows, user.  A crash leaves at most a claim that can be
+taken over after a minute.
 
 Unlike with the SQL driver an expired membership is removed by its TTL, a day
 later.
@@ -41,11 +41,10 @@ from keystone_cassandra_token.drivers.identity.users import (
     BY_IDP,
     FEDERATED,
     FEDERATED_NAMES,
-    NONLOCAL_NAMES,
     USERS,
 )
 from keystone_cassandra_token.tables.entity import AT_ONCE
-from keystone_cassandra_token.tables.unique import Claims, NameTaken
+from keystone_cassandra_token.tables.unique import NameTaken
 
 User = dict[str, Any]
 
@@ -59,27 +58,17 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def create_federated_object(self, fed_dict: Mapping[str, Any]) -> None:
         identity = users.federated(fed_dict)
         user_id = fed_dict['user_id']
-        key = _key(identity)
-        tried = False
+        key = users.federated_key(identity)
 
         def added(user: User) -> dict[str, Any]:
-            nonlocal tried
-            # A claim that the user has already is no conflict.
-            tried = not _has(user, key)
-            if not tried:
-                raise NameTaken(user_id, FEDERATED_NAMES.table)
+            if _has(user, key):
+                raise NameTaken(user_id, FEDERATED_NAMES.claims.table)
             return {'federated': [*(user['federated'] or ()), identity]}
 
-        def removed(user: User) -> dict[str, Any]:
-            kept = [e for e in user['federated'] or () if e != identity]
-            return {'federated': kept}
-
-        def undo() -> None:
-            if tried:
-                USERS.entity.change(self.db, user_id, removed)
-
-        with self._claimed(FEDERATED_NAMES, user_id, key, undo=undo):
-            if USERS.entity.change(self.db, user_id, added) is None:
+        with conflict('federated_user'):
+            # As with SQL before it is looked whether the user is there.
+            USERS.check_free(self.db, key, FEDERATED_NAMES)
+            if USERS.change(self.db, user_id, added) is None:
                 raise exception.UserNotFound(user_id=user_id)
 
     def create_federated_user(
@@ -100,13 +89,8 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         given = {'domain_id': domain_id, 'enabled': True}
         if email:
             given['email'] = email
-        return self._create(
-            user_id,
-            given,
-            FEDERATED_NAMES,
-            _key(identity),
-            federated=[identity],
-        )
+        with conflict('federated_user'):
+            return self._create(user_id, given, federated=[identity])
 
     def delete_federated_object(self, user_id: str) -> None:
         federated_users.forget_user(self.db, user_id)
@@ -152,7 +136,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             def renamed(now: User) -> dict[str, Any]:
                 return {
                     'federated': [
-                        shown if _key(each) == key else each
+                        shown if users.federated_key(each) == key else each
                         for each in now['federated'] or ()
                     ]
                 }
@@ -169,13 +153,10 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             for name, value in user_dict.items()
             if name not in ('name', 'password')
         }
-        return self._create(
-            given['id'],
-            given,
-            NONLOCAL_NAMES,
-            {'domain_id': given['domain_id'], 'name': user_dict['name']},
-            nonlocal_name=user_dict['name'],
-        )
+        with conflict('nonlocal_user'):
+            return self._create(
+                given['id'], given, nonlocal_name=user_dict['name']
+            )
 
     def set_last_active_at(self, user_id: str) -> None:
         today = clock.utcnow().date()
@@ -272,9 +253,8 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
 
     def _federated(self, key: Mapping[str, Any]) -> User:
         """Return the user with a federated identity."""
-        owner = FEDERATED_NAMES.owner(self.db, **key)
-        user = None if owner is None else USERS.entity.find(self.db, owner)
-        if user is None or not _has(user, key):
+        user = USERS.find(self.db, key, FEDERATED_NAMES)
+        if user is None:
             raise exception.UserNotFound(user_id=key['unique_id'])
         return user
 
@@ -312,8 +292,6 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         self,
         user_id: str,
         given: Mapping[str, Any],
-        claims: Claims,
-        key: Mapping[str, Any],
         **own: Any,
     ) -> User:
         stored = USERS.entity.new(
@@ -332,39 +310,11 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             user_id,
             provided=lambda: USERS.entity.find(self.db, user_id) is None,
         )
-        with self._claimed(
-            claims,
-            user_id,
-            key,
-            undo=lambda: USERS.entity.discard(self.db, stored),
-        ):
-            if not USERS.entity.create(self.db, stored):
-                raise NameTaken(user_id)
+        USERS.create(self.db, stored)
         return users.to_ref(stored)
-
-    @contextlib.contextmanager
-    def _claimed(
-        self, claims: Claims, owner: str, key: Mapping[str, Any], undo: Any
-    ) -> Iterator[None]:
-        def known_so(other: str) -> bool:
-            user = USERS.entity.find(self.db, other, USERS.get_everywhere)
-            return user is not None and (
-                user['nonlocal_name'] == key['name']
-                if claims is NONLOCAL_NAMES
-                else _has(user, key)
-            )
-
-        nonlocal_user = claims is NONLOCAL_NAMES
-        with (
-            conflict('nonlocal_user' if nonlocal_user else 'federated_user'),
-            claims.claimed(self.db, owner, exists=known_so, undo=undo, **key),
-        ):
-            yield
-
-
-def _key(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: identity[name] for name in FEDERATED}
 
 
 def _has(user: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
-    return any(_key(each) == key for each in user['federated'] or ())
+    return any(
+        users.federated_key(each) == key for each in user['federated'] or ()
+    )

@@ -9,9 +9,8 @@ domain, and of each federated identity (idp_id, protocol_id, unique_id).
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keystone import exception
@@ -40,11 +39,11 @@ from keystone_cassandra_token.db.rows import (
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.identity import memberships
-from keystone_cassandra_token.tables.derived import ClaimSpec, DerivedTables
+from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims, Key
+from keystone_cassandra_token.tables.named import STAMPS, Named
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec
 
 Stored = dict[str, Any]
 
@@ -122,34 +121,20 @@ def local_key(db: Store, user: Mapping[str, Any]) -> dict[str, str] | None:
     return name_key(db, user['domain_id'], user['local_name'])
 
 
-USERS = Named(
-    Entity(
-        'user',
-        USER,
-        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
-        guarded=['domain_id', 'local_name', 'passwords', 'federated'],
-        written_elsewhere=['failures'],
-    ),
-    Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
-    local_key,
-)
-# Ids of these users are computed from the federated identity or the name, so
-# two datacenters that create one at the same time compute the same id.
-FEDERATED_NAMES = Claims(
-    'federated_claim', *FEDERATED, operation=Operation.LWT_LOCAL
-)
-NONLOCAL_NAMES = Claims(
-    'nonlocal_claim', 'domain_id', 'name', operation=Operation.LWT_LOCAL
-)
+def _local_keys(db: Store, user: Mapping[str, Any]) -> list[dict[str, str]]:
+    key = local_key(db, user)
+    return [] if key is None else [key]
+
+
+def federated_key(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the key of a federated identity's claim."""
+    return {name: identity[name] for name in FEDERATED}
 
 
 def _federated_keys(
     _db: Store, user: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    return [
-        {name: identity[name] for name in FEDERATED}
-        for identity in user['federated'] or ()
-    ]
+    return [federated_key(each) for each in user['federated'] or ()]
 
 
 def _nonlocal_keys(
@@ -160,34 +145,37 @@ def _nonlocal_keys(
     return [{'domain_id': user['domain_id'], 'name': user['nonlocal_name']}]
 
 
-_FEDERATED = ClaimSpec(FEDERATED_NAMES, _federated_keys)
-#: Names besides that of a local user.
-_SHADOW_NAMES = (_FEDERATED, ClaimSpec(NONLOCAL_NAMES, _nonlocal_keys))
-USER_DERIVED = DerivedTables.of(
-    USERS,
-    'local_name',
-    'nonlocal_name',
-    'federated',
-    also=_SHADOW_NAMES,
+# Ids of users with these names are computed from them, so two datacenters
+# that create one at the same time compute the same id.
+FEDERATED_NAMES = ClaimSpec(
+    Claims('federated_claim', *FEDERATED, operation=Operation.LWT_LOCAL),
+    _federated_keys,
 )
-
-
-def releasing_federated(
-    db: Store, user_id: str, identities: Iterable[Mapping[str, Any]]
-) -> contextlib.AbstractContextManager[None]:
-    """Free the claims of federated identities after the body removed them."""
-    keys = _federated_keys(db, {'federated': list(identities)})
-    return _releasing(db, _FEDERATED, user_id, keys)
-
-
-def _releasing(
-    db: Store, spec: ClaimSpec, user_id: str, keys: Iterable[Key]
-) -> contextlib.AbstractContextManager[None]:
-    def has(user_id: str, key: Key) -> bool:
-        now = USERS.entity.find(db, user_id, USERS.get_everywhere)
-        return now is not None and key in spec.keys(db, now)
-
-    return spec.claims.releasing(db, user_id, keys, exists=has)
+NONLOCAL_NAMES = ClaimSpec(
+    Claims(
+        'nonlocal_claim', 'domain_id', 'name', operation=Operation.LWT_LOCAL
+    ),
+    _nonlocal_keys,
+)
+USERS = Named(
+    Entity(
+        'user',
+        USER | STAMPS,
+        Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
+        guarded=['domain_id', 'local_name', 'passwords', 'federated'],
+        written_elsewhere=['failures'],
+        ids_come_back=True,
+    ),
+    ClaimSpec(
+        Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
+        _local_keys,
+    ),
+    FEDERATED_NAMES,
+    NONLOCAL_NAMES,
+)
+USER_DERIVED = DerivedTables.of(
+    USERS, 'local_name', 'nonlocal_name', 'federated'
+)
 
 
 def get(db: Store, user_id: str) -> Stored:
@@ -206,25 +194,30 @@ def delete(db: Store, user_id: str) -> None:
 
     :raises keystone.exception.UserNotFound: if there is none.
     """
-    # Also if it is gone: a server may have died during the deletion.  A rest
-    # would count again for a user whose computed id is used again.
-    memberships.remove_user(db, user_id)
-    user = get(db, user_id)
-    with contextlib.ExitStack() as freed:
-        for spec in _SHADOW_NAMES:
-            keys = spec.keys(db, user)
-            freed.enter_context(_releasing(db, spec, user_id, keys))
-        removed = USERS.remove(db, user_id)
-    if removed is None:
+    if not remove(db, user_id):
         raise exception.UserNotFound(user_id=user_id)
-    # Names that it got meanwhile.
-    for spec in _SHADOW_NAMES:
-        keys = spec.keys(db, removed)
-        late = [key for key in keys if key not in spec.keys(db, user)]
-        with _releasing(db, spec, user_id, late):
-            pass
-    # What was added meanwhile.
-    memberships.remove_user(db, user_id)
+
+
+def remove(
+    db: Store,
+    user_id: str,
+    provided: Callable[[Mapping[str, Any]], bool] = lambda user: True,
+) -> bool:
+    """Delete a user as :func:`delete` does; return whether it was there.
+
+    :param provided: whether what it is now may be deleted.
+    """
+    former = memberships.of_user(db, user_id)
+    removed = USERS.remove(db, user_id, provided)
+    if removed is not None:
+        memberships.end(db, former)
+    # Also if it was gone: a server may have died during the deletion.  A rest
+    # would count again for a user whose computed id is used again; one that
+    # is there keeps its own.
+    memberships.remove_user(
+        db, user_id, provided=lambda: USERS.entity.find(db, user_id) is None
+    )
+    return removed is not None
 
 
 def to_row(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims
+from keystone_cassandra_token.tables.named import STAMPS, Named
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec
 
 Stored = dict[str, Any]
 
@@ -47,13 +47,17 @@ def name_key(db: Store, called: Mapping[str, Any]) -> dict[str, str]:
 REGISTERED_LIMITS = Named(
     Entity(
         'registered_limit',
-        REGISTERED_LIMIT | Row(closed_at=micros),
+        REGISTERED_LIMIT | STAMPS | Row(closed_at=micros),
         Indexes(),
         guarded=[*CALLED, 'closed_at'],
         single_partition=True,
     ),
-    Claims('registered_limit_claim', 'service_id', 'region_id', 'folded_name'),
-    name_key,
+    ClaimSpec(
+        Claims(
+            'registered_limit_claim', 'service_id', 'region_id', 'folded_name'
+        ),
+        lambda db, registered: [name_key(db, registered)],
+    ),
 )
 
 
@@ -92,11 +96,15 @@ def target_key(_db: Store, limit: Mapping[str, Any]) -> dict[str, str]:
 LIMITS = Named(
     Entity(
         'limit',
-        LIMIT | Row(registered_limit_id=text(64)),
+        LIMIT | STAMPS | Row(registered_limit_id=text(64)),
         Indexes(BY_PROJECT, BY_DOMAIN, BY_REGISTERED_LIMIT),
     ),
-    Claims('limit_claim', 'registered_limit_id', 'project_id', 'domain_id'),
-    target_key,
+    ClaimSpec(
+        Claims(
+            'limit_claim', 'registered_limit_id', 'project_id', 'domain_id'
+        ),
+        lambda db, limit: [target_key(db, limit)],
+    ),
 )
 LIMIT_DERIVED = DerivedTables.of(LIMITS)
 

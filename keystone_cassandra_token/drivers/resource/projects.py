@@ -31,8 +31,8 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
-from keystone_cassandra_token.tables.named import Named
-from keystone_cassandra_token.tables.unique import Claims
+from keystone_cassandra_token.tables.named import STAMPS, Named
+from keystone_cassandra_token.tables.unique import Claims, ClaimSpec
 
 Stored = dict[str, Any]
 
@@ -79,19 +79,23 @@ def key(db: Store, domain_id: str, name: str) -> dict[str, str]:
     }
 
 
-def _key(db: Store, project: Mapping[str, Any]) -> dict[str, str]:
-    return key(db, project['domain_id'], project['name'])
+def _keys(db: Store, project: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [key(db, project['domain_id'], project['name'])]
 
 
 PROJECTS = Named(
     Entity(
         'project',
-        PROJECT | Row(closed_at=micros),
+        PROJECT | STAMPS | Row(closed_at=micros),
         Indexes(BY_DOMAIN, BY_PARENT, BY_TAG),
         guarded=['domain_id', 'name', 'closed_at'],
     ),
-    Claims('project_claim', 'folded_name', 'domain_id', part='folded_name'),
-    _key,
+    ClaimSpec(
+        Claims(
+            'project_claim', 'folded_name', 'domain_id', part='folded_name'
+        ),
+        _keys,
+    ),
 )
 PROJECT_DERIVED = DerivedTables.of(PROJECTS, 'name', 'tags')
 

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The statements of a table of entities."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from keystone_cassandra_token.db import clock, cql
+from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.store import KEEP
+from keystone_cassandra_token.tables.index import Indexes
+
+
+class EntityStatements:
+    """One table of entities: its columns, and all that is sent for it.
+
+    :param table: its name.
+    :param row: its columns but for ``incarnation``; ``id`` among them.  A row
+        without one of those that are required is a ghost row: what a change
+        in another datacenter, in the moment of the deletion, has left of an
+        entity.
+    :param indexes: its index tables.
+    :param guarded: columns whose new value is made from the one that was
+        read: a change of one is a new incarnation, so that of two at once
+        the later one is made again.
+    :param written_elsewhere: columns that other statements write, plainly.
+    :param expiring: whether it can be created with a TTL.  Then it cannot be
+        changed: cells that are written later would outlive their row.
+    :param ids_come_back: whether an id can be used again after a deletion,
+        since callers choose it or it is computed.  Then a deletion leaves a
+        marker, so that a creation which was sent before finds no free id.
+    :param single_partition: whether all are in one partition, ``bucket`` 0;
+        for hundreds that are often wanted all at once.
+    """
+
+    get_all: cql.Statement
+    settle_all: cql.Statement
+
+    update: cql.Statement
+    bury: cql.Statement
+
+    def __init__(
+        self,
+        table: str,
+        row: Row,
+        indexes: Indexes,
+        *,
+        guarded: Collection[str] = (),
+        written_elsewhere: Collection[str] = (),
+        expiring: bool = False,
+        ids_come_back: bool = False,
+        single_partition: bool = False,
+    ) -> None:
+        self.table = table
+        row |= Row('incarnation', 'born')
+        # A column that is written elsewhere can outlive its row, too.
+        self.required = (
+            'incarnation',
+            *(name for name in row.required if not row.columns[name].secret),
+        )
+        self.row = row
+        self.indexes = indexes
+        self.single_partition = single_partition
+        self.is_expiring = expiring
+        self.map_columns = frozenset(
+            name for name, column in row.columns.items() if column.is_map
+        )
+        self.guarded = frozenset(guarded)
+        self.written = [
+            name for name in row.columns if name not in written_elsewhere
+        ]
+        self.changing = [name for name in self.written if name != 'id']
+        where = 'id = :id'
+        columns = ', '.join(self.written)
+        markers = ', '.join(f':{name}' for name in self.written)
+        if single_partition:
+            where = f'bucket = 0 AND {where}'
+            columns, markers = f'bucket, {columns}', f'0, {markers}'
+            self.get_all = cql.read(
+                f'SELECT {row} FROM {table} WHERE bucket = 0'
+            )
+            self.settle_all = cql.lwt_local_read(self.get_all.cql)
+        some = where.replace('= :id', 'IN :ids')
+        self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
+        self.get_some = cql.read(
+            f'SELECT {row} FROM {table} WHERE {some}'
+        ).unpaged()
+        self.settle = cql.lwt_local_read(
+            f'SELECT {row} FROM {table} WHERE {where}'
+        )
+        assigned = ', '.join(f'{name} = :{name}' for name in self.changing)
+        # An UPDATE, since a row that was inserted stays without its cells.
+        # Of a row that is not there the incarnation is null.
+        self.insert = cql.lwt_local(
+            f'UPDATE {table} SET {assigned} WHERE {where}'
+            ' IF incarnation = :seen'
+        ).sent_once()
+        self.insert_expiring = self.insert.expiring()
+        if not expiring:
+            assignments = ', '.join(
+                f'{name} = {name} + :{name}'
+                if name in self.map_columns
+                else f'{name} = :{name}'
+                for name in self.changing
+            )
+            self.update = cql.lwt_local(
+                f'UPDATE {table} SET {assignments} WHERE {where}'
+                ' IF incarnation = :seen'
+            )
+        self.renumber = cql.lwt_local(
+            f'UPDATE {table} SET incarnation = :incarnation, born = :born'
+            f' WHERE {where} IF incarnation = :seen'
+        )
+        self.delete = cql.lwt_local(
+            f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
+        )
+        self.ids_come_back = ids_come_back
+        if ids_come_back:
+            empty = ', '.join(
+                f'{name} = null'
+                for name in row.columns
+                if name not in ('id', 'incarnation')
+            )
+            self.bury = cql.lwt_local(
+                f'UPDATE {table} SET incarnation = :incarnation, {empty}'
+                f' WHERE {where} IF incarnation = :seen'
+            ).expiring()
+
+    def stored(self, new: Mapping[str, Any], seen: object) -> dict[str, Any]:
+        """Return the values of a creation, as they are stored.
+
+        :param seen: the incarnation that the row has, None if there is none.
+        """
+        stored = self.row.encode({name: new[name] for name in self.written})
+        if seen is None and not self.ids_come_back:
+            # A null would be stored, too, as a tombstone.
+            stored = {
+                name: KEEP if value is None else value
+                for name, value in stored.items()
+            }
+        return stored | {'seen': seen}
+
+    def exists(self, stored: Mapping[str, Any]) -> bool:
+        """Return whether a row is an entity, and no ghost row or fence."""
+        return is_entity(stored, self.required)
+
+
+def is_entity(stored: Mapping[str, Any], required: Iterable[str]) -> bool:
+    """Return whether a row is an entity: born, and with all that it needs.
+
+    Only a creation writes ``born``, so that neither a fence nor a change which
+    another datacenter makes at the moment of the deletion brings one back.
+    Servers of older versions did not write it.
+    """
+    return all(stored[name] is not None for name in required) and (
+        stored['born'] is not None or clock.is_former(stored['incarnation'])
+    )
