@@ -152,6 +152,9 @@ class Sessions:
             raise
         except errors.DRIVER_ERRORS as error:
             raise self._fail(errors.translate(error, CONNECTING)) from error
+        except RuntimeError as error:
+            # The process ends: its threads take nothing more.
+            raise errors.StoreUnavailable(f'{error}.') from error
         self._failed = None
         metrics.count(metrics.SESSIONS, 'opened')
         self.outage.ended(CONNECTING)

@@ -206,8 +206,9 @@ def test_a_password_that_is_refused_for_a_while(
     guarded.set_password('changed', password)
     until(lambda: statuses() == {201}, 'each worker answers again')
     log = keystone.log()
-    (line,) = re.findall('Connecting afresh failed.*', log)
-    assert '[cassandra] username and password' in line
+    # Each reason once, and on a busy machine a time-out may be another one.
+    lines = re.findall('Connecting afresh failed.*', log)
+    assert sum('[cassandra] username and password' in line for line in lines)
     assert password not in log
     client.close()
 

@@ -362,6 +362,7 @@ def test_a_request_does_not_wait_longer_than_it_may(conf, monkeypatch) -> None:
         (ConfigurationError('set it'), errors.StoreUnavailable),
         (ValueError('set it'), errors.StoreUnavailable),
         (OSError('away'), errors.StoreUnavailable),
+        (RuntimeError('interpreter shutdown'), errors.StoreUnavailable),
         (
             InvalidRequest('table t does not exist'),
             errors.SchemaMissing,
