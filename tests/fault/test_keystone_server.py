@@ -116,7 +116,9 @@ def test_killed_cassandra_gives_503_and_loses_no_revocation(
     assert len(outages(keystone)) == 1
     # A worker may fail on for a moment, and is not told of.
     assert log.count('Cassandra answers again') == 1
-    assert not re.search(r'(WARNING|ERROR) cassandra\.', log), (
+    # The driver may hear of it before the first request fails.
+    during = log[log.index('outage=began') : log.index('outage=ended')]
+    assert not re.search(r'(WARNING|ERROR) cassandra\.', during), (
         'the lines of the driver are counted'
     )
 
