@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables that CQL makes, be it of migrations or of ``current.cql``.
 
-Understands ``CREATE TABLE`` and ``ALTER TABLE ... ADD``, which is all that a
-migration may do.
+Understands ``CREATE TABLE`` and ``ALTER TABLE`` with ``ADD`` or with options,
+which is all that a migration may do.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ _CREATE = re.compile(
 _ADD = re.compile(
     r'ALTER TABLE (?:IF EXISTS )?(?:\S+\.)?"?(?P<table>\w+)"?'
     r' ADD (?:IF NOT EXISTS )?(?P<columns>.*)'
+)
+_SET = re.compile(
+    r'ALTER TABLE (?:IF EXISTS )?(?:\S+\.)?"?(?P<table>\w+)"?'
+    r' WITH (?P<options>.*)'
 )
 _KEY = 'PRIMARY KEY'
 _ORDER = re.compile(r'CLUSTERING ORDER BY \((.*?)\)')
@@ -72,8 +76,14 @@ def tables(statements: Iterable[str]) -> dict[str, Table]:
             found[added['table']] = dataclasses.replace(
                 table, columns=more | table.columns
             )
+        elif (others := _SET.fullmatch(text)) and others['table'] in found:
+            table = found[others['table']]
+            options = table.options | dict(_options(others['options']))
+            found[others['table']] = dataclasses.replace(
+                table, options=dict(sorted(options.items()))
+            )
         else:
-            raise ValueError(f'no CREATE TABLE, and no ADD to one: {text}')
+            raise ValueError(f'no CREATE TABLE, and no change of one: {text}')
     return found
 
 
