@@ -88,6 +88,7 @@ LONG = (
     'contract/test_parts.py',
     'contract/test_revocation_differential.py',
     'contract/test_federation.py',
+    'contract/test_tombstones.py',
     'contract/test_catalog.py',
 )
 

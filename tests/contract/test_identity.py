@@ -18,9 +18,13 @@ from oslo_utils import fixture as time_fixture
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import credential
 from keystone_cassandra_token.drivers.identity import driver as identity
-from keystone_cassandra_token.drivers.identity import memberships, users
+from keystone_cassandra_token.drivers.identity import (
+    lockout,
+    memberships,
+    users,
+)
 from keystone_cassandra_token.drivers.identity.users import USERS
-from tests.contract import emptying, sql_oracle, user_tables
+from tests.contract import emptying, lives, sql_oracle, user_tables
 from tests.fault import faults
 
 MODELS = (
@@ -76,6 +80,8 @@ group_changes = st.fixed_dictionaries(
         'description': st.sampled_from(['x', None]),
     },
 )
+#: What a log-in reads where users can be locked.
+LOOK = [(USERS.entity.get,), (lockout.GET_FAILED,)]
 # Some ids more often than others, so that more happens to one.
 user_id = st.sampled_from([*USER_IDS, *USER_IDS[:1] * 3])
 group_id = st.sampled_from([*GROUP_IDS, *GROUP_IDS[:1] * 2])
@@ -270,17 +276,25 @@ def fail(driver, made, times=1):
 
 
 class TestCost:
-    def test_to_authenticate_is_one_read(self, ours, store, compliance):
+    def test_to_authenticate_is_one_read(self, ours, store):
         made = make(ours)
         with faults.counted(store) as sent:
             ours.authenticate(made['id'], 'right')
         assert sent == [(USERS.entity.get,)]
 
+    def test_it_is_two_where_users_can_be_locked(
+        self, ours, store, compliance
+    ):
+        made = make(ours)
+        with faults.counted(store) as sent:
+            ours.authenticate(made['id'], 'right')
+        assert sent == LOOK
+
     def test_a_wrong_password_is_one_write(self, ours, store, compliance):
         made = make(ours)
         with faults.counted(store) as sent:
             fail(ours, made)
-        assert sent == [(USERS.entity.get,), (identity.FAIL,)]
+        assert sent == [*LOOK, (lockout.FAIL_FOR_A_WHILE,)]
 
     def test_by_name_is_two_reads(self, ours, store):
         made = make(ours)
@@ -345,7 +359,7 @@ class TestLockOut:
             for _ in range(3):
                 with pytest.raises(exception.AccountLocked):
                     ours.authenticate(made['id'], 'right')
-        assert set(sent) == {(USERS.entity.get,)}
+        assert sent == LOOK * 3
 
     def test_nothing_is_written_where_nobody_is_locked(self, ours, store):
         made = make(ours)
@@ -366,12 +380,75 @@ class TestLockOut:
         ours.update_user(made['id'], {'enabled': True})
         assert ours.authenticate(made['id'], 'right')['id'] == made['id']
 
-    def test_a_row_grows_by_what_counts_alone(self, ours, store, compliance):
+    def test_a_wrong_password_ends_by_itself(
+        self, ours, store, compliance, monkeypatch
+    ):
+        monkeypatch.setattr(
+            lockout, 'REMEMBERED', 1 - COMPLIANCE['lockout_duration']
+        )
         made = make(ours)
-        for _ in range(5):
+        with faults.counted(store) as sent:
             fail(ours, made)
+        assert sent[-1] == (lockout.FAIL_FOR_A_WHILE,)
+        user = users.get(store, made['id'])
+        lives.until_gone(lambda: lockout.failed_at(store, user))
+
+    def test_without_a_duration_a_wrong_password_has_no_end(
+        self, ours, conf, store, compliance
+    ):
+        conf.set_override('lockout_duration', None, 'security_compliance')
+        made = make(ours)
+        with faults.counted(store) as sent:
+            fail(ours, made)
+        assert sent == [*LOOK, (lockout.FAIL,)]
+
+    @pytest.mark.parametrize('allowed', [1, 2, 5])
+    def test_a_count_reads_no_more_than_locks(
+        self, ours, conf, store, compliance, allowed
+    ):
+        conf.set_override(
+            'lockout_failure_attempts', allowed, 'security_compliance'
+        )
+        made = make(ours)
+        user = users.get(store, made['id'])
+        for _ in range(9):  # that were being checked at one moment
+            lockout.count(store, user)
+        assert len(lockout.failed_at(store, user)) == allowed
+
+    def test_a_count_that_was_left_never_comes_back(
+        self, ours, store, compliance
+    ):
+        made = make(ours)
+        with faults.stalled(
+            store,
+            USERS.entity.update,
+            lambda: ours.update_user(made['id'], {'email': 'new'}),
+        ):
+            for _ in range(2):
+                fail(ours, made)
+                ours.authenticate(made['id'], 'right')
+        fail(ours, made)
+        assert ours.authenticate(made['id'], 'right')['id'] == made['id']
+
+    def test_another_user_of_this_id_begins_with_none(self, ours, compliance):
+        made = make(ours)
+        fail(ours, made, COMPLIANCE['lockout_failure_attempts'])
+        ours.delete_user(made['id'])
+        ours.create_user(made['id'], made)
+        assert ours.authenticate(made['id'], 'right')['id'] == made['id']
+
+    def test_what_is_being_checked_at_a_reset_counts_to_one_that_is_read(
+        self, ours, store, compliance
+    ):
+        made = make(ours)
+        fail(ours, made)
+        user = users.get(store, made['id'])
+        with faults.stalled(
+            store, lockout.RESET, lambda: lockout.reset(store, user)
+        ):
             ours.authenticate(made['id'], 'right')
-        assert not USERS.entity.find(store, made['id'])['failures']
+        lockout.count(store, user)
+        assert len(lockout.failed_at(store, users.get(store, made['id']))) == 1
 
 
 class TestPasswords:

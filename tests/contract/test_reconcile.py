@@ -21,7 +21,6 @@ from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.rows import Row, text_list
 from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.drivers.assignment import grants
-from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import id_mapping
 from keystone_cassandra_token.tables import reconcile, unique
 from keystone_cassandra_token.tables.derived import DerivedTables
@@ -499,11 +498,11 @@ def test_what_a_change_left_of_a_deleted_one_is_none(store, tables, aged):
     assert fix(store, ALL_DERIVED['registered_limit']) == {}
 
 
-def test_what_a_failure_after_a_deletion_leaves_is_no_user(
+def test_what_a_server_of_old_leaves_of_a_deleted_user_is_none(
     store, tables, aged
 ):
     """A ghost: it has no names and no indexes, and stays."""
-    store.run(identity.FAIL, id='ghost', failures={'0.x': 1})
+    tables.insert('user', {'id': 'ghost', 'failures': {'0.x': 1}})
     assert fix(store, ALL_DERIVED['user']) == {}
     assert len(tables.rows('user')) == 1
 

@@ -20,6 +20,7 @@ TABLES = (
     'user_by_domain',
     'user_by_default_project',
     'user_claim',
+    'failed_login',
     'federated_claim',
     'nonlocal_claim',
     'membership_by_user',

@@ -15,6 +15,7 @@ from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     groups,
+    lockout,
     memberships,
     shadow_users,
 )
@@ -542,8 +543,10 @@ def test_eight_attackers_get_no_more_than_the_bound(driver, comply):
         assert ALLOWED <= sum(tried) <= ALLOWED + ATTACKERS - 1
         with pytest.raises(exception.AccountLocked):
             driver.authenticate(made['id'], 'right')
-        found = USERS.entity.find(driver.db, made['id'])
-        assert len(found['failures']) == sum(tried)
+        comply('lockout_failure_attempts', 10 * ALLOWED)
+        user = USERS.entity.find(driver.db, made['id'])
+        assert len(lockout.failed_at(driver.db, user)) == sum(tried)
+        comply('lockout_failure_attempts', ALLOWED)
 
 
 def test_a_deletion_that_lost_and_got_no_answer_is_done_again(driver, store):
@@ -586,7 +589,7 @@ def test_a_failure_that_comes_late_makes_no_user(driver, store, comply):
     made = make(driver)
     with faults.stalled(
         store,
-        identity.FAIL,
+        lockout.FAIL_FOR_A_WHILE,
         lambda: driver.authenticate(made['id'], 'wrong'),
     ) as late:
         driver.delete_user(made['id'])

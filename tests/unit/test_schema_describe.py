@@ -39,6 +39,9 @@ USES = {
 }
 
 
+BY_WINDOWS = ['token', 'revocation', 'revocation_log', 'failed_login']
+
+
 @sweep.over(CURRENT.keys())
 def test_tables_stay_narrow(name: str) -> None:
     assert len(CURRENT[name].columns) < 31
@@ -60,11 +63,10 @@ def test_a_row_has_the_columns_of_its_table(
     table = CURRENT[statement.table]
     assert set(row.columns) <= table.columns.keys()
     if statement.verb == 'INSERT':
-        key = {*table.partition_key, *table.clustering}
-        assert key <= set(row.columns)
+        assert set(table.key) <= set(row.columns)
 
 
-@pytest.mark.parametrize('table', ['token', 'revocation', 'revocation_log'])
+@pytest.mark.parametrize('table', BY_WINDOWS)
 def test_what_expires_is_written_whole(table: str) -> None:
     written = {
         column
@@ -75,11 +77,28 @@ def test_what_expires_is_written_whole(table: str) -> None:
     assert written == CURRENT[table].columns.keys()
 
 
-@pytest.mark.parametrize('table', ['token', 'revocation', 'revocation_log'])
+@pytest.mark.parametrize('table', BY_WINDOWS)
 def test_what_expires_goes_by_windows(table: str) -> None:
     options = CURRENT[table].options
     assert 'TimeWindowCompactionStrategy' in options['compaction']
     assert options['gc_grace_seconds'] == '10800'
+
+
+@sweep.over(CURRENT.keys())
+def test_what_is_read_whole_keeps_tombstones_for_a_day(name: str) -> None:
+    whole = CURRENT[name].partition_key == ('bucket',)
+    grace = CURRENT[name].options.get('gc_grace_seconds')
+    assert (grace == '86400') is whole
+
+
+@sweep.over(CURRENT.keys())
+def test_what_readers_check_keeps_tombstones_no_longer_than_hints(
+    name: str,
+) -> None:
+    # Rows of these say by themselves who may do what, or which id is whose.
+    trusted = ('grant_by_', 'id_mapping_by_', 'membership_by_user')
+    if '_by_' in name and not name.startswith(trusted):
+        assert CURRENT[name].options['gc_grace_seconds'] == '10800'
 
 
 def test_revocations_by_subject_are_repaired_on_read() -> None:

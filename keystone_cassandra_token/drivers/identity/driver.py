@@ -7,10 +7,7 @@
 and what a crash leaves); memberships are in
 ``drivers.identity.memberships``.
 
-Wrong passwords are appended to the user's row, so that attempts in
-several datacenters count together; ``lock_epoch``, raised by a conditional
-write, says which of them count.  Nothing is written while a user is locked
-or where nobody is ever locked.
+Wrong passwords are in ``drivers.identity.lockout``.
 
 Unlike with the SQL driver no order of groups and of members is promised, and
 a failed attempt that nobody waited for can be counted a moment late.
@@ -19,7 +16,6 @@ a failed attempt that nobody waited for can be counted a moment late.
 from __future__ import annotations
 
 import datetime
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -34,18 +30,12 @@ from oslo_config import cfg
 from keystone_cassandra_token.compat import listing, pages
 from keystone_cassandra_token.compat.conflicts import conflict
 from keystone_cassandra_token.db import clock
-from keystone_cassandra_token.db.cql import (
-    lwt_local,
-    lwt_local_read,
-    read,
-    scan,
-    write,
-)
+from keystone_cassandra_token.db.cql import read, scan
 from keystone_cassandra_token.db.request import Future
-from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import (
     groups,
+    lockout,
     memberships,
     users,
 )
@@ -67,15 +57,6 @@ LIST_GROUPS = scan(f'SELECT {GROUPS.entity.row} FROM group')
 # A log-in has read the rest already.
 KNOWN = USERS.entity.row.part([*USERS.entity.required, 'born', 'federated'])
 GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
-FAIL = write('UPDATE user SET failures = failures + :failures WHERE id = :id')
-FORGET = write('UPDATE user SET failures = failures - :gone WHERE id = :id')
-EPOCH = Row('lock_epoch')
-# Who resets begins a new count; of two at once one does.
-RESET = lwt_local(
-    'UPDATE user SET lock_epoch = :lock_epoch WHERE id = :id'
-    ' IF lock_epoch = :seen'
-)
-SETTLE_RESET = lwt_local_read('SELECT lock_epoch FROM user WHERE id = :id')
 
 
 # Those who log in again and again are services, with few groups.
@@ -99,21 +80,21 @@ class Identity(Driver, base.IdentityDriverBase):
         user = USERS.entity.find(self.db, user_id)
         if user is None:
             raise AssertionError(_('Invalid user / password'))
-        failures = _failures(user)
-        if self._is_locked(user, failures):
+        failures = lockout.failed_at(self.db, user)
+        if lockout.is_locked(self.db, user, failures):
             raise exception.AccountLocked(user_id=user_id)
         present = users.password(user)
         if not password_hashing.check_password(
             password, present and present['hash']
         ):
-            self._count_failure(user)
+            lockout.count(self.db, user)
             raise AssertionError(_('Invalid user / password'))
         if not users.is_enabled(user):
             raise exception.UserDisabled(user_id=user_id)
         if users.password_is_expired(user):
             raise exception.PasswordExpired(user_id=user_id)
-        if user['failures']:
-            self._reset_failures(user)
+        if failures:
+            lockout.reset(self.db, user)
         return users.to_ref(user)
 
     def create_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
@@ -121,7 +102,7 @@ class Identity(Driver, base.IdentityDriverBase):
             {
                 'id': user_id,
                 'created_at': clock.utcnow(),
-                'lock_epoch': 0,
+                'lock_epoch': lockout.new_epoch(),
                 'federated': [],
                 **users.to_row(user),
             }
@@ -203,7 +184,7 @@ class Identity(Driver, base.IdentityDriverBase):
                 del made['enabled']
             if enabled:
                 # As with SQL, any update of an enabled user.
-                made['lock_epoch'] = now['lock_epoch'] + 1
+                made['lock_epoch'] = lockout.new_epoch()
             if 'password' in user:
                 options_then = (now['options'] or {}) | made['options']
                 made['passwords'] = users.with_password(
@@ -383,61 +364,6 @@ class Identity(Driver, base.IdentityDriverBase):
         return listing.predicate_from_hints(
             hints, attributes, self.db.conf.cassandra.name_comparison
         )
-
-    def _is_locked(
-        self, user: Entity, failures: Mapping[str, datetime.datetime]
-    ) -> bool:
-        """Return whether a user is locked; end a lock that has expired."""
-        compliance = CONF.security_compliance
-        most = compliance.lockout_failure_attempts
-        if (
-            not most
-            or len(failures) < most
-            or users.has_option(user, options.IGNORE_LOCKOUT_ATTEMPT_OPT)
-        ):
-            return False
-        if not compliance.lockout_duration:
-            return True  # until somebody enables the user
-        duration = datetime.timedelta(seconds=compliance.lockout_duration)
-        if max(failures.values()) + duration > clock.utcnow():
-            return True
-        self._reset_failures(user)
-        return False
-
-    def _count_failure(self, user: Entity) -> None:
-        if not CONF.security_compliance.lockout_failure_attempts or (
-            users.has_option(user, options.IGNORE_LOCKOUT_ATTEMPT_OPT)
-        ):
-            return  # or anybody could let the row grow
-        # A unique name: each attempt at the same moment counts.
-        name = f'{user["lock_epoch"]}.{secrets.token_hex(8)}'
-        now = clock.to_micros(clock.utcnow())
-        self.db.run(FAIL, id=user['id'], failures={name: now})
-
-    def _reset_failures(self, user: Entity) -> None:
-        """Begin a new count, unless another process did so."""
-        epoch = user['lock_epoch']
-        key = {'id': user['id']}
-        done = self.db.cas_settled(
-            RESET,
-            SETTLE_RESET,
-            lambda row: None if row and row['lock_epoch'] == epoch else True,
-            lock_epoch=epoch + 1,
-            seen=epoch,
-            **key,
-        )
-        if done:
-            self.db.run(FORGET, gone=set(user['failures'] or ()), **key)
-        user['lock_epoch'] = epoch + 1  # what a next failure counts to
-
-
-def _failures(user: Mapping[str, Any]) -> dict[str, datetime.datetime]:
-    """Return the times of the wrong passwords that count."""
-    return {
-        name: clock.from_micros(time)
-        for name, time in (user['failures'] or {}).items()
-        if int(name.partition('.')[0]) == user['lock_epoch']
-    }
 
 
 def _hashed(password: str | None) -> str | None:

@@ -33,6 +33,7 @@ from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import (
     federated_users,
+    lockout,
     memberships,
     users,
 )
@@ -297,7 +298,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         stored = USERS.entity.new(
             {
                 'created_at': clock.utcnow(),
-                'lock_epoch': 0,
+                'lock_epoch': lockout.new_epoch(),
                 'federated': [],
                 **users.to_row(given),
                 'id': user_id,

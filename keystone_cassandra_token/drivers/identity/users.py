@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users: the rows that the drivers of identities and shadow users share.
 
-``user`` is the source of truth: one row has names, passwords, options, failed
-log-ins and federated identities, so that one read authenticates.  A user's
+``user`` is the source of truth: one row has names, passwords, options and
+federated identities, so that one read authenticates.  A user's
 names are claims: of a local user in its domain, of a non-local one in its
 domain, and of each federated identity (idp_id, protocol_id, unique_id).
 """
@@ -71,7 +71,6 @@ FEDERATED = IDENTITY.required
 
 USER = _REF | Row(
     'lock_epoch',
-    'failures',
     local_name=NAME.columns['name'],
     nonlocal_name=NAME.columns['name'],
     created_at=micros,
@@ -163,7 +162,6 @@ USERS = Named(
         USER | STAMPS,
         Indexes(BY_DOMAIN, BY_DEFAULT_PROJECT, BY_IDP, BY_DISPLAY_NAME),
         guarded=['domain_id', 'local_name', 'passwords', 'federated'],
-        written_elsewhere=['failures'],
         ids_come_back=True,
     ),
     ClaimSpec(
