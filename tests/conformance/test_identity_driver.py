@@ -9,7 +9,10 @@ watching a method of that driver.
 from __future__ import annotations
 
 import uuid
+from typing import Any
+from unittest import mock
 
+import pytest
 from keystone import exception
 from keystone.common import provider_api
 from keystone.tests import unit
@@ -32,6 +35,46 @@ class TestIdentityDriver(base.BaseTestCase, test_base.IdentityDriverTests):
     def setUp(self) -> None:
         super().setUp()
         self.driver = identity.Identity()
+
+
+class TestDeletedMeanwhile(core_sql.BaseBackendSqlTests):
+    """A user is deleted after the password was found to be right."""
+
+    def deleting(self, api: Any, user_id: str) -> Any:
+        authenticate = api.driver.authenticate
+
+        def act(*args: str) -> Any:
+            said = authenticate(*args)
+            api.delete_user(user_id)
+            return said.copy()  # as Keystone does of a domain's own driver
+
+        return mock.patch.object(api.driver, 'authenticate', act)
+
+    def test_nobody_comes_back_as_another_kind_of_user(self) -> None:
+        api = PROVIDERS.identity_api
+        given = unit.new_user_ref('default')
+        user_id = api.create_user(given)['id']
+        with (
+            self.make_request(),
+            self.deleting(api, user_id),
+            pytest.raises(AssertionError),
+        ):
+            api.authenticate(user_id=user_id, password=given['password'])
+        with pytest.raises(exception.UserNotFound):
+            PROVIDERS.shadow_users_api.get_user(user_id)
+
+    def test_whom_another_backend_knows_does(self) -> None:
+        """By the id that Keystone gave it, which is another one there."""
+        api = PROVIDERS.identity_api
+        given = unit.new_user_ref('default')
+        user_id = api.create_user(given)['id']
+        authenticated = api.driver.authenticate(user_id, given['password'])
+        shadow = authenticated.copy()
+        shadow['id'] = uuid.uuid4().hex
+        made = PROVIDERS.shadow_users_api.create_nonlocal_user(shadow)
+        assert made['id'] == shadow['id']
+        found = PROVIDERS.shadow_users_api.get_user(shadow['id'])
+        assert found['name'] == given['name']
 
 
 class ReadOnly:

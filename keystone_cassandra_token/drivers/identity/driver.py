@@ -95,7 +95,7 @@ class Identity(Driver, base.IdentityDriverBase):
             raise exception.PasswordExpired(user_id=user_id)
         if failures:
             lockout.reset(self.db, user)
-        return users.to_ref(user)
+        return users.AuthenticatedRef(users.to_ref(user))
 
     def create_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
         stored = USERS.entity.new(

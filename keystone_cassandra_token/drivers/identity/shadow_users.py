@@ -11,7 +11,8 @@ On create: claim, index rows, user.  A crash leaves at most a claim that can be
 taken over after a minute.
 
 Unlike with the SQL driver an expired membership is removed by its TTL, a day
-later.
+later; and a local user who is deleted while logging in does not come back as
+a non-local one.
 """
 
 from __future__ import annotations
@@ -148,6 +149,13 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         return users.to_ref(users.get(self.db, user_id))
 
     def create_nonlocal_user(self, user_dict: Mapping[str, Any]) -> User:
+        if (
+            isinstance(user_dict, users.AuthenticatedRef)
+            and user_dict.is_local
+        ):
+            # Deleted while it logged in.  Keystone makes of this what it
+            # answers to a wrong password.
+            raise exception.PublicIDNotFound(id=user_dict['id'])
         lengths.check(user_dict, users.NAME, 'nonlocal_user')
         given = {
             name: value

@@ -104,6 +104,33 @@ BY_DISPLAY_NAME = Index(
 )
 
 
+class AuthenticatedRef(dict[str, Any]):
+    """A user whom the driver of identities has just authenticated.
+
+    Keystone looks such a user up among the shadow users, and creates a
+    non-local user where there is none.  Both drivers have the same users: one
+    who is not there was deleted meanwhile, and must not come back.
+
+    :ivar authenticated_id: the id of the user here.  Keystone may put
+        another one, by which it knows the user, into its copy.
+    """
+
+    def __init__(
+        self, ref: Mapping[str, Any], authenticated_id: str | None = None
+    ) -> None:
+        super().__init__(ref)
+        self.authenticated_id = authenticated_id or ref['id']
+
+    def copy(self) -> AuthenticatedRef:
+        """Return a copy that tells the same; Keystone makes one."""
+        return AuthenticatedRef(self, self.authenticated_id)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the user is known by its id here."""
+        return bool(self['id'] == self.authenticated_id)
+
+
 def name_key(db: Store, domain_id: str, name: str) -> dict[str, str]:
     """Return the key of a local user's claim."""
     comparison = db.conf.cassandra.name_comparison
