@@ -29,7 +29,7 @@ from oslo_config import cfg
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import store as stores
 from keystone_cassandra_token.drivers import base
-from keystone_cassandra_token.schema import ddl, migrate
+from keystone_cassandra_token.schema import ddl, describe, files, migrate
 from keystone_cassandra_token.schema import keyspace as keyspaces
 
 _CLUSTER = pytest.StashKey[Cluster]()
@@ -235,25 +235,25 @@ def quick_schema(
 ) -> None:
     """Make the keyspace and its tables, sooner than the command does.
 
-    As an operator who runs the plan by hand: the nodes agree once, at the
-    end, and the driver does not read each table again.  Not for a test of
-    the migrator.
+    From ``current.cql``, which is what all migrations make: the nodes agree
+    once, at the end, and the driver does not read each table again.  Not for a
+    test of the migrator.
     """
     keyspaces.create_keyspace(conf, replication, report=lambda line: None)
     with ddl.connected(conf) as connection:
         cluster = connection.cluster
         cluster.max_schema_agreement_wait = 0
         cluster.schema_metadata_enabled = False
-        texts = migrate.plan(conf, offline=True)
-        records = [text for text in texts if text.startswith('INSERT')]
-        for text in texts:
-            if text not in records:
-                connection.session.execute(text, timeout=60)
+        name = conf.cassandra.keyspace
+        for text in files.split(describe.packaged()):
+            text = text.replace('{keyspace}', name)
+            connection.session.execute(text, timeout=60)
         assert cluster.control_connection.wait_for_schema_agreement(
             wait_time=60
         )
-        for text in records:
-            connection.session.execute(text, timeout=60)
+        for text in migrate.plan(conf, offline=True):
+            if text.startswith('INSERT'):
+                connection.session.execute(text, timeout=60)
 
 
 @pytest.fixture
