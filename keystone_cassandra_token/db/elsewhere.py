@@ -13,22 +13,24 @@ import contextlib
 import copy
 from collections.abc import Iterator
 
-from oslo_config import cfg
+from oslo_log import log
 
 from keystone_cassandra_token.db import errors
-from keystone_cassandra_token.db.connection import Connection, Place, connect
+from keystone_cassandra_token.db.connection import Connection, Place
+from keystone_cassandra_token.db.outage import Outage
 from keystone_cassandra_token.db.session import Sessions
 from keystone_cassandra_token.db.store import Store
 
+LOG = log.getLogger(__name__)
 
-class _Opened(Sessions):
-    """One connection, which is not replaced."""
 
-    def __init__(self, conf: cfg.ConfigOpts, connection: Connection) -> None:
-        super().__init__(conf)
-        self.current = connection
+class _NoOutage(Outage):
+    """Notes nothing: what fails elsewhere is no outage of this server."""
 
-    def failed(self, connection: Connection) -> None:
+    def began(self, kind: str, reason: str) -> None:
+        pass
+
+    def goes_on(self, kind: str, text: str) -> None:
         pass
 
 
@@ -52,20 +54,23 @@ def _store(
     datacenter: str,
     opened: contextlib.ExitStack,
 ) -> Store:
-    place = Place(
-        datacenter,
-        tuple(
-            host.address
-            for host in connection.cluster.metadata.all_hosts()
-            if host.datacenter == datacenter
-        ),
+    addresses = tuple(
+        host.address
+        for host in connection.cluster.metadata.all_hosts()
+        if host.datacenter == datacenter
     )
-    try:
-        there = connect(db.conf, check_policy=False, place=place)
-    except errors.DRIVER_ERRORS as error:
-        failure = errors.translate(error, f'connect to {datacenter}')
-        raise failure from error
-    opened.callback(there.cluster.shutdown)
     store = copy.copy(db)
-    store.sessions = _Opened(db.conf, there)
+    store.sessions = Sessions(db.conf, place=Place(datacenter, addresses))
+    store.sessions.outage = _NoOutage()
+    opened.callback(store.close)
+    try:
+        store.sessions.get()
+    except errors.StoreUnavailable as failure:
+        LOG.warning(
+            'The nodes of datacenter %s must be reached to take over what a'
+            ' server there may have left: %s',
+            datacenter,
+            failure.reason,
+        )
+        raise
     return store

@@ -28,6 +28,7 @@ from keystone_cassandra_token.db import deadline, errors, metrics
 from keystone_cassandra_token.db.connection import (
     LOST_AFTER,
     Connection,
+    Place,
     ReconnectionPolicy,
     connect,
 )
@@ -53,13 +54,18 @@ class Sessions:
     :param conf: where the options are registered.
     :param verify: called with a new connection before it is used; raises
         :class:`~errors.StoreUnavailable` to refuse it.
+    :param place: where to connect to, if not where the options say.
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, verify: Verify | None = None
+        self,
+        conf: cfg.ConfigOpts,
+        verify: Verify | None = None,
+        place: Place | None = None,
     ) -> None:
         self._conf = conf
         self._verify = verify
+        self._place = place
         self._begin()
         _OPEN.add(self)
 
@@ -136,7 +142,7 @@ class Sessions:
 
     def _open(self) -> Connection:
         try:
-            connection = connect(self._conf)
+            connection = connect(self._conf, place=self._place)
             try:
                 if self._verify is not None:
                     self._verify(

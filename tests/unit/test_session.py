@@ -241,9 +241,9 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     connect = session.connect
 
-    def counted(*arguments):
+    def counted(*arguments, **more):
         made.append(1)
-        return connect(*arguments)
+        return connect(*arguments, **more)
 
     monkeypatch.setattr(session, 'connect', counted)
     return made
@@ -311,7 +311,7 @@ def test_threads_wait_for_one_attempt(conf, monkeypatch) -> None:
     made = []
     held = threading.Event()
 
-    def connect(conf):
+    def connect(conf, place):
         made.append(1)
         held.wait(10)
         raise ConfigurationError('no')
@@ -341,7 +341,7 @@ def test_a_request_does_not_wait_longer_than_it_may(conf, monkeypatch) -> None:
     """An attempt to connect goes on, for the next request."""
     held = threading.Event()
 
-    def connect(conf):
+    def connect(conf, place):
         held.wait(60)
         raise ConfigurationError('no')
 
@@ -370,7 +370,7 @@ def test_a_request_does_not_wait_longer_than_it_may(conf, monkeypatch) -> None:
     ],
 )
 def test_each_failure_keeps_its_kind(conf, monkeypatch, raised, kind) -> None:
-    def connect(conf):
+    def connect(conf, place):
         raise raised
 
     monkeypatch.setattr(session, 'connect', connect)
@@ -388,7 +388,7 @@ def test_a_connection_that_is_refused_is_closed(
     opened = connections.Connection(
         os.getpid(), cluster, None, None, 'k', 'dc1', {}, {}, None, 5.0, 5.0
     )
-    monkeypatch.setattr(session, 'connect', lambda conf: opened)
+    monkeypatch.setattr(session, 'connect', lambda conf, place: opened)
 
     def verify(connection, comparison):
         assert connection is opened
