@@ -59,6 +59,20 @@ def within(seconds: float) -> contextlib.AbstractContextManager[None]:
     return until(time.monotonic() + seconds)
 
 
+def sooner(
+    seconds: float, request: float
+) -> contextlib.AbstractContextManager[None]:
+    """Let a ``with`` block end sooner than the request under way.
+
+    For what can be left, so that it leaves time for what cannot.
+
+    :param seconds: what the block is given at most, if there is a request.
+    :param request: as for :func:`end`.
+    """
+    found = end(request)
+    return until(found and min(found, time.monotonic() + seconds))
+
+
 def end(seconds: float) -> float | None:
     """Return when the request under way ends, as ``time.monotonic()`` counts.
 

@@ -444,7 +444,8 @@ class Trust(Driver, base.TrustDriverBase):
                 LOG.debug('The counter of trust %s was gone.', trust_id)
         key = claim_key(stored)
         if key is not None:
-            for claim in CLAIMS.of(self.db, trust_id, [key]):
+            claim = CLAIMS.find(self.db, trust_id, key)
+            if claim is not None:
                 CLAIMS.give_up(self.db, claim)
         self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
 

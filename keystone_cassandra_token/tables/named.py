@@ -366,8 +366,9 @@ def _claims_of(
     claims: list[Claim] = []
     for name in names:
         stamp = stamps.get(name.label)
-        if stamp is None:
-            claims += name.claims.of(db, name.owner, [name.key])
+        if stamp is None:  # a server of an older version wrote the name
+            claim = name.claims.find(db, name.owner, name.key)
+            claims += [claim] if claim else []
         elif not stamp.startswith(_SHARED):
             key, owner = name.key, name.owner
             claims.append(Claim(name.claims, key, owner, uuid.UUID(stamp)))

@@ -33,7 +33,7 @@ from typing import Any, Protocol
 
 from oslo_serialization import jsonutils
 
-from keystone_cassandra_token.db import clock, cql, errors, metrics
+from keystone_cassandra_token.db import clock, cql, deadline, errors, metrics
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.rows import Row, micros
@@ -41,6 +41,10 @@ from keystone_cassandra_token.db.store import Store
 
 #: Age from which a claim may be taken over, if its owner has not the name.
 STALE_AFTER = datetime.timedelta(minutes=1)
+
+#: Seconds of a request in which a claim must be freed, or it is left: where
+#: other datacenters cannot be reached it would take all that there are.
+GIVE_UP_WITHIN = 2.0
 
 Key = Mapping[str, Any]
 
@@ -168,20 +172,18 @@ class Claims:
         rows = db.rows(self.by_part, _OWNER, **part)
         return [row['owner'] for row in rows]
 
-    def of(self, db: Store, owner: str, keys: Iterable[Key]) -> list[Claim]:
-        """Return the claims of an owner that wrote down no stamps.
+    def find(self, db: Store, owner: str, key: Key) -> Claim | None:
+        """Return the claim of an owner that wrote down no stamp of it.
 
-        Read before the base row changes, they are not those of an attempt
-        that begins after it.  What this datacenter has not yet is left out.
+        Read before the base row changes, it is not that of an attempt that
+        begins after it.
+
+        :returns: None if it is another's, or not yet in this datacenter.
         """
-        wanted = list(keys)
-        found = db.many(self.get, self.row, wanted)
-        return [
-            Claim(self, key, owner, row['stamp'])
-            for key, rows in zip(wanted, found, strict=True)
-            for row in rows
-            if row['owner'] == owner
-        ]
+        row = db.one(self.get, self.row, **key)
+        if row is None or row['owner'] != owner:
+            return None
+        return Claim(self, key, owner, row['stamp'])
 
     def take(
         self,
@@ -230,7 +232,12 @@ class Claims:
         It can be left: who wants the name takes it over.  So it does not
         fail, and does nothing if another attempt has the claim by now.
         """
-        with contextlib.suppress(errors.StoreUnavailable):
+        with (
+            contextlib.suppress(errors.StoreUnavailable),
+            deadline.sooner(
+                GIVE_UP_WITHIN, db.conf.cassandra.request_deadline
+            ),
+        ):
             self._free(db, claim)
 
     def free_orphan(

@@ -4,9 +4,10 @@
 import datetime
 import uuid
 
+import cassandra
 import pytest
 
-from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db import clock, cql, deadline, errors
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.drivers import trust
 from keystone_cassandra_token.tables import unique
@@ -71,8 +72,8 @@ def test_take_and_give_up(store, claims, key, ttl):
     first = take(store, claims, key, 'a', ttl=ttl)
     assert not first.shared
     assert claims.owner(store, **key) == 'a'
-    assert [c.stamp for c in claims.of(store, 'a', [key])] == [first.stamp]
-    assert claims.of(store, 'b', [key]) == []
+    assert claims.find(store, 'a', key).stamp == first.stamp
+    assert claims.find(store, 'b', key) is None
     with pytest.raises(NameTaken) as raised:
         take(store, claims, key, 'b', ttl=ttl)
     assert raised.value.owner == 'a'
@@ -182,7 +183,7 @@ def test_a_claim_of_a_server_of_an_older_version(
     former = write(former.replace("'held'", f"'{state}'"))
     old = clock.to_micros(clock.utcnow())
     assert store.cas(former, owner='a', claimed_at=old, **key)
-    (claim,) = claims.of(store, 'a', [key])
+    claim = claims.find(store, 'a', key)
     assert claim.stamp is None
     with pytest.raises(NameTaken):
         take(store, claims, key, 'b')
@@ -198,6 +199,29 @@ def test_a_claim_of_a_server_of_an_older_version(
     later()
     take(store, claims, key, 'b')
     assert owner(store, claims, key) == 'b'
+
+
+def test_what_can_be_left_leaves_a_request_its_time(store, claims, key):
+    """As where other datacenters do not answer: no time-out takes it all."""
+    made = take(store, claims, key, 'a')
+    left = []
+
+    def action(statements, send):
+        if claims.free in statements:
+            left.append(deadline.remaining(0))
+            raise cassandra.OperationTimedOut
+        return send()
+
+    with faults.intercepted(store, action), deadline.within(3600):
+        claims.give_up(store, made)
+        assert deadline.remaining(0) > unique.GIVE_UP_WITHIN
+    assert left
+    assert max(left) <= unique.GIVE_UP_WITHIN
+    # A command has all the time that it needs.
+    left.clear()
+    with faults.intercepted(store, action):
+        claims.give_up(store, made)
+    assert set(left) == {None}
 
 
 class TestLostReply:

@@ -372,7 +372,7 @@ class TestFailures:
             if kind.entity.insert in statements and not taken:
                 taken.append(statements)
                 kind.entity.fence.put(store, second['id'])
-                (claim,) = kind.claims.of(store, second['id'], [key])
+                claim = kind.claims.find(store, second['id'], key)
                 assert store.cas(
                     kind.claims.replace,
                     owner='another',
