@@ -24,7 +24,6 @@ class EntityStatements:
     :param guarded: columns whose new value is made from the one that was
         read: a change of one is a new incarnation, so that of two at once
         the later one is made again.
-    :param written_elsewhere: columns that other statements write, plainly.
     :param expiring: whether it can be created with a TTL.  Then it cannot be
         changed: cells that are written later would outlive their row.
     :param ids_come_back: whether an id can be used again after a deletion,
@@ -38,6 +37,7 @@ class EntityStatements:
     settle_all: cql.Statement
 
     update: cql.Statement
+    insert_expiring: cql.Statement
     bury: cql.Statement
 
     def __init__(
@@ -47,14 +47,12 @@ class EntityStatements:
         indexes: Indexes,
         *,
         guarded: Collection[str] = (),
-        written_elsewhere: Collection[str] = (),
         expiring: bool = False,
         ids_come_back: bool = False,
         single_partition: bool = False,
     ) -> None:
         self.table = table
         row |= Row('incarnation', 'born')
-        # A column that is written elsewhere can outlive its row, too.
         self.required = (
             'incarnation',
             *(name for name in row.required if not row.columns[name].secret),
@@ -67,16 +65,10 @@ class EntityStatements:
             name for name, column in row.columns.items() if column.is_map
         )
         self.guarded = frozenset(guarded)
-        self.written = [
-            name for name in row.columns if name not in written_elsewhere
-        ]
-        self.changing = [name for name in self.written if name != 'id']
+        self.changing = [name for name in row.columns if name != 'id']
         where = 'id = :id'
-        columns = ', '.join(self.written)
-        markers = ', '.join(f':{name}' for name in self.written)
         if single_partition:
             where = f'bucket = 0 AND {where}'
-            columns, markers = f'bucket, {columns}', f'0, {markers}'
             self.get_all = cql.read(
                 f'SELECT {row} FROM {table} WHERE bucket = 0'
             )
@@ -96,8 +88,9 @@ class EntityStatements:
             f'UPDATE {table} SET {assigned} WHERE {where}'
             ' IF incarnation = :seen'
         ).sent_once()
-        self.insert_expiring = self.insert.expiring()
-        if not expiring:
+        if expiring:
+            self.insert_expiring = self.insert.expiring()
+        else:
             assignments = ', '.join(
                 f'{name} = {name} + :{name}'
                 if name in self.map_columns
@@ -132,7 +125,9 @@ class EntityStatements:
 
         :param seen: the incarnation that the row has, None if there is none.
         """
-        stored = self.row.encode({name: new[name] for name in self.written})
+        stored = self.row.encode(
+            {name: new[name] for name in self.row.columns}
+        )
         if seen is None and not self.ids_come_back:
             # A null would be stored, too, as a tombstone.
             stored = {
