@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,20 +32,52 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks
-from keystone_cassandra_token.db import clock, deadline, errors, session
+from keystone_cassandra_token.db import (
+    clock,
+    deadline,
+    errors,
+    outage,
+    session,
+)
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.drivers import base, trust
+from keystone_cassandra_token.drivers import (
+    application_credential,
+    base,
+    trust,
+)
+from keystone_cassandra_token.drivers.assignment import role
+from keystone_cassandra_token.drivers.identity import (
+    federation,
+    groups,
+    users,
+)
+from keystone_cassandra_token.drivers.limit import limits
+from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
 from keystone_cassandra_token.schema import ddl
 from keystone_cassandra_token.schema import keyspace as keyspaces
 from keystone_cassandra_token.tables import reconcile, unique
+from keystone_cassandra_token.tables.named import Named
 from tests.conftest import RESTARTED, quick_schema
+from tests.contract import damage
 from tests.fault import faults, owners
 
 #: Seconds after which something has gone wrong.
 PATIENCE = 600
+
+#: Entities with names on which all datacenters agree, by how they are made.
+NAMED = {
+    'user': users.USERS,
+    'group': groups.GROUPS,
+    'project': projects.PROJECTS,
+    'role': role.ROLES,
+    'application_credential': application_credential.CREDENTIALS,
+    'registered_limit': limits.REGISTERED_LIMITS,
+    'limit': limits.LIMITS,
+    'identity_provider': federation.IDPS,
+}
 
 #: What all datacenters must agree on.
 WIDE = (Operation.LWT_GLOBAL, Operation.LWT_GLOBAL_READ)
@@ -108,6 +141,8 @@ class Before:
     :ivar cases: owners in the first keyspace, of which the second datacenter
         alone has rows.
     :ivar trusts: those in the other keyspace, with their index rows.
+    :ivar named: entities with names on which all datacenters agree, how each
+        is made, and of what.
     """
 
     keyspace: str
@@ -116,6 +151,7 @@ class Before:
     token: str
     cases: list[owners.Case]
     trusts: owners.Case
+    named: list[tuple[Named, damage.Case, dict[str, Any]]]
 
 
 @pytest.fixture(scope='module')
@@ -127,6 +163,7 @@ def before(datacenters: Cluster) -> Before:
         token='',
         cases=[owners.Case(owners.Trusts()), owners.Case(owners.Users())],
         trusts=owners.Case(owners.Trusts()),
+        named=[],
     )
     with server(datacenters, found.keyspace) as db:
         quick_schema(keystone.conf.CONF)
@@ -135,6 +172,11 @@ def before(datacenters: Cluster) -> Before:
         revoke.Revoke().revoke(revoke_model.RevokeEvent(user_id='everywhere'))
         for case in found.cases:
             case.claim(db)
+        for maker, named in NAMED.items():
+            made = damage.case_of(maker)
+            given = damage.fresh(*made.given)
+            made.make(**given)
+            found.named.append((named, made, given))
     with server(datacenters, found.repaired) as db:
         quick_schema(keystone.conf.CONF)
         # Two trusts in the making: one is there, and only elsewhere.
@@ -178,6 +220,10 @@ def db(datacenters: Cluster, before: Before) -> Iterator[Store]:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the clock on, until no claim is young."""
+    go_on(monkeypatch)
+
+
+def go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     real = clock.utcnow
     ahead = unique.STALE_AFTER * 2
     monkeypatch.setattr(clock, 'utcnow', lambda: real() + ahead)
@@ -259,6 +305,33 @@ def test_a_keyspace_that_leaves_a_datacenter_out(datacenters: Cluster) -> None:
         assert f'no replica in datacenter {there.datacenter}' in (
             refused.value.reason
         )
+
+
+def test_who_takes_a_name_over_must_reach_the_nodes_of_all(
+    db: Store,
+    datacenters: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its former owner may be at work in another datacenter."""
+    there = datacenters.nodes[1]
+    case = owners.Case(owners.Users())
+    case.claim(db)
+    go_on(monkeypatch)
+    there.nodetool('disablebinary')
+    try:
+        with pytest.raises(errors.StoreUnavailable):
+            case.kind.create(case.winner, case.untold)
+        assert f'The nodes of datacenter {there.datacenter} must be' in (
+            caplog.text
+        )
+        assert case.owner(db, case.untold) == case.absent
+        # That is no outage of the servers here.
+        assert not outage.BOARD.is_out()
+    finally:
+        there.nodetool('enablebinary')
+    until_back(case.kind.create, case.winner, case.untold)
+    assert case.owner(db, case.untold) == case.winner
 
 
 @pytest.fixture(scope='module')
@@ -349,6 +422,15 @@ class TestAlone:
         assert wide_sent() > 0
         fail(holds=0.0)
 
+    def test_what_has_a_name_is_deleted_and_its_name_is_kept(
+        self, db: Store, before: Before, later: None
+    ) -> None:
+        for named, case, given in before.named:
+            assert named.remove(db, given['id'])
+            assert named.entity.find(db, given['id']) is None
+            with pytest.raises(errors.StoreUnavailable):
+                case.make(**given | damage.fresh('id'))
+
     def test_nobody_knows_of_the_other_ones_owner(
         self, db: Store, before: Before, later: None
     ) -> None:
@@ -396,6 +478,13 @@ class TestBack:
         for case in before.cases:
             until_back(case.kind.create, case.winner, case.untold)
             assert case.owner(db, case.untold) == case.winner
+
+    def test_the_name_of_what_was_deleted_meanwhile_is_free(
+        self, db: Store, before: Before, later: None
+    ) -> None:
+        for _, case, given in before.named:
+            again = given | damage.fresh('id')
+            until_back(functools.partial(case.make, **again))
 
     def test_repair_mends_what_is_nowhere(
         self, repairing: Store, before: Before
