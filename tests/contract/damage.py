@@ -24,9 +24,11 @@ from keystone_cassandra_token.drivers.catalog import project_endpoints
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     federation,
+    groups,
     id_mapping,
     memberships,
     shadow_users,
+    users,
 )
 from keystone_cassandra_token.drivers.limit import limits
 from keystone_cassandra_token.drivers.resource import projects
@@ -326,6 +328,18 @@ CASES = [
         ('project_id', 'endpoint_group_id'),
     ),
 ]
+#: Entities with names on which all datacenters agree, by how they are made.
+NAMED = {
+    'user': users.USERS,
+    'group': groups.GROUPS,
+    'project': projects.PROJECTS,
+    'role': role.ROLES,
+    'application_credential': application_credential.CREDENTIALS,
+    'registered_limit': limits.REGISTERED_LIMITS,
+    'limit': limits.LIMITS,
+    'identity_provider': federation.IDPS,
+}
+
 INDEX_TABLES = [(case, table) for case in CASES for table in case.index_tables]
 CLAIM_SPECS = [(case, spec) for case in CASES for spec in case.claim_specs]
 

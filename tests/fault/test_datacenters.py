@@ -41,19 +41,7 @@ from keystone_cassandra_token.db import (
 )
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.drivers import (
-    application_credential,
-    base,
-    trust,
-)
-from keystone_cassandra_token.drivers.assignment import role
-from keystone_cassandra_token.drivers.identity import (
-    federation,
-    groups,
-    users,
-)
-from keystone_cassandra_token.drivers.limit import limits
-from keystone_cassandra_token.drivers.resource import projects
+from keystone_cassandra_token.drivers import base, trust
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
 from keystone_cassandra_token.schema import ddl
@@ -66,18 +54,6 @@ from tests.fault import faults, owners
 
 #: Seconds after which something has gone wrong.
 PATIENCE = 600
-
-#: Entities with names on which all datacenters agree, by how they are made.
-NAMED = {
-    'user': users.USERS,
-    'group': groups.GROUPS,
-    'project': projects.PROJECTS,
-    'role': role.ROLES,
-    'application_credential': application_credential.CREDENTIALS,
-    'registered_limit': limits.REGISTERED_LIMITS,
-    'limit': limits.LIMITS,
-    'identity_provider': federation.IDPS,
-}
 
 #: What all datacenters must agree on.
 WIDE = (Operation.LWT_GLOBAL, Operation.LWT_GLOBAL_READ)
@@ -172,7 +148,7 @@ def before(datacenters: Cluster) -> Before:
         revoke.Revoke().revoke(revoke_model.RevokeEvent(user_id='everywhere'))
         for case in found.cases:
             case.claim(db)
-        for maker, named in NAMED.items():
+        for maker, named in damage.NAMED.items():
             made = damage.case_of(maker)
             given = damage.fresh(*made.given)
             made.make(**given)
