@@ -21,6 +21,7 @@ from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers.catalog import driver as catalog
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import lockout, users
+from tests.contract import damage
 
 #: Six in ten of those at which Cassandra fails a read.
 MANY = 60_000
@@ -128,14 +129,8 @@ def attack(store, user_id):
 
 def test_wrong_passwords_cost_no_request_more(store, locking, traced):
     driver = identity.Identity()
-    made = {
-        'id': uuid.uuid4().hex,
-        'name': uuid.uuid4().hex,
-        'domain_id': uuid.uuid4().hex,
-        'enabled': True,
-        'password': 'right',
-    }
-    driver.create_user(made['id'], made)
+    made = damage.fresh('id', 'name', 'domain_id')
+    damage.Maker().user(**made, password='right')
 
     def listed():
         hints = Hints()  # which a list uses up
@@ -187,14 +182,8 @@ def test_wrong_passwords_cost_no_request_more(store, locking, traced):
 
 def test_wrong_passwords_between_log_ins_leave_nothing(store, locking, traced):
     driver = identity.Identity()
-    made = {
-        'id': uuid.uuid4().hex,
-        'name': uuid.uuid4().hex,
-        'domain_id': uuid.uuid4().hex,
-        'enabled': True,
-        'password': 'right',
-    }
-    driver.create_user(made['id'], made)
+    made = damage.fresh('id', 'name', 'domain_id')
+    damage.Maker().user(**made, password='right')
     costs = []
     for _ in range(50):
         for _ in range(ALLOWED - 1):
