@@ -164,11 +164,11 @@ def test_a_fork_while_the_session_opens(provider, driver, store, monkeypatch):
     opening, go_on = threading.Event(), threading.Event()
     real, parent = session.connect, os.getpid()
 
-    def connect(conf):
+    def connect(conf, place):
         if os.getpid() == parent:
             opening.set()
             assert go_on.wait(60)
-        return real(conf)
+        return real(conf, place=place)
 
     monkeypatch.setattr(session, 'connect', connect)
     thread = threading.Thread(target=provider.validate_token, args=(known,))
