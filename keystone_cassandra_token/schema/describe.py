@@ -31,6 +31,7 @@ _DEFAULTS: dict[str, Any] = {
     'default_time_to_live': 0,
     'gc_grace_seconds': 864000,
     'read_repair': 'BLOCKING',
+    'speculative_retry': '99p',
 }
 #: Strategies that a node takes where a table names none.
 _COMPACTION_UNNAMED = (

@@ -7,7 +7,7 @@ import dataclasses
 import re
 import uuid
 
-from keystone_cassandra_token.schema import files, lease, migrate
+from keystone_cassandra_token.schema import describe, files, lease, migrate
 from keystone_cassandra_token.schema.ddl import (
     AGREEMENT_TIMEOUT,
     STATEMENT_TIMEOUT,
@@ -40,6 +40,11 @@ def test_a_statement_can_be_applied_again_and_drops_nothing(
     assert not re.search(r'\bDROP\b', statement)
     assert '{' not in re.sub(r'compaction = \{[^}]*\}', '', statement)
     assert '--' not in statement
+
+
+def test_no_coordinator_waits_for_a_replica_that_hangs() -> None:
+    for name, table in describe.current().items():
+        assert table.options.get('speculative_retry') == "'50ms'", name
 
 
 def test_ids_are_the_same_on_each_run_and_differ_between_keyspaces() -> None:
