@@ -92,9 +92,7 @@ def schema(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     name = 'schema'
     if keyspace.replicas(connection) is None:
         return  # the check of the replication says so
-    differences = list(
-        migrate.differences(connection, conf.cassandra.name_comparison)
-    )
+    differences = list(migrate.differences(connection, conf.cassandra))
     yield from differences
     if not differences:
         reached = migrate.reached(connection)
@@ -319,7 +317,7 @@ def revocation(
 
 
 def _revocation_ttl(connection: Connection) -> int | None:
-    found = version.setting(connection, revocation_ttl.EVERYWHERE)
+    found = version.settings(connection).get(revocation_ttl.EVERYWHERE)
     return None if found is None else int(found)
 
 

@@ -45,6 +45,12 @@ def add_commands(parser: Any) -> None:
         action='store_true',
         help='print the CQL instead, and fail where it could not be applied',
     )
+    apply.add_argument(
+        '--change-serial-levels',
+        action='store_true',
+        help='record the *_serial_consistency options of this configuration in'
+        ' place of those that the keyspace has; stop all servers before',
+    )
     apply.set_defaults(run=_apply)
     for name, run, text in (
         ('verify', _verify, 'compare the tables with this release'),
@@ -74,7 +80,11 @@ def _plan(conf: cfg.ConfigOpts) -> None:
 
 def _apply(conf: cfg.ConfigOpts) -> None:
     if not conf.command.dry_run:
-        migrate.apply(conf, report=functools.partial(print, flush=True))
+        migrate.apply(
+            conf,
+            report=functools.partial(print, flush=True),
+            change_serial_levels=conf.command.change_serial_levels,
+        )
         _set_revocation_ttl(conf)
         _say_what_servers_lack(conf)
         return

@@ -356,7 +356,8 @@ deployment: unique names and the uses of a trust. SERIAL is exact over all
 regions (datacenters), but it costs two or three round trips between them and
 is refused with 503 while this one is cut off. LOCAL_SERIAL is exact only if
 one region makes all such changes: of two that count at LOCAL_SERIAL both
-succeed. All servers of a deployment must use the same.
+succeed. It is recorded in the keyspace by ``keystone-cassandra schema apply``;
+a server whose value differs answers 503.
 """,
         deprecated_name='claim_serial_consistency',
     ),
@@ -366,8 +367,8 @@ succeed. All servers of a deployment must use the same.
         _SERIALS,
         """
 Serial consistency level of lightweight transactions on one entity: updates
-and deletes. LOCAL_SERIAL is exact within a region (datacenter).
-All servers of a deployment must use the same.
+and deletes. LOCAL_SERIAL is exact within a region (datacenter). It is recorded
+in the keyspace, too.
 """,
         deprecated_name='mutate_serial_consistency',
     ),

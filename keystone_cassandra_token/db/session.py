@@ -19,7 +19,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from oslo_config import cfg
 
@@ -44,8 +45,8 @@ WIDE_FAILURE_HOLDS = 1.0
 #: What fails, in the log's view, when there is no session.
 CONNECTING = 'connect'
 
-#: Checks a new connection, given how this server compares names.
-Verify = Callable[[Connection, str], None]
+#: Checks a new connection, given the options of ``[cassandra]``.
+Verify = Callable[[Connection, Mapping[str, Any]], None]
 
 
 class Sessions:
@@ -145,9 +146,7 @@ class Sessions:
             connection = connect(self._conf, place=self._place)
             try:
                 if self._verify is not None:
-                    self._verify(
-                        connection, self._conf.cassandra.name_comparison
-                    )
+                    self._verify(connection, self._conf.cassandra)
             except BaseException:
                 connection.cluster.shutdown()
                 raise

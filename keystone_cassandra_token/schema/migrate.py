@@ -19,18 +19,14 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 from oslo_config import cfg
 
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.connection import Connection
-from keystone_cassandra_token.db.cql import (
-    lwt_global,
-    scan,
-    schema_change,
-    schema_read,
-)
+from keystone_cassandra_token.db.cql import scan, schema_change, schema_read
 from keystone_cassandra_token.db.findings import Finding, fail, warn
 from keystone_cassandra_token.schema import (
     ddl,
@@ -58,12 +54,14 @@ GET_RECORD = schema_read(
 LIST_RECORDS = scan(
     'SELECT level, name, checksum, applied_at FROM schema_migration'
 )
-# Agreed on as servers agree on the other settings of this table.
-SET = lwt_global(
+SET = schema_change(
     'INSERT INTO schema_setting (name, value) VALUES (:name, :value)'
     ' IF NOT EXISTS'
 )
-LIST_SETTINGS = scan('SELECT name, value FROM schema_setting')
+CHANGE = schema_change(
+    'UPDATE schema_setting SET value = :value WHERE name = :name'
+    ' IF value = :seen'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,21 +97,25 @@ def plan(conf: cfg.ConfigOpts, offline: bool = False) -> list[str]:
     """
     name = conf.cassandra.keyspace
     if offline:
-        return [*_cql(files.migrations(), name), _name_comparison(conf)]
+        return [*_cql(files.migrations(), name), *_settings_cql(conf, ())]
     with ddl.connected(conf) as connection:
         keyspace.require(connection)
         planned = list(_cql(_pending(connection), name))
-        if _setting(connection, version.NAME_COMPARISON) is None:
-            planned.append(_name_comparison(conf))
-        return planned
+        return [*planned, *_settings_cql(conf, _settings(connection))]
 
 
-def apply(conf: cfg.ConfigOpts, report: ddl.Report = print) -> int:
+def apply(
+    conf: cfg.ConfigOpts,
+    report: ddl.Report = print,
+    change_serial_levels: bool = False,
+) -> int:
     """Apply what is not applied yet; return the version reached.
 
+    :param change_serial_levels: record those of this configuration in place
+        of others; no server may run.
     :raises LeaseTaken: if another migrator is at work.
     :raises MigrationError: if a file that was applied has changed, the nodes
-        do not agree on the schema, or names are compared otherwise.
+        do not agree on the schema, or an option is not as it is recorded.
     :raises StoreUnavailable: if the cluster does not answer.
     """
     with ddl.connected(conf) as connection:
@@ -128,7 +130,7 @@ def apply(conf: cfg.ConfigOpts, report: ddl.Report = print) -> int:
                         ddl.alter(connection, text)
                 held.renew()
                 _record(connection, migration)
-            _set_name_comparison(connection, conf)
+            _record_settings(connection, conf, change_serial_levels)
         found = reached(connection)
     report(
         f'Keyspace {conf.cassandra.keyspace} is at schema version'
@@ -141,15 +143,18 @@ def verify(conf: cfg.ConfigOpts) -> list[Finding]:
     """Compare the keyspace with this package; return what differs."""
     with ddl.connected(conf) as connection:
         keyspace.require(connection)
-        return list(differences(connection, conf.cassandra.name_comparison))
+        return list(differences(connection, conf.cassandra))
 
 
 def differences(
-    connection: Connection, name_comparison: str
+    connection: Connection, section: Mapping[str, Any]
 ) -> Iterator[Finding]:
     """Yield in what a keyspace differs from this package.
 
-    Versions, checksums, how names are compared, and the tables themselves.
+    Versions, checksums, the options that are recorded, and the tables
+    themselves.
+
+    :param section: the options of ``[cassandra]``.
     """
     applied = _applied(connection)
     missing = []
@@ -170,9 +175,11 @@ def differences(
             f'Not applied: {names}. Run `keystone-cassandra schema apply`.',
         )
         return  # the rest follows from that
-    recorded = _setting(connection, version.NAME_COMPARISON)
-    if recorded != name_comparison:
-        yield fail('schema', _other_names(name_comparison, recorded))
+    recorded = version.settings(connection)
+    for name in version.COMMON:
+        text = version.differs(name, section[name], recorded.get(name))
+        if text is not None:
+            yield fail('schema', text)
     for fatal, text in describe.differences(connection):
         yield (fail if fatal else warn)('schema', text)
 
@@ -182,7 +189,6 @@ def status(conf: cfg.ConfigOpts) -> Status:
     with ddl.connected(conf) as connection:
         keyspace.require(connection)
         applied = {}
-        settings = {}
         holder = None
         tables = ddl.table_names(connection)
         if _MIGRATIONS in tables:
@@ -194,11 +200,6 @@ def status(conf: cfg.ConfigOpts) -> Status:
                 )
                 for row in version.execute(connection, LIST_RECORDS)
             }
-        if 'schema_setting' in tables:
-            settings = {
-                row['name']: row['value']
-                for row in version.execute(connection, LIST_SETTINGS)
-            }
         if 'schema_lock' in tables:
             holder = lease.holder(connection)
         return Status(
@@ -207,7 +208,7 @@ def status(conf: cfg.ConfigOpts) -> Status:
             needed=files.latest(),
             applied=dict(sorted(applied.items())),
             holder=holder,
-            settings=settings,
+            settings=_settings(connection),
         )
 
 
@@ -317,28 +318,30 @@ def _record(connection: Connection, migration: Migration) -> None:
         )
 
 
-def _setting(connection: Connection, name: str) -> str | None:
+def _settings(connection: Connection) -> dict[str, str]:
     if 'schema_setting' not in ddl.table_names(connection):
-        return None
-    return version.setting(connection, name)
+        return {}
+    return version.settings(connection)
 
 
-def _set_name_comparison(connection: Connection, conf: cfg.ConfigOpts) -> None:
-    """Record how names are compared, once for all."""
-    name, option = version.NAME_COMPARISON, conf.cassandra.name_comparison
-    with contextlib.suppress(errors.OutcomeUnknown):
-        version.execute(connection, SET, name=name, value=option)
-    recorded = version.setting(connection, name)
-    if recorded != option:
-        raise ddl.MigrationError(_other_names(option, recorded))
-
-
-def _other_names(option: str, recorded: str | None) -> str:
-    return (
-        f'[cassandra] name_comparison = {option}, but this keyspace was made'
-        f' with {recorded}, which cannot be changed: set the option to'
-        f' {recorded}.'
-    )
+def _record_settings(
+    connection: Connection, conf: cfg.ConfigOpts, change_serial_levels: bool
+) -> None:
+    """Record the options that all servers have in common."""
+    for name in version.COMMON:
+        option = conf.cassandra[name]
+        with contextlib.suppress(errors.OutcomeUnknown):
+            version.execute(connection, SET, name=name, value=option)
+        recorded = version.settings(connection).get(name)
+        if change_serial_levels and name in version.SERIAL_LEVELS:
+            with contextlib.suppress(errors.OutcomeUnknown):
+                version.execute(
+                    connection, CHANGE, name=name, value=option, seen=recorded
+                )
+            recorded = version.settings(connection).get(name)
+        text = version.differs(name, option, recorded)
+        if text is not None:
+            raise ddl.MigrationError(text)
 
 
 def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:
@@ -353,9 +356,13 @@ def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:
         )
 
 
-def _name_comparison(conf: cfg.ConfigOpts) -> str:
-    return (
-        f'INSERT INTO {conf.cassandra.keyspace}.schema_setting (name, value)'
-        f" VALUES ('{version.NAME_COMPARISON}',"
-        f" '{conf.cassandra.name_comparison}') IF NOT EXISTS"
-    )
+def _settings_cql(
+    conf: cfg.ConfigOpts, recorded: Collection[str]
+) -> Iterator[str]:
+    for name in version.COMMON:
+        if name not in recorded:
+            yield (
+                f'INSERT INTO {conf.cassandra.keyspace}.schema_setting'
+                f" (name, value) VALUES ('{name}', '{conf.cassandra[name]}')"
+                ' IF NOT EXISTS'
+            )

@@ -7,10 +7,11 @@ until the keyspace is at its schema version.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keystone_cassandra_token.db import errors
-from keystone_cassandra_token.db.cql import Statement, read, scan
+from keystone_cassandra_token.db.cql import Statement, scan
 from keystone_cassandra_token.schema import files
 from keystone_cassandra_token.schema import keyspace as keyspaces
 
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from keystone_cassandra_token.db.connection import Connection
 
 NAME_COMPARISON = 'name_comparison'
+#: Options that all servers have in common, recorded in the keyspace.  Those
+#: of agreement: two servers with different ones do not see each other's
+#: conditional writes, and both succeed.
+SERIAL_LEVELS = ('global_serial_consistency', 'local_serial_consistency')
+COMMON = (NAME_COMPARISON, *SERIAL_LEVELS)
 
 # A whole table of some ten rows, read once when a server connects.
 VERSIONS = scan('SELECT level, checksum FROM schema_migration')
-SETTING = read('SELECT value FROM schema_setting WHERE name = :name')
+SETTINGS = scan('SELECT name, value FROM schema_setting')
 
 
 def in_words(reached: int) -> str:
@@ -34,12 +40,14 @@ def in_words(reached: int) -> str:
     return str(reached)
 
 
-def check(connection: Connection, name_comparison: str) -> None:
+def check(connection: Connection, section: Mapping[str, Any]) -> None:
     """Check that this server and the keyspace fit.
 
+    :param section: the options of ``[cassandra]``.
     :raises SchemaMissing: if the keyspace, a table or a migration is not
         there.
-    :raises StoreUnavailable: if the recorded name comparison is another.
+    :raises StoreUnavailable: if an option must be as it is recorded, and is
+        not.
     """
     keyspace = connection.keyspace
     if keyspace not in connection.cluster.metadata.keyspaces:
@@ -51,20 +59,38 @@ def check(connection: Connection, name_comparison: str) -> None:
             f' {max(found, default=0)}, this server needs'
             f' {files.latest()}: run `keystone-cassandra schema apply`.'
         )
-    recorded = setting(connection, NAME_COMPARISON)
-    if recorded != name_comparison:
-        raise errors.StoreUnavailable(
-            f'[cassandra] name_comparison = {name_comparison}, but keyspace'
-            f' {keyspace} was made with {recorded}: set the option to'
-            f' {recorded}.'
+    recorded = settings(connection)
+    for name in COMMON:
+        text = differs(name, section[name], recorded.get(name))
+        if text is not None:
+            raise errors.StoreUnavailable(text)
+
+
+def settings(connection: Connection) -> dict[str, str]:
+    """Return the values of ``schema_setting`` by name."""
+    rows = execute(connection, SETTINGS)
+    return {row['name']: row['value'] for row in rows}
+
+
+def differs(name: str, option: str, recorded: str | None) -> str | None:
+    """Return what to do if an option is not as it is recorded, or None."""
+    if option == recorded:
+        return None
+    if recorded is None:
+        return (
+            f'The keyspace does not say which [cassandra] {name} its servers'
+            ' have: run `keystone-cassandra schema apply`.'
         )
-
-
-def setting(connection: Connection, name: str) -> str | None:
-    """Return a value of ``schema_setting``, or None."""
-    for row in execute(connection, SETTING, name=name):
-        return str(row['value'])
-    return None
+    text = (
+        f'[cassandra] {name} = {option}, but all servers of this keyspace have'
+        f' {recorded}: set the option to {recorded}.'
+    )
+    if name in SERIAL_LEVELS:
+        text += (
+            ' To change it, set it in all configurations, stop all servers and'
+            ' run `keystone-cassandra schema apply --change-serial-levels`.'
+        )
+    return text
 
 
 def execute(

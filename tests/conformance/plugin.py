@@ -57,7 +57,7 @@ from keystone_cassandra_token.db import store as stores
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import shadow_users
-from keystone_cassandra_token.schema.version import SETTING
+from keystone_cassandra_token.schema.version import SETTINGS
 from tests.conformance import summary, through_driver
 from tests.conftest import made_keyspace, point_at
 
@@ -295,7 +295,7 @@ def written(suite_keyspace: str) -> Iterator[set[str]]:
             statement.table
             for statement in statements
             # The settings are the keyspace's, not a test's.
-            if statement.verb != 'SELECT' and statement.table != SETTING.table
+            if statement.verb != 'SELECT' and statement.table != SETTINGS.table
         )
         return send()
 

@@ -20,6 +20,7 @@ from oslo_config import cfg
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import schema as schema_check
 from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db import store as stores
 from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.schema import (
     ddl,
@@ -219,6 +220,60 @@ def test_names_cannot_be_compared_otherwise(
     assert migrate.verify(applied) == []
 
 
+@pytest.mark.parametrize('option', version.SERIAL_LEVELS)
+def test_a_server_that_agrees_at_another_level_is_refused(
+    applied: cfg.ConfigOpts, option: str
+) -> None:
+    """It and the others would not see each other: both would succeed."""
+    recorded = applied.cassandra[option]
+    (other,) = {'SERIAL', 'LOCAL_SERIAL'} - {recorded}
+    assert migrate.status(applied).settings[option] == recorded
+    applied.set_override(option, other, 'cassandra')
+    server = stores.Store(applied, verify=schema_check.check)
+    try:
+        with pytest.raises(errors.StoreUnavailable) as refused:
+            server.sessions.get()
+        text = f'{option} = {other}, but all servers of this keyspace have'
+        assert f'{text} {recorded}' in refused.value.reason
+        with pytest.raises(migrate.MigrationError, match=text):
+            migrate.apply(applied, report=quiet)
+        (finding,) = migrate.verify(applied)
+        assert finding.state is State.FAIL
+
+        migrate.apply(applied, report=quiet, change_serial_levels=True)
+        assert migrate.verify(applied) == []
+        applied.clear_override(option, 'cassandra')
+        (finding,) = migrate.verify(applied)
+        assert '--change-serial-levels' in finding.text
+    finally:
+        applied.clear_override(option, 'cassandra')
+        migrate.apply(applied, report=quiet, change_serial_levels=True)
+        server.close()
+    assert migrate.verify(applied) == []
+
+
+def test_a_keyspace_without_recorded_levels_is_told_what_to_run(
+    applied: cfg.ConfigOpts, session: Any
+) -> None:
+    """As a former version has left it."""
+    option = version.SERIAL_LEVELS[0]
+    session.execute(
+        f'DELETE FROM {applied.cassandra.keyspace}.schema_setting'
+        ' WHERE name = %s IF EXISTS',
+        (option,),
+    )
+    with (
+        ddl.connected(applied) as connection,
+        pytest.raises(errors.StoreUnavailable, match='schema apply'),
+    ):
+        schema_check.check(connection, applied.cassandra)
+    (statement,) = migrate.plan(applied)
+    assert option in statement
+    migrate.apply(applied, report=quiet)
+    with ddl.connected(applied) as connection:
+        schema_check.check(connection, applied.cassandra)
+
+
 def test_another_migrator_is_named(applied: cfg.ConfigOpts) -> None:
     with ddl.connected(applied) as connection:
         with lease.Lease(connection) as held:
@@ -295,7 +350,7 @@ def test_a_migrator_that_lost_its_lease_stops(
     with ddl.connected(empty) as connection:
         assert 'token' not in ddl.table_names(connection)
         with pytest.raises(errors.SchemaMissing, match='schema apply'):
-            schema_check.check(connection, 'insensitive')
+            schema_check.check(connection, empty.cassandra)
     assert migrate.apply(empty, report=quiet) == files.latest()
     assert migrate.verify(empty) == []
 
@@ -356,7 +411,7 @@ def test_the_plan_applied_by_hand_is_enough(
     assert migrate.verify(empty) == []
     assert migrate.plan(empty) == []
     with ddl.connected(empty) as connection:
-        schema_check.check(connection, 'insensitive')
+        schema_check.check(connection, empty.cassandra)
 
 
 def test_what_was_changed_by_hand_is_found(

@@ -390,9 +390,9 @@ def test_a_connection_that_is_refused_is_closed(
     )
     monkeypatch.setattr(session, 'connect', lambda conf, place: opened)
 
-    def verify(connection, comparison):
+    def verify(connection, section):
         assert connection is opened
-        assert comparison == 'insensitive'
+        assert section is conf.cassandra
         raise errors.SchemaMissing('apply it')
 
     with pytest.raises(errors.SchemaMissing):
