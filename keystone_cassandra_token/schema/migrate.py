@@ -26,7 +26,12 @@ from oslo_config import cfg
 
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.db.connection import Connection
-from keystone_cassandra_token.db.cql import scan, schema_change, schema_read
+from keystone_cassandra_token.db.cql import (
+    lwt_global,
+    scan,
+    schema_change,
+    schema_read,
+)
 from keystone_cassandra_token.db.findings import Finding, fail, warn
 from keystone_cassandra_token.schema import (
     ddl,
@@ -54,11 +59,12 @@ GET_RECORD = schema_read(
 LIST_RECORDS = scan(
     'SELECT level, name, checksum, applied_at FROM schema_migration'
 )
-SET = schema_change(
+# Agreed on as servers agree on the other settings of this table.
+SET = lwt_global(
     'INSERT INTO schema_setting (name, value) VALUES (:name, :value)'
     ' IF NOT EXISTS'
 )
-CHANGE = schema_change(
+CHANGE = lwt_global(
     'UPDATE schema_setting SET value = :value WHERE name = :name'
     ' IF value = :seen'
 )
