@@ -548,7 +548,7 @@ class TestCrashes:
     """After each request: the old state or the new, and again succeeds."""
 
     def test_creation(self, ours, store):
-        domain = make(ours)
+        domain, red = make(ours), uuid.uuid4().hex
 
         def prepare():
             return {
@@ -557,7 +557,7 @@ class TestCrashes:
                 'domain_id': domain['id'],
                 'parent_id': domain['id'],
                 'is_domain': False,
-                'tags': ['red'],
+                'tags': [red],
             }
 
         def create(given):
@@ -569,15 +569,15 @@ class TestCrashes:
                 create(given_)
                 found = ours.list_projects_from_ids([given_['id']])
             assert len(found) == 1
-            assert found[0]['tags'] == ['red']
-            assert found == ours.list_projects_by_tags({'tags': 'red'})
+            assert found[0]['tags'] == [red]
+            assert found == ours.list_projects_by_tags({'tags': red})
             ours.delete_project(given_['id'])
 
     def test_deletion(self, ours, store):
-        domain = make(ours)
+        domain, red = make(ours), uuid.uuid4().hex
 
         def prepare():
-            return make(ours, domain, tags=['red'])
+            return make(ours, domain, tags=[red])
 
         def delete(made):
             ours.delete_project(made['id'])
@@ -587,25 +587,26 @@ class TestCrashes:
             assert found in ([], [made])
             if found:
                 delete(made)
-            assert ours.list_projects_by_tags({'tags': 'red'}) == []
+            assert ours.list_projects_by_tags({'tags': red}) == []
             assert ours.list_projects_in_domain(domain['id']) == []
 
     def test_change_of_tags(self, ours, store):
         domain = make(ours)
+        red, green = uuid.uuid4().hex, uuid.uuid4().hex
 
         def prepare():
-            return make(ours, domain, tags=['red'])
+            return make(ours, domain, tags=[red])
 
         def change(made):
-            ours.update_project(made['id'], {'tags': ['green']})
+            ours.update_project(made['id'], {'tags': [green]})
 
         for _, made in faults.each_crash(store, prepare, change):
             (tag,) = ours.get_project(made['id'])['tags']
-            for each in ('red', 'green'):
+            for each in (red, green):
                 found = ours.list_projects_by_tags({'tags': each})
                 assert bool(found) is (each == tag)
             change(made)
-            assert ours.get_project(made['id'])['tags'] == ['green']
+            assert ours.get_project(made['id'])['tags'] == [green]
             ours.delete_project(made['id'])
 
 
