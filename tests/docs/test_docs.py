@@ -427,6 +427,8 @@ def test_extending_page_lists_all_files_that_name_each(what):
     names = set(EXTENDED[what])
     naming = []
     for path in tracked():
+        if path.parent.name == 'migrations':
+            continue  # what is there already is never changed
         try:
             words = set(re.findall(r'\w+', path.read_text('utf-8')))
         except UnicodeDecodeError:
