@@ -21,6 +21,10 @@ it, and what readers see of it.  A class of tests is made of that::
     Each request from the first write on fails before it is sent.  Who is
     told 503 sees the state before or the one after; the operation again
     comes to the state after.
+``test_late_writes``
+    A conditional write is given up, and so is the second try; Cassandra does
+    both at last, once the operation has come to its end and has been done
+    again.  That changes nothing.
 ``test_pairs``
     An operation stops before each of its requests but the first, while
     another one is done: within the minute in which its claims are its own,
@@ -65,6 +69,8 @@ from tests.fault import faults
 SEED = 'KEYSTONE_CASSANDRA_PAIRS_SEED'
 #: Others that one operation meets in a run, of all.
 PAIRS = 2
+#: Conditional writes of one operation that are late in a run, of all.
+LATE = 2
 DONE = 'done'
 AT_ONCE = datetime.timedelta(0)
 KNOWN = pathlib.Path(__file__).with_name('known_violations.txt')
@@ -286,6 +292,33 @@ class At:
         return len(self.sent) > self.index
 
 
+class Late:
+    """Keeps requests that nobody is told of, for later."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Statements, Send]] = []
+        self._is_over = False
+
+    def keep(self, statements: Statements, send: Send) -> Any:
+        """Keep a request; whoever sends it takes it for lost."""
+        self._kept.append((statements, send))
+        raise cassandra.OperationTimedOut()
+
+    def keep_second(self, statements: Statements, send: Send) -> Any:
+        """Keep the second try of a request that was kept, too."""
+        if self._is_over or len(self._kept) != 1:
+            return send()
+        if statements != self._kept[0][0]:
+            return send()
+        return self.keep(statements, send)
+
+    def send(self) -> None:
+        """Let Cassandra do what was kept."""
+        self._is_over = True
+        for _, send in self._kept:
+            send().result()
+
+
 def step(sent: list[Statements], index: int) -> str:
     """Return what a request is called: its statement, and which of these."""
     names = [f'{each[0].verb} {each[0].table}' for each in sent]
@@ -456,6 +489,32 @@ class Bench:
                 continue
             world, said = self._with(wanted, index, fail)
             for each in self._undone(world, wanted, said, world.state()):
+                yield f'at {step(sent, index)}: {each}'
+
+    def late_writes(
+        self, wanted: Operation, chosen: Callable[[list[int]], list[int]]
+    ) -> Iterator[str]:
+        """Give up conditional writes, and let Cassandra do them at last.
+
+        :param chosen: which of them.
+        """
+        sent = self.alone(wanted).sent
+        conditional = [
+            index
+            for index in writes_of(sent)
+            if sent[index][0].operation in consistency.CONDITIONAL
+        ]
+        for index in chosen(conditional):
+            late = Late()
+            with faults.intercepted(self.store, late.keep_second):
+                world, said = self._with(wanted, index, late.keep)
+            wrong = self._undone(world, wanted, said, world.state())
+            before = world.state()
+            late.send()
+            if (state := world.state()) != before:
+                wrong.append(f'late, {difference(state, [before])}')
+            wrong += world.wrong()
+            for each in wrong:
                 yield f'at {step(sent, index)}: {each}'
 
     def _with(
@@ -685,18 +744,40 @@ class Generated:
             bench, {f'failure of {wanted.name}': bench.failures(wanted)}
         )
 
+    def test_late_writes(
+        self, bench: Bench, wanted: Operation, pytestconfig: pytest.Config
+    ) -> None:
+        def chosen(all_of_them: list[int]) -> list[int]:
+            if pytestconfig.getoption('all_pairs'):
+                return all_of_them
+            chance = self.chance(f'late {wanted.name}')
+            return chance.sample(all_of_them, min(LATE, len(all_of_them)))
+
+        self.check(
+            bench,
+            {
+                f'late write of {wanted.name}': bench.late_writes(
+                    wanted, chosen
+                )
+            },
+        )
+
+    def chance(self, what: str) -> random.Random:
+        """Return what chooses for a world, the same in all of a run."""
+        return random.Random(
+            f'{os.environ[SEED]} {self.world.__name__} {what}'
+        )
+
     def test_pairs(
         self, bench: Bench, wanted: Operation, pytestconfig: pytest.Config
     ) -> None:
-        world = self.world.__name__
         chosen = [
             (other, late)
             for other in self.world.operations().values()
             for late in (False, True)[: 2 if self.world.ages else 1]
         ]
         if not pytestconfig.getoption('all_pairs'):
-            chance = random.Random(f'{os.environ[SEED]} {world} {wanted.name}')
-            chosen = chance.sample(chosen, PAIRS)
+            chosen = self.chance(wanted.name).sample(chosen, PAIRS)
         cases = {
             f'{wanted.name} beside {"late " if late else ""}{other.name}': (
                 bench.pairs(wanted, other, late)
