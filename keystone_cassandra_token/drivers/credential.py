@@ -43,7 +43,10 @@ BY_USER = Index('credential_by_user', 'user_id', sharded=False, versioned=True)
 BY_PROJECT = Index('credential_by_project', 'project_id', versioned=True)
 BY_TYPE = Index('credential_by_type', 'type', versioned=True)
 CREDENTIALS = Entity(
-    'credential', CREDENTIAL, Indexes(BY_USER, BY_PROJECT, BY_TYPE)
+    'credential',
+    CREDENTIAL,
+    Indexes(BY_USER, BY_PROJECT, BY_TYPE),
+    ids_are_given=True,  # that of an EC2 credential is a hash of its key
 )
 CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS)
 # Keystone lists all credentials for an administrator, and to rotate keys.

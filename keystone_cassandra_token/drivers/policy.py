@@ -29,7 +29,9 @@ POLICY = Row(
     type=text(255, required=True),
     extra=json_map,
 )
-POLICIES = Entity('policy', POLICY, Indexes(), single_partition=True)
+POLICIES = Entity(
+    'policy', POLICY, Indexes(), everywhere=True, single_partition=True
+)
 
 
 class Policy(Driver, base.PolicyDriverBase):

@@ -22,6 +22,8 @@ from typing import Any
 from keystone_cassandra_token.db import clock, errors, parts
 from keystone_cassandra_token.db.cql import (
     Statement,
+    lwt_global,
+    lwt_global_read,
     lwt_local,
     lwt_local_read,
     read,
@@ -53,6 +55,8 @@ class Association:
         what is given last.
     :param listed: the table that lists by what is given, sharded by holder;
         None where nobody asks for that.
+    :param everywhere: whether all datacenters agree on each change, so that
+        one that is cut off can make none; else its own one does.
     :param single_partition: whether all are in one partition, ``bucket`` 0;
         for hundreds that are often wanted all at once.
     """
@@ -70,6 +74,7 @@ class Association:
         key: Row,
         *,
         listed: str | None = None,
+        everywhere: bool = False,
         single_partition: bool = False,
     ) -> None:
         names = tuple(key.columns)
@@ -88,12 +93,14 @@ class Association:
             self.get_all = read(f'{select}bucket = 0')
         self.list = read(select + at)
         self.get = read(select + where)
-        self.settle = lwt_local_read(select + where)
+        self._settling = lwt_global_read if everywhere else lwt_local_read
+        conditional = lwt_global if everywhere else lwt_local
+        self.settle = self._settling(select + where)
         # A removal must count whatever the clocks say.
-        self.insert = lwt_local(
+        self.insert = conditional(
             f'INSERT INTO {table} ({columns}) VALUES ({markers}) IF NOT EXISTS'
         )
-        self.delete = lwt_local(
+        self.delete = conditional(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
         if listed:
@@ -121,7 +128,11 @@ class Association:
     def derived(self) -> DerivedTables:
         """Return what follows from an association."""
         return DerivedTables(
-            self._table, self.row, key=self._key, tables=self._links
+            self._table,
+            self.row,
+            key=self._key,
+            settle=self._settling,
+            tables=self._links,
         )
 
     def key(self, pair: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class DerivedTables:
             entities.table,
             entities.row.part(wanted),
             single_partition=entities.single_partition,
+            settle=entities.settling,
             tables=entities.indexes,
             claim_specs=claim_specs,
             required=entities.required,

@@ -26,9 +26,15 @@ class EntityStatements:
         the later one is made again.
     :param expiring: whether it can be created with a TTL.  Then it cannot be
         changed: cells that are written later would outlive their row.
+    :param everywhere: whether all datacenters agree on each change, so that
+        one that is cut off can make none; else its own one does.
+    :param ids_are_given: whether callers choose ids, so that two datacenters
+        can give one at the same moment.  Then a creation writes its nulls, and
+        what is there in the end is no mixture of two.
     :param ids_come_back: whether an id can be used again after a deletion,
         since callers choose it or it is computed.  Then a deletion leaves a
-        marker, so that a creation which was sent before finds no free id.
+        marker, so that a creation which was sent before finds no free id.  It
+        implies the former.
     :param single_partition: whether all are in one partition, ``bucket`` 0;
         for hundreds that are often wanted all at once.
     """
@@ -48,10 +54,17 @@ class EntityStatements:
         *,
         guarded: Collection[str] = (),
         expiring: bool = False,
+        everywhere: bool = False,
+        ids_are_given: bool = False,
         ids_come_back: bool = False,
         single_partition: bool = False,
     ) -> None:
         self.table = table
+        self.everywhere = everywhere
+        self.settling = cql.lwt_local_read
+        conditional = cql.lwt_local
+        if everywhere:
+            self.settling, conditional = cql.lwt_global_read, cql.lwt_global
         row |= Row('incarnation', 'born')
         self.required = (
             'incarnation',
@@ -72,19 +85,17 @@ class EntityStatements:
             self.get_all = cql.read(
                 f'SELECT {row} FROM {table} WHERE bucket = 0'
             )
-            self.settle_all = cql.lwt_local_read(self.get_all.cql)
+            self.settle_all = self.settling(self.get_all.cql)
         some = where.replace('= :id', 'IN :ids')
         self.get = cql.read(f'SELECT {row} FROM {table} WHERE {where}')
         self.get_some = cql.read(
             f'SELECT {row} FROM {table} WHERE {some}'
         ).unpaged()
-        self.settle = cql.lwt_local_read(
-            f'SELECT {row} FROM {table} WHERE {where}'
-        )
+        self.settle = self.settling(f'SELECT {row} FROM {table} WHERE {where}')
         assigned = ', '.join(f'{name} = :{name}' for name in self.changing)
         # An UPDATE, since a row that was inserted stays without its cells.
         # Of a row that is not there the incarnation is null.
-        self.insert = cql.lwt_local(
+        self.insert = conditional(
             f'UPDATE {table} SET {assigned} WHERE {where}'
             ' IF incarnation = :seen'
         ).sent_once()
@@ -97,25 +108,26 @@ class EntityStatements:
                 else f'{name} = :{name}'
                 for name in self.changing
             )
-            self.update = cql.lwt_local(
+            self.update = conditional(
                 f'UPDATE {table} SET {assignments} WHERE {where}'
                 ' IF incarnation = :seen'
             )
-        self.renumber = cql.lwt_local(
+        self.renumber = conditional(
             f'UPDATE {table} SET incarnation = :incarnation, born = :born'
             f' WHERE {where} IF incarnation = :seen'
         )
-        self.delete = cql.lwt_local(
+        self.delete = conditional(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
         self.ids_come_back = ids_come_back
+        self.ids_are_given = ids_are_given or ids_come_back
         if ids_come_back:
             empty = ', '.join(
                 f'{name} = null'
                 for name in row.columns
                 if name not in ('id', 'incarnation')
             )
-            self.bury = cql.lwt_local(
+            self.bury = conditional(
                 f'UPDATE {table} SET incarnation = :incarnation, {empty}'
                 f' WHERE {where} IF incarnation = :seen'
             ).expiring()
@@ -128,7 +140,7 @@ class EntityStatements:
         stored = self.row.encode(
             {name: new[name] for name in self.row.columns}
         )
-        if seen is None and not self.ids_come_back:
+        if seen is None and not self.ids_are_given:
             # A null would be stored, too, as a tombstone.
             stored = {
                 name: KEEP if value is None else value

@@ -5,38 +5,13 @@ And what servers of the former version wrote, without ``born`` and stamps, is
 an entity all the same.
 """
 
-import datetime
 import uuid
 
 import pytest
 
-from keystone_cassandra_token.db import clock, rows
-from keystone_cassandra_token.tables.entity import Entity
-from keystone_cassandra_token.tables.named import Named
-from tests import statements
+from keystone_cassandra_token.db import clock
+from tests import entities
 from tests.contract import damage
-
-NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)
-
-#: A value of each kind of column, by how it is encoded.
-VALUES = {
-    rows.plain.encode: 'x',
-    rows.number.encode: 1,
-    rows.any_text.encode: 'x',
-    rows.micros.encode: NOW,
-    rows.iso_date.encode: NOW.date(),
-    rows.json_text.encode: [],
-    rows.text_list.encode: ['x'],
-    rows.json_map.encode: {'x': 'y'},
-}
-#: Columns that are stored as they are, and are no text.
-OTHERS = {
-    'enabled': True,
-    'unrestricted': True,
-    'is_domain': True,
-    'lock_epoch': 1,
-}
-
 
 #: What is renamed, by which column.
 RENAMED = {
@@ -48,35 +23,16 @@ RENAMED = {
 }
 
 
-def entities():
-    """Return all tables of entities that are changed, by name."""
-    return {
-        entity.table: entity
-        for module in statements.modules()
-        for value in vars(module).values()
-        if isinstance(value, (Entity, Named))
-        if hasattr(entity := getattr(value, 'entity', value), 'update')
-    }
-
-
-def values_of(entity):
-    return {
-        name: OTHERS.get(name, VALUES[column.encode])
-        for name, column in entity.row.columns.items()
-        if name not in ('id', 'incarnation', 'born')
-    }
-
-
-@pytest.mark.parametrize('entity', entities().values(), ids=entities())
+@pytest.mark.parametrize('entity', entities.ALL.values(), ids=entities.ALL)
 def test_a_change_elsewhere_brings_nothing_back(store, entity):
     """One region deletes what another one changes, all of it, and later."""
-    new = entity.new({'id': uuid.uuid4().hex, **values_of(entity)})
+    new = entity.new({'id': uuid.uuid4().hex, **entities.values_of(entity)})
     assert entity.create(store, new)
     assert entity.discard(store, new)
     connection = store.sessions.get()
     text = entity.update.text(connection.keyspace).partition(' IF ')[0]
     change = connection.session.prepare(text)
-    changed = entity.row.encode(values_of(entity))
+    changed = entity.row.encode(entities.values_of(entity))
     changed |= {'id': new['id'], 'incarnation': clock.incarnation()}
     connection.session.execute(change.bind(changed))
     assert store.one(entity.get, entity.row, id=new['id'])['incarnation']
@@ -85,10 +41,30 @@ def test_a_change_elsewhere_brings_nothing_back(store, entity):
     if entity.single_partition:
         assert new['id'] not in [each['id'] for each in entity.all(store)]
     # It does not keep its id from being used again, either.
-    again = entity.new({'id': new['id'], **values_of(entity)})
+    again = entity.new({'id': new['id'], **entities.values_of(entity)})
     assert entity.create(store, again)
     assert entity.find(store, new['id']) == again
     assert entity.discard(store, again)
+
+
+@pytest.mark.parametrize(
+    'entity',
+    [each for each in entities.ALL.values() if each.ids_are_given],
+    ids=lambda entity: entity.table,
+)
+def test_of_one_id_made_in_two_regions_the_later_is_left(store, entity):
+    """Whole: it has nothing of the other one where it has no value."""
+    values = entities.values_of(entity) | {'id': uuid.uuid4().hex}
+    assert entity.create(store, entity.new(values))
+    least = {name: values[name] for name in entity.required if name in values}
+    later = entity.new(least | {'id': values['id']})
+    connection = store.sessions.get()
+    text = entity.insert.text(connection.keyspace).partition(' IF ')[0]
+    stored = entity.stored(later, None)
+    del stored['seen']
+    connection.session.execute(connection.session.prepare(text).bind(stored))
+    assert entity.find(store, values['id']) == later
+    assert entity.discard(store, later)
 
 
 class TestFormerVersion:

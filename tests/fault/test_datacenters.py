@@ -10,12 +10,14 @@ second, for all tests.  What they find is made before.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
 import functools
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cassandra.cluster
@@ -35,6 +37,7 @@ from keystone_cassandra_token.cmd import cluster_checks
 from keystone_cassandra_token.db import (
     clock,
     deadline,
+    elsewhere,
     errors,
     outage,
     session,
@@ -42,12 +45,15 @@ from keystone_cassandra_token.db import (
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base, trust
+from keystone_cassandra_token.drivers.identity import federation
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
 from keystone_cassandra_token.schema import ddl
 from keystone_cassandra_token.schema import keyspace as keyspaces
 from keystone_cassandra_token.tables import reconcile, unique
+from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.named import Named
+from tests import entities
 from tests.conftest import RESTARTED, quick_schema
 from tests.contract import damage
 from tests.fault import faults, owners
@@ -310,6 +316,130 @@ def test_who_takes_a_name_over_must_reach_the_nodes_of_all(
     assert case.owner(db, case.untold) == case.winner
 
 
+@dataclasses.dataclass
+class Regions:
+    """A store in each of two datacenters, which do something at once."""
+
+    here: Store
+    there: Store
+
+    @property
+    def both(self) -> tuple[Store, Store]:
+        return self.here, self.there
+
+    def create(
+        self, entity: Entity, new: Sequence[dict[str, Any]]
+    ) -> list[bool]:
+        """Create one in each at once; return whether each was told so."""
+        start = threading.Barrier(2)
+
+        def create(store: Store, each: dict[str, Any]) -> bool:
+            start.wait(faults.PATIENCE)
+            return bool(entity.create(store, each))
+
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            return list(threads.map(create, self.both, new))
+
+    def agreed(self, entity: Entity, entity_id: str) -> dict[str, Any] | None:
+        """Return what both find once they find the same.
+
+        It may be older at first; that is for the caller to know.
+        """
+
+        def same() -> list[Any]:
+            one, other = (entity.find(each, entity_id) for each in self.both)
+            return [one] if one == other else []
+
+        return until(same, 'the same in both datacenters', PATIENCE)[0]
+
+
+@pytest.fixture
+def regions(db: Store) -> Iterator[Regions]:
+    with elsewhere.each_datacenter(db) as stores:
+        yield Regions(*stores)
+
+
+def in_region(driver: type[Any], store: Store) -> Any:
+    """Return a driver of a server in a datacenter."""
+    made = driver()
+    made.db = store
+    return made
+
+
+IDPS = federation.IDPS.entity
+#: Creations of one id by two datacenters.
+ROUNDS = 8
+
+
+class TestTwoRegions:
+    """What two datacenters do to one thing at once."""
+
+    @pytest.mark.parametrize(
+        'entity',
+        [each for each in entities.ALL.values() if each.everywhere],
+        ids=lambda entity: entity.table,
+    )
+    def test_of_two_creations_one_is_made(
+        self, regions: Regions, entity: Entity
+    ) -> None:
+        values = entities.values_of(entity)
+        for _ in range(ROUNDS):
+            values['id'] = uuid.uuid4().hex
+            new = [entity.new(values) for _ in regions.both]
+            made = regions.create(entity, new)
+            assert sorted(made) == [False, True]
+            found = regions.agreed(entity, values['id'])
+            assert found == new[made.index(True)]
+            assert entity.discard(regions.here, found)
+
+    def test_a_protocol_that_is_removed_stays_away(
+        self, regions: Regions
+    ) -> None:
+        """Another one is added elsewhere; both are in one cell."""
+        here = in_region(federation.Federation, regions.here)
+        there = in_region(federation.Federation, regions.there)
+        idp_id = uuid.uuid4().hex
+        here.create_idp(idp_id, {'domain_id': 'd', 'enabled': True})
+        here.create_protocol(idp_id, 'former', {'mapping_id': 'm'})
+        regions.agreed(IDPS, idp_id)
+        with faults.stalled(
+            regions.here,
+            IDPS.update,
+            lambda: here.delete_protocol(idp_id, 'former'),
+        ) as removal:
+            there.create_protocol(idp_id, 'added', {'mapping_id': 'm'})
+            removal.finish()
+            assert removal.said is None
+        until(
+            lambda: (
+                [
+                    [each['id'] for each in driver.list_protocols(idp_id)]
+                    for driver in (here, there)
+                ]
+                == [['added'], ['added']]
+            ),
+            'the protocol that was added, alone',
+            PATIENCE,
+        )
+
+    def test_what_is_deleted_elsewhere_cannot_be_changed(
+        self, regions: Regions
+    ) -> None:
+        here = in_region(federation.Federation, regions.here)
+        there = in_region(federation.Federation, regions.there)
+        idp_id = uuid.uuid4().hex
+        here.create_idp(idp_id, {'domain_id': 'd', 'enabled': True})
+        regions.agreed(IDPS, idp_id)
+        with faults.stalled(
+            regions.here,
+            IDPS.update,
+            lambda: here.update_idp(idp_id, {'enabled': False}),
+        ) as change:
+            there.delete_idp(idp_id)
+            change.finish()
+        assert isinstance(change.said, exception.IdentityProviderNotFound)
+
+
 @pytest.fixture(scope='module')
 def alone(datacenters: Cluster, before: Before) -> Iterator[None]:
     """Lose the second datacenter, whose node crashes."""
@@ -402,10 +532,26 @@ class TestAlone:
         self, db: Store, before: Before, later: None
     ) -> None:
         for named, case, given in before.named:
+            if named.entity.everywhere:
+                continue
             assert named.remove(db, given['id'])
             assert named.entity.find(db, given['id']) is None
             with pytest.raises(errors.StoreUnavailable):
                 case.make(**given | damage.fresh('id'))
+
+    def test_what_all_agree_on_is_left_as_it_is(
+        self, db: Store, before: Before
+    ) -> None:
+        """Roles and identity providers decide who may do what everywhere."""
+        tried = []
+        for named, _, given in before.named:
+            if named.entity.everywhere:
+                was = named.entity.find(db, given['id'])
+                with pytest.raises(errors.StoreUnavailable):
+                    named.remove(db, given['id'])
+                assert named.entity.find(db, given['id']) == was is not None
+                tried.append(named)
+        assert tried
 
     def test_nobody_knows_of_the_other_ones_owner(
         self, db: Store, before: Before, later: None
@@ -458,7 +604,9 @@ class TestBack:
     def test_the_name_of_what_was_deleted_meanwhile_is_free(
         self, db: Store, before: Before, later: None
     ) -> None:
-        for _, case, given in before.named:
+        for named, case, given in before.named:
+            if named.entity.everywhere:  # it could not be deleted
+                until_back(named.remove, db, given['id'])
             again = given | damage.fresh('id')
             until_back(functools.partial(case.make, **again))
 

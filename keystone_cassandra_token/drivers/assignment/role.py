@@ -69,6 +69,7 @@ ROLES = Named(
         ROLE | STAMPS,
         Indexes(),
         guarded=['name', 'domain_id'],
+        everywhere=True,
         single_partition=True,
     ),
     ClaimSpec(Claims('role_claim', 'folded_name', 'domain_id'), _keys),
@@ -84,6 +85,7 @@ LIST_SOME_THERE = read(
 RULES = Association(
     'implied_role',
     Row(prior_role_id=text(64), implied_role_id=text(64)),
+    everywhere=True,
     single_partition=True,
 )
 

@@ -34,6 +34,7 @@ ASSOCIATIONS = Entity(
     ASSOCIATION,
     Indexes(),
     guarded=['policy_id'],  # a deletion means one with this policy
+    everywhere=True,
     single_partition=True,
 )
 

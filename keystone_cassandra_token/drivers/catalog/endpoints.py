@@ -45,7 +45,9 @@ SERVICE = Row(
     enabled=boolean(required=True),
     extra=json_map,
 )
-SERVICES = Entity('service', SERVICE, Indexes(), single_partition=True)
+SERVICES = Entity(
+    'service', SERVICE, Indexes(), everywhere=True, single_partition=True
+)
 
 ENDPOINT = Row(
     id=text(64),
@@ -62,6 +64,7 @@ ENDPOINTS = Entity(
     ENDPOINT,
     Indexes(),
     guarded=['service_id', 'region_id'],
+    everywhere=True,
     single_partition=True,
 )
 
@@ -77,7 +80,9 @@ GROUP = Row(
     description=text,
     filters=json_text,
 )
-GROUPS = Entity('endpoint_group', GROUP, Indexes(), single_partition=True)
+GROUPS = Entity(
+    'endpoint_group', GROUP, Indexes(), everywhere=True, single_partition=True
+)
 
 
 def new_service(given: Mapping[str, Any]) -> Stored:

@@ -34,6 +34,7 @@ REGIONS = Entity(
     REGION,
     Indexes(),
     guarded=['parent_region_id'],
+    everywhere=True,
     single_partition=True,
 )
 

@@ -95,14 +95,19 @@ IDPS = Named(
         IDP | STAMPS | Row(protocols=json_text),
         Indexes(),
         guarded=['remote_ids', 'protocols'],
+        everywhere=True,
         single_partition=True,
         ids_come_back=True,
     ),
     ClaimSpec(Claims('remote_id_claim', 'remote_id'), _remote_ids),
 )
 IDP_DERIVED = DerivedTables.of(IDPS, 'remote_ids')
-MAPPINGS = Entity('mapping', MAPPING, Indexes(), single_partition=True)
-SPS = Entity('service_provider', SP, Indexes(), single_partition=True)
+MAPPINGS = Entity(
+    'mapping', MAPPING, Indexes(), everywhere=True, single_partition=True
+)
+SPS = Entity(
+    'service_provider', SP, Indexes(), everywhere=True, single_partition=True
+)
 
 
 class Federation(Driver, base.FederationDriverBase):
