@@ -33,6 +33,16 @@ OTHERS = {
 }
 
 
+#: What is renamed, by which column.
+RENAMED = {
+    'group': 'name',
+    'project': 'name',
+    'registered_limit': 'resource_name',
+    'role': 'name',
+    'user': 'local_name',
+}
+
+
 def _all() -> dict[str, Entity]:
     return {
         entity.table: entity

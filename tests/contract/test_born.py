@@ -13,15 +13,6 @@ from keystone_cassandra_token.db import clock
 from tests import entities
 from tests.contract import damage
 
-#: What is renamed, by which column.
-RENAMED = {
-    'group': 'name',
-    'project': 'name',
-    'registered_limit': 'resource_name',
-    'role': 'name',
-    'user': 'local_name',
-}
-
 
 @pytest.mark.parametrize('entity', entities.ALL.values(), ids=entities.ALL)
 def test_a_change_elsewhere_brings_nothing_back(store, entity):
@@ -116,11 +107,11 @@ class TestFormerVersion:
         assert named.entity.find(store, made['id']) is None
         case.make(**made | damage.fresh('id'))
 
-    @pytest.mark.parametrize('case', RENAMED, indirect=True)
+    @pytest.mark.parametrize('case', entities.RENAMED, indirect=True)
     def test_its_name_is_free_once_it_has_another(
         self, store, case, named, made
     ):
-        new = {RENAMED[case.maker]: uuid.uuid4().hex}
+        new = {entities.RENAMED[case.maker]: uuid.uuid4().hex}
         renamed = named.change(store, made['id'], lambda old: new)
         assert renamed['born']
         case.make(**made | damage.fresh('id'))
