@@ -91,6 +91,8 @@ class Operation:
     :ivar repeats: whether doing it again comes to the same as once.
     :ivar makes: the label of what it makes; who tries again once it was not
         made does so with another id.
+    :ivar uses_up: whether it takes what can be taken once: done late, it is
+        taken for nothing.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Operation:
     partly: Collection[str] | None
     repeats: bool
     makes: str | None
+    uses_up: bool
 
 
 def operation(
@@ -108,12 +111,20 @@ def operation(
     partly: Collection[str] | None = (),
     repeats: bool = True,
     makes: str | None = None,
+    uses_up: bool = False,
 ) -> Callable[[Call], Call]:
     """Declare a method of a world as an operation; see the class."""
 
     def declare(call: Call) -> Call:
         call.operation = Operation(  # type: ignore[attr-defined]
-            call.__name__, call, again, refused, partly, repeats, makes
+            call.__name__,
+            call,
+            again,
+            refused,
+            partly,
+            repeats,
+            makes,
+            uses_up,
         )
         return call
 
@@ -511,7 +522,11 @@ class Bench:
             wrong = self._undone(world, wanted, said, world.state())
             before = world.state()
             late.send()
-            if (state := world.state()) != before:
+            state = world.state()
+            if wanted.uses_up:
+                if not wrong:
+                    self._worlds[-1] = world, state
+            elif state != before:
                 wrong.append(f'late, {difference(state, [before])}')
             wrong += world.wrong()
             for each in wrong:

@@ -161,7 +161,9 @@ class Tokens(World):
         self.authorize('authorized', 'other')
 
     # Used up or exchanged, and never both anew.
-    @operation(exception.NotFound, partly=['user'], repeats=False)
+    @operation(
+        exception.NotFound, partly=['user'], repeats=False, uses_up=True
+    )
     def exchange(self):
         self.driver.create_access_token(self.id('authorized'), self.life)
 
