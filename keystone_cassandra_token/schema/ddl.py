@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 
+import cassandra.cluster
 import cassandra.query
 from oslo_config import cfg
 
@@ -51,24 +52,76 @@ def alter(connection: Connection, text: str) -> None:
 
     :raises MigrationError: if they do not in time.
     """
-    try:
+    with _translated(text):
         connection.session.execute(
             cassandra.query.SimpleStatement(text), timeout=STATEMENT_TIMEOUT
         )
-        # Also where the statement changed nothing: then another made it.
-        agreed = (
-            connection.cluster.control_connection.wait_for_schema_agreement(
-                wait_time=AGREEMENT_TIMEOUT
-            )
+    # Also where the statement changed nothing: then another made it.
+    agree(connection)
+
+
+def set_options(connection: Connection, text: str) -> None:
+    """Run one statement that sets options of a table.
+
+    Nothing that follows needs it, so nobody waits for the nodes to agree;
+    :func:`agree` does in the end.  All of them go to one node, so that two
+    nodes are not given changes at once.
+    """
+    cluster = connection.cluster
+    with _translated(text), _not_waiting(cluster):
+        connection.session.execute(
+            cassandra.query.SimpleStatement(text),
+            timeout=STATEMENT_TIMEOUT,
+            host=cluster.get_control_connection_host(),
         )
+
+
+@contextlib.contextmanager
+def _not_waiting(cluster: cassandra.cluster.Cluster) -> Iterator[None]:
+    """Let the driver neither wait for agreement nor read the table again."""
+    before = cluster.max_schema_agreement_wait, cluster.schema_metadata_enabled
+    cluster.max_schema_agreement_wait = 0
+    cluster.schema_metadata_enabled = False
+    try:
+        yield
+    finally:
+        cluster.max_schema_agreement_wait, cluster.schema_metadata_enabled = (
+            before
+        )
+
+
+@contextlib.contextmanager
+def _translated(text: str) -> Iterator[None]:
+    try:
+        yield
     except errors.DRIVER_ERRORS as error:
         raise errors.translate(error, text.split('(')[0]) from error
-    if not agreed:
+
+
+def agree(connection: Connection) -> None:
+    """Wait until all nodes that are up agree on the schema.
+
+    :raises MigrationError: if they do not in time.
+    """
+    if not agreed(connection, AGREEMENT_TIMEOUT):
         raise MigrationError(
             'The nodes do not agree on the schema after'
             f' {AGREEMENT_TIMEOUT:.0f} s (`nodetool describecluster` shows'
             ' which): bring them up or take them out of the cluster, then'
             ' run this again.'
+        )
+
+
+def agreed(connection: Connection, wait: float) -> bool:
+    """Return whether all nodes that are up agree on the schema.
+
+    :param wait: seconds in which they may come to do so.
+    """
+    with _translated('the agreement on the schema'):
+        return bool(
+            connection.cluster.control_connection.wait_for_schema_agreement(
+                wait_time=wait
+            )
         )
 
 

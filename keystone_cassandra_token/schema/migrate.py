@@ -4,9 +4,9 @@
 Migrations are applied in order by one migrator at a time, which holds the
 lease of ``schema.lease``; only the first, which
 makes the lease's own table under a fixed id, is applied before it.  After
-each statement all nodes that are up must agree on the schema.  Each file is
-idempotent, so a migrator that stopped anywhere is simply run again.  Nothing
-is ever dropped.
+each statement all nodes that are up must agree on the schema, and after all
+that set options of tables.  Each file is idempotent, so a migrator that
+stopped anywhere is simply run again.  Nothing is ever dropped.
 
 What was applied is recorded by INSERT ... IF NOT EXISTS at SERIAL, not by a
 plain one: a migrator that lost its lease unknowingly cannot overwrite the
@@ -39,6 +39,7 @@ from keystone_cassandra_token.schema import (
     files,
     keyspace,
     lease,
+    parse,
     version,
 )
 from keystone_cassandra_token.schema.files import Migration
@@ -133,7 +134,11 @@ def apply(
                     report(f'Applying {_title(migration)}.')
                     for text in migration.statements(connection.keyspace):
                         held.renew()
-                        ddl.alter(connection, text)
+                        if parse.sets_options(text):
+                            ddl.set_options(connection, text)
+                        else:
+                            ddl.alter(connection, text)
+                    ddl.agree(connection)
                 held.renew()
                 _record(connection, migration)
             _record_settings(connection, conf, change_serial_levels)
@@ -186,7 +191,16 @@ def differences(
         text = version.differs(name, section[name], recorded.get(name))
         if text is not None:
             yield fail('schema', text)
-    for fatal, text in describe.differences(connection):
+    found = list(describe.differences(connection))
+    if found and not ddl.agreed(connection, wait=1.0):
+        yield fail(
+            'schema',
+            'The nodes do not agree on the schema (`nodetool describecluster`'
+            ' shows which), and one of them lacks what this package needs: a'
+            ' node that was away gets it within a minute. Run this again.',
+        )
+        return
+    for fatal, text in found:
         yield (fail if fatal else warn)('schema', text)
 
 

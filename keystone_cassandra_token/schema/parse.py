@@ -64,7 +64,7 @@ def tables(statements: Iterable[str]) -> dict[str, Table]:
     """
     found: dict[str, Table] = {}
     for statement in statements:
-        text = _SPACE.sub(lambda part: part[1] or ' ', statement)
+        text = _normal(statement)
         if created := _CREATE.fullmatch(text):
             found.setdefault(
                 created['table'],
@@ -85,6 +85,16 @@ def tables(statements: Iterable[str]) -> dict[str, Table]:
         else:
             raise ValueError(f'no CREATE TABLE, and no change of one: {text}')
     return found
+
+
+def sets_options(statement: str) -> bool:
+    """Return whether a statement does no more than set options of a table."""
+    return bool(_SET.fullmatch(_normal(statement)))
+
+
+def _normal(statement: str) -> str:
+    """Return a statement with its spaces made one, but those of literals."""
+    return _SPACE.sub(lambda part: part[1] or ' ', statement)
 
 
 def compaction(options: Mapping[str, str]) -> str:

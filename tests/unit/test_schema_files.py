@@ -7,7 +7,13 @@ import dataclasses
 import re
 import uuid
 
-from keystone_cassandra_token.schema import describe, files, lease, migrate
+from keystone_cassandra_token.schema import (
+    describe,
+    files,
+    lease,
+    migrate,
+    parse,
+)
 from keystone_cassandra_token.schema.ddl import (
     AGREEMENT_TIMEOUT,
     STATEMENT_TIMEOUT,
@@ -40,6 +46,12 @@ def test_a_statement_can_be_applied_again_and_drops_nothing(
     assert not re.search(r'\bDROP\b', statement)
     assert '{' not in re.sub(r'compaction = \{[^}]*\}', '', statement)
     assert '--' not in statement
+
+
+@sweep.over(STATEMENTS)
+def test_only_options_are_set_without_waiting(statement: str) -> None:
+    waits = not statement.startswith('ALTER') or ' ADD ' in statement
+    assert parse.sets_options(statement) is not waits
 
 
 def test_no_coordinator_waits_for_a_replica_that_hangs() -> None:
