@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keystone import exception
 from keystone.assignment.backends import sql as sql_assignment
 
-from keystone_cassandra_token.db import errors
+from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers.assignment import driver as assignment
 from keystone_cassandra_token.drivers.assignment import grants
 from tests.contract import sql_oracle
@@ -434,3 +434,52 @@ class TestRaces:
         assert grants.remove_all(store, listed) == 3
         assert grants.on_target(store, project_id) == []
         assert sum(everywhere(ours, each) for each in made) == 0
+
+
+class TestTwoRegions:
+    """One grant that two regions have given at once: one incarnation loses."""
+
+    @pytest.fixture(params=['earlier', 'later'])
+    def made(self, request, ours, store, keyspace):
+        """A grant; whose incarnation was made earlier or later has won."""
+        made = new()
+        other = {'incarnation': clock.incarnation()}
+        ours.create_grant(**made)
+        (here,) = grants.on_target(store, made['project_id'])
+        if request.param == 'later':
+            other = {'incarnation': clock.incarnation()}
+        there = here | other
+        grants.write_index(store, [there], grants.Step.SETTLED)
+        store.sessions.get().session.execute(
+            f'INSERT INTO {keyspace}.grant_by_target ({grants.GRANT})'
+            f' VALUES ({", ".join(["%s"] * len(there))})',
+            [there[name] for name in grants.GRANT.columns],
+        )
+        assert grants.on_target(store, made['project_id']) == [there]
+        return made
+
+    def test_it_is_listed_once(self, ours, made):
+        assert everywhere(ours, made) == 3
+
+    @pytest.mark.parametrize(
+        ('name', 'by'),
+        [
+            ('delete_grant', None),
+            ('delete_user_assignments', 'user_id'),
+            ('delete_project_assignments', 'project_id'),
+            ('delete_role_assignments', 'role_id'),
+        ],
+    )
+    def test_it_is_listed_no_more_once_it_is_removed(
+        self, ours, made, name, by
+    ):
+        if by is None:
+            ours.delete_grant(**made)
+        else:
+            getattr(ours, name)(made[by])
+        assert everywhere(ours, made) == 0
+        assert not is_granted(ours, made)
+        ours.create_grant(**made)
+        assert everywhere(ours, made) == 3
+        ours.delete_grant(**made)
+        assert everywhere(ours, made) == 0

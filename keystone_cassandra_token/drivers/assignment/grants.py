@@ -14,10 +14,15 @@ returns; for an unsettled row the base row is read.  A crash leaves unsettled
 rows, never a settled one without a grant.  For that, each of these writes has
 its own timestamp, computed from the incarnation of the grant: a creator that
 settles late, or a server whose clock lags, changes nothing.
+
+Two regions that give one grant at once settle the rows of two incarnations, of
+which one loses.  So where a key has several rows the base row is read, and a
+removal unsettles all of them.
 """
 
 from __future__ import annotations
 
+import collections
 import enum
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -62,6 +67,11 @@ LIST = scan(f'SELECT {GRANT} FROM grant_by_target')
 
 LIST_OF_ACTOR = read(
     f'SELECT {BY_ACTOR} FROM grant_by_actor WHERE actor_id = :actor_id'
+)
+LIST_OF_GRANT = read(
+    f'SELECT {BY_ACTOR} FROM grant_by_actor WHERE actor_id = :actor_id'
+    ' AND target_id = :target_id AND type = :type AND inherited = :inherited'
+    ' AND role_id = :role_id'
 )
 LIST_OF_ROLE = read(
     f'SELECT {BY_ROLE} FROM grant_by_role'
@@ -210,7 +220,7 @@ def remove(db: Store, grant: Grant) -> bool:
 
     :raises OutcomeUnknown: if that cannot be found out; it is safe to retry.
     """
-    write_index(db, [grant], Step.UNSETTLED)
+    _unsettle(db, [grant])
     gone = GRANTS.discard(db, grant)
     write_index(db, [grant], Step.REMOVED)
     return gone
@@ -228,7 +238,7 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
     ):
         while some := list(itertools.islice(of_target, _AT_ONCE)):
             count += len(some)
-            write_index(db, some, Step.UNSETTLED)
+            _unsettle(db, some)
             if not GRANTS.delete_together(db, some):
                 # One was removed, or granted again: look at each.
                 for grant in some:
@@ -237,18 +247,44 @@ def remove_all(db: Store, found: Iterable[Grant]) -> int:
     return count
 
 
+def _unsettle(db: Store, grants: list[Grant]) -> None:
+    """Unsettle the index rows of grants, of all their incarnations.
+
+    One that another region has given is not removed: it may be the one that
+    is left.
+    """
+    listed = db.many(LIST_OF_GRANT, BY_ACTOR, map(GRANTS.key, grants))
+    settled = {
+        row['incarnation']: row
+        for rows in listed
+        for row in rows
+        if row['settled']
+    }
+    own = {grant['incarnation']: grant for grant in grants}
+    write_index(db, {**settled, **own}.values(), Step.UNSETTLED)
+
+
 def _sure(db: Store, listed: list[Grant]) -> Iterator[Grant]:
     """Yield those of an index's rows that are grants."""
-    unsettled = [row for row in listed if not row['settled']]
-    keys = map(GRANTS.key, unsettled)
+    rows_of = collections.Counter(map(_key_of, listed))
+    unsure = {
+        row['incarnation']: row
+        for row in listed
+        if not row['settled'] or rows_of[_key_of(row)] > 1
+    }
+    keys = map(GRANTS.key, unsure.values())
     found = {
         there['incarnation']
-        for rows in (db.many(GRANTS.get, GRANT, keys) if unsettled else ())
+        for rows in (db.many(GRANTS.get, GRANT, keys) if unsure else ())
         for there in rows
     }
     for row in listed:
-        if row['settled'] or row['incarnation'] in found:
+        if row['incarnation'] in found or row['incarnation'] not in unsure:
             yield row
+
+
+def _key_of(row: Grant) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _KEY)
 
 
 def write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
