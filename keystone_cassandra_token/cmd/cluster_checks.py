@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
-from keystone_cassandra_token.db import clock, errors, nodes
+from keystone_cassandra_token.db import clock, errors, nodes, timeouts
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, fail, ok, warn
 from keystone_cassandra_token.schema import (
@@ -321,6 +322,53 @@ def _revocation_ttl(connection: Connection) -> int | None:
     return None if found is None else int(found)
 
 
+def patience(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
+    """Servers do not give up before the nodes do."""
+    name = 'timeouts'
+    for node in nodes.nodes(connection):
+        if not node.up:
+            continue
+        ask = functools.partial(nodes.setting, connection, node)
+        try:
+            text = timeouts.shorter(conf.cassandra, ask)
+        except errors.DRIVER_ERRORS as error:
+            yield warn(name, _unreadable(node, 'settings', error))
+            continue
+        if text is not None:
+            yield warn(name, f'{node.address}: {text}')
+        else:
+            yield ok(name, f'{node.address} gives up first.')
+
+
+def agreement(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
+    """Names cost as few round trips between regions as they can."""
+    name = 'paxos'
+    if len(keyspace.replicas(connection) or {}) < 2:
+        return
+    for node in nodes.nodes(connection):
+        if not node.up:
+            continue
+        try:
+            found = nodes.setting(connection, node, 'paxos_variant')
+        except errors.DRIVER_ERRORS as error:
+            yield warn(name, _unreadable(node, 'settings', error))
+            continue
+        variant = (found or 'v1').removesuffix('_without_linearizable_reads')
+        if variant.startswith('v2'):
+            yield ok(name, f'{node.address} uses paxos_variant {variant}.')
+        else:
+            yield warn(
+                name,
+                f'{node.address} uses paxos_variant {variant}: each new name'
+                ' takes one more round trip between regions than needed. Set'
+                ' paxos_variant: v2 in cassandra.yaml of all nodes.',
+            )
+
+
 def windows(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     """Tables whose rows expire have windows that fit their lives."""
     name = 'windows'
@@ -382,5 +430,7 @@ CHECKS = (
     windows,
     expiry,
     authentication,
+    patience,
+    agreement,
     clocks,
 )

@@ -6,12 +6,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import socket
 import ssl
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import cassandra
 import cassandra.cluster
@@ -308,12 +309,25 @@ def setting(connection: Connection, node: Node, *names: str) -> str | None:
 
     :raises cassandra.Unauthorized: if the role may not read them.
     """
+    return _first_set(names, functools.partial(query, connection, node))
+
+
+def own_setting(connection: Connection, *names: str) -> str | None:
+    """Return a setting of any node, as :func:`setting`."""
+
+    def ask(cql: str, name: str) -> Iterable[dict[str, Any]]:
+        found = connection.session.execute(cql, [name])
+        return cast('Iterable[dict[str, Any]]', found)
+
+    return _first_set(names, ask)
+
+
+def _first_set(
+    names: Iterable[str], ask: Callable[..., Iterable[dict[str, Any]]]
+) -> str | None:
     for name in names:
-        for row in query(
-            connection,
-            node,
-            'SELECT value FROM system_views.settings WHERE name = %s',
-            name,
+        for row in ask(
+            'SELECT value FROM system_views.settings WHERE name = %s', name
         ):
             if row['value'] not in (None, '', 'null'):
                 return str(row['value'])

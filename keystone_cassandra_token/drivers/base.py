@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import keystone.conf
 from oslo_config import cfg
@@ -11,7 +14,14 @@ from oslo_log import log
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import schema
-from keystone_cassandra_token.db import metrics, outage
+from keystone_cassandra_token.db import (
+    errors,
+    metrics,
+    nodes,
+    outage,
+    timeouts,
+)
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.store import Store
 
 LOG = log.getLogger(__name__)
@@ -30,8 +40,21 @@ def shared(conf: cfg.ConfigOpts) -> Store:
             metrics.start(conf[options.GROUP].metrics_dir)
         for text in options.unknown(conf):
             LOG.warning(text)
-        store = _shared[id(conf)] = Store(conf, verify=schema.check)
+        store = _shared[id(conf)] = Store(conf, verify=_check)
     return store
+
+
+def _check(connection: Connection, section: Mapping[str, Any]) -> None:
+    """Check a new connection; see :class:`~..db.session.Sessions`."""
+    schema.check(connection, section)
+    # The doctor asks all nodes; a role that may not read settings has been
+    # told so by it.
+    with contextlib.suppress(*errors.DRIVER_ERRORS):
+        text = timeouts.shorter(
+            section, functools.partial(nodes.own_setting, connection)
+        )
+        if text is not None:
+            LOG.warning('Cassandra: %s', text)
 
 
 class Driver:

@@ -22,7 +22,9 @@ from keystone_cassandra_token.cmd import cluster_checks, doctor
 from keystone_cassandra_token.db import nodes
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, State
+from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.schema import ddl, files
+from keystone_cassandra_token.schema import keyspace as keyspaces
 
 
 @pytest.fixture
@@ -79,6 +81,7 @@ def test_all_is_well(run: command.Command) -> None:
         'expiry',
         'authentication',
         'permissions',
+        'timeouts',
         'clock',
     }
     assert any(line.startswith('ok    schema: ') for line in lines)
@@ -277,6 +280,59 @@ def test_rows_that_would_outlive_2038(
     for result in cluster_checks.expiry(connection, own):
         if '(NONE)' not in result.text and 'beyond 2038' in result.text:
             assert result.state is State.WARN
+
+
+def test_who_gives_up_before_the_nodes_do(
+    connection: Connection, own: cfg.ConfigOpts
+) -> None:
+    (found,) = cluster_checks.patience(connection, own)
+    assert found.state is State.OK
+    own.set_override('request_timeout', 1.5, 'cassandra')
+    (found,) = cluster_checks.patience(connection, own)
+    assert found.state is State.WARN
+    assert 'after 1.5 s' in found.text
+    assert (
+        'request_timeout to at least 2 and request_deadline to at'
+        in found.text
+    )
+    own.set_override('request_timeout', 5.0, 'cassandra')
+    own.set_override('request_deadline', 3.8, 'cassandra')
+    (found,) = cluster_checks.patience(connection, own)
+    assert found.state is State.WARN
+    assert 'after 1.9 s' in found.text
+
+
+def test_a_server_that_gives_up_first_says_so_when_it_connects(
+    conf: cfg.ConfigOpts, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = 'a conditional write is given up after'
+    store.close()
+    store.sessions.get()
+    assert text not in caplog.text
+    conf.set_override('request_timeout', 1.5, 'cassandra')
+    store.close()
+    store.sessions.get()
+    assert caplog.text.count(text) == 1
+
+
+@pytest.mark.parametrize(
+    ('variant', 'state'),
+    [(None, State.WARN), ('v1', State.WARN), ('v2', State.OK)],
+)
+def test_names_that_take_more_round_trips_than_needed(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str | None,
+    state: State,
+) -> None:
+    assert list(cluster_checks.agreement(connection, own)) == []
+    # As with a second datacenter.
+    monkeypatch.setattr(keyspaces, 'replicas', lambda _: {'dc1': 1, 'dc2': 1})
+    monkeypatch.setattr(nodes, 'setting', lambda *_: variant)
+    (found,) = cluster_checks.agreement(connection, own)
+    assert found.state is state
+    assert ('Set paxos_variant: v2' in found.text) == (state is State.WARN)
 
 
 def test_a_node_of_an_old_release(
