@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keystone import exception
+from keystone.common import password_hashing
 from keystone.common.driver_hints import Hints
 from keystone.federation.backends import sql as sql_federation
 from keystone.identity.backends import sql as sql_identity
 from keystone.identity.backends import sql_model
+from oslo_serialization import jsonutils
 from oslo_utils import fixture as time_fixture
 
 from keystone_cassandra_token.db import clock
@@ -474,6 +476,84 @@ class TestPasswords:
             found = {each['id'] for each in ours.list_users(hints)}
             assert (made['id'] in found) is expected
             assert not hints.filters
+
+
+class TestResets:
+    """An administrator sets a password, and the user changes it elsewhere."""
+
+    @pytest.fixture(params=['first reset', 'another reset'])
+    def made(self, request, ours):
+        made = make(ours)
+        if request.param == 'another reset':
+            ours.update_user(made['id'], {'password': 'right'})
+        return made
+
+    def choose(self, store, keyspace, before):
+        """Write what a server elsewhere writes, and later than all others."""
+        hashed = password_hashing.hash_password('chosen')
+        *former, chosen = users.with_password(
+            before, hashed, self_service=True
+        )
+        store.sessions.get().session.execute(
+            f'UPDATE {keyspace}."user" SET passwords = %s, incarnation = %s'
+            ' WHERE id = %s',
+            (
+                jsonutils.dumps([*former, chosen]),
+                clock.incarnation(),
+                before['id'],
+            ),
+        )
+        return former, chosen
+
+    def test_what_was_chosen_with_the_former_one_does_not_undo_it(
+        self, ours, store, keyspace, made
+    ):
+        before = users.get(store, made['id'])
+        ours.update_user(made['id'], {'password': 'reset'})
+        self.choose(store, keyspace, before)
+        ours.authenticate(made['id'], 'reset')
+        with pytest.raises(AssertionError):
+            ours.authenticate(made['id'], 'chosen')
+        # It goes on from the one that counts.
+        ours.change_password(made['id'], 'next')
+        ours.authenticate(made['id'], 'next')
+        ours.update_user(made['id'], {'password': 'last'})
+        ours.authenticate(made['id'], 'last')
+
+    def test_what_was_chosen_with_the_reset_one_counts(
+        self, ours, store, keyspace, made
+    ):
+        ours.update_user(made['id'], {'password': 'reset'})
+        self.choose(store, keyspace, users.get(store, made['id']))
+        ours.authenticate(made['id'], 'chosen')
+
+    def test_what_a_former_version_wrote_later_counts(
+        self, ours, store, keyspace, made
+    ):
+        ours.update_user(made['id'], {'password': 'reset'})
+        former, chosen = self.choose(
+            store, keyspace, users.get(store, made['id'])
+        )
+        del chosen['reset_id']
+        store.sessions.get().session.execute(
+            f'UPDATE {keyspace}."user" SET passwords = %s WHERE id = %s',
+            (jsonutils.dumps([*former, chosen]), made['id']),
+        )
+        ours.authenticate(made['id'], 'chosen')
+
+    def test_a_change_that_was_allowed_before_is_refused_after(
+        self, ours, store, made
+    ):
+        """Keystone has checked the former password by then."""
+        with faults.stalled(
+            store,
+            USERS.entity.update,
+            lambda: ours.change_password(made['id'], 'chosen'),
+        ) as change:
+            ours.update_user(made['id'], {'password': 'reset'})
+            change.finish()
+        assert isinstance(change.said, AssertionError)
+        ours.authenticate(made['id'], 'reset')
 
 
 def test_names_are_folded_as_the_keyspace_says(ours):

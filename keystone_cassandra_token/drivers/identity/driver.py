@@ -187,8 +187,10 @@ class Identity(Driver, base.IdentityDriverBase):
                 made['lock_epoch'] = lockout.new_epoch()
             if 'password' in user:
                 options_then = (now['options'] or {}) | made['options']
-                made['passwords'] = users.with_password(
-                    now | {'options': options_then}, hashed
+                made['passwords'] = made['reset_passwords'] = (
+                    users.with_password(
+                        now | {'options': options_then}, hashed
+                    )
                 )
             return made
 
@@ -200,8 +202,14 @@ class Identity(Driver, base.IdentityDriverBase):
 
     def change_password(self, user_id: str, new_password: str) -> None:
         hashed = _hashed(new_password)
+        known: set[str | None] = set()
 
         def changes(user: Entity) -> Entity:
+            # Keystone has checked the former password: that is over if an
+            # administrator sets one meanwhile.
+            known.add(users.reset_id(user))
+            if len(known) > 1:
+                raise AssertionError(_('Invalid user / password'))
             _check_change(user, new_password)
             return {
                 'passwords': users.with_password(
@@ -389,7 +397,7 @@ def _check_change(user: Mapping[str, Any], new_password: str) -> None:
                 days_left=left.days,
             )
     count = compliance.unique_last_password_count
-    for former in (user['passwords'] or [])[-count:] if count else ():
+    for former in users.passwords(user)[-count:] if count else ():
         if password_hashing.check_password(new_password, former['hash']):
             raise exception.PasswordHistoryValidationError(unique_count=count)
 
