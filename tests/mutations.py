@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guards of the package, each with a test that fails without it.
+
+``tools/mutations [WORDS]`` takes one guard out after the other, in a copy of
+the checkout, and runs the tests that are named with it; the table says which
+of them failed.  It ends with 1 if none does, or if a guard is not found.
+``WORDS`` chooses the guards in whose names they are.  All take half an hour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import rich.console
+import rich.table
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = 'keystone_cassandra_token'
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """A guard that is taken out.
+
+    :ivar guard: what it keeps from happening.
+    :ivar path: of the module, in the package.
+    :ivar code: what is there, once.
+    :ivar instead: what is put in its place.
+    :ivar tests: arguments of pytest: tests of which one must fail.
+    """
+
+    guard: str
+    path: str
+    code: str
+    instead: str
+    tests: str
+
+    def source(self, root: pathlib.Path) -> pathlib.Path:
+        return root / PACKAGE / self.path
+
+
+MUTATIONS = (
+    Mutation(
+        'a claim is taken over behind a fence',
+        'tables/unique.py',
+        '        owners.fence(db, owner)\n'
+        '        return owners.has(db, owner, key)\n',
+        '        return False\n',
+        'tests/contract/test_unique.py',
+    ),
+    Mutation(
+        'the owner is looked at again behind the fence',
+        'tables/unique.py',
+        '        owners.fence(db, owner)\n'
+        '        return owners.has(db, owner, key)\n',
+        '        owners.fence(db, owner)\n        return False\n',
+        'tests/contract/test_unique.py',
+    ),
+    Mutation(
+        'a claim is freed on its own stamp',
+        'tables/unique.py',
+        "            ' IF owner = :owner AND stamp = :stamp'\n        )\n\n"
+        '    def owner',
+        "            ' IF owner = :owner AND stamp >= :stamp'\n        )\n\n"
+        '    def owner',
+        'tests/contract/test_unique.py tests/fault/test_users.py'
+        ' -k "unique or pairs" --all-pairs',
+    ),
+    Mutation(
+        'freeing a claim leaves a request its time',
+        'tables/unique.py',
+        '                GIVE_UP_WITHIN, db.conf',
+        '                3600, db.conf',
+        'tests/contract/test_unique.py',
+    ),
+    Mutation(
+        'a claim of two attempts is not given up by one',
+        'tables/named.py',
+        '[each for each in made.values() if not each.shared]',
+        'list(made.values())',
+        'tests/fault/test_users.py -k "Groups and pairs" --all-pairs',
+    ),
+    Mutation(
+        'a claim of two attempts outlives a deletion',
+        'tables/named.py',
+        '        elif not stamp.startswith(_SHARED):\n',
+        '        else:\n            stamp = stamp.removeprefix(_SHARED)\n',
+        'tests/contract/test_named.py',
+    ),
+    Mutation(
+        'a claim is renewed before a fence is replaced',
+        'tables/entity.py',
+        '            new.update(renew(new))\n',
+        '',
+        'tests/fault/test_users.py -k TakeOver',
+    ),
+    Mutation(
+        'a claim is renewed when a change is made again',
+        'tables/named.py',
+        '                else name.claims.renew(db, made)',
+        '                else made',
+        'tests/fault/test_users.py -k TakeOver',
+    ),
+    Mutation(
+        'a creation whose outcome is unknown is fenced',
+        'tables/fence.py',
+        "            if self._put(db, new['id'], found):\n"
+        '                return False',
+        '            return False',
+        'tests/fault/test_users.py -k late_writes --all-pairs',
+    ),
+    Mutation(
+        'a change whose outcome is unknown is fenced',
+        'tables/fence.py',
+        "            if self._put(db, old['id'], found):\n"
+        '                return False',
+        '            return False',
+        'tests/contract/test_named.py',
+    ),
+    Mutation(
+        'an owner is fenced in each datacenter',
+        'tables/fence.py',
+        '            for store in stores:\n',
+        '            for store in stores[:1]:\n',
+        'tests/fault/test_datacenters.py',
+    ),
+    Mutation(
+        'an entity is what was born',
+        'tables/entity_statements.py',
+        "        stored['born'] is not None or clock.is_former",
+        '        True or clock.is_former',
+        'tests/contract/test_born.py',
+    ),
+    Mutation(
+        'what decides who may do what is agreed on everywhere',
+        'tables/entity_statements.py',
+        '        if everywhere:\n',
+        '        if False:\n',
+        'tests/fault/test_datacenters.py -k TwoRegions',
+    ),
+    Mutation(
+        'of two creations of one id no mixture is left',
+        'tables/entity_statements.py',
+        '        if seen is None and not self.ids_are_given:\n',
+        '        if seen is None:\n',
+        'tests/contract/test_born.py',
+    ),
+    Mutation(
+        'a grant of two regions is unsettled as a whole',
+        'drivers/assignment/grants.py',
+        '    write_index(db, {**settled, **own}.values(), Step.UNSETTLED)\n',
+        '    write_index(db, own.values(), Step.UNSETTLED)\n',
+        'tests/contract/test_assignment.py',
+    ),
+    Mutation(
+        'a grant of two regions is listed once',
+        'drivers/assignment/grants.py',
+        "        if not row['settled'] or rows_of[_key_of(row)] > 1\n",
+        "        if not row['settled']\n",
+        'tests/contract/test_assignment.py',
+    ),
+    Mutation(
+        'a reset of a password is not undone elsewhere',
+        'drivers/identity/users.py',
+        "        return bool(chosen['reset_id'] == reset['reset_id'])\n",
+        '        return True\n',
+        'tests/contract/test_identity.py -k Resets',
+    ),
+    Mutation(
+        'a change is refused once the password is reset',
+        'drivers/identity/driver.py',
+        '            if len(known) > 1:\n',
+        '            if False:\n',
+        'tests/contract/test_identity.py -k Resets',
+    ),
+    Mutation(
+        'a membership that has expired does not count',
+        'drivers/identity/memberships.py',
+        "    return [row for row in found if row['expires_at'] > now]\n",
+        '    return found\n',
+        'tests/contract/test_shadow_users.py',
+    ),
+    Mutation(
+        'a trust that has expired is not there',
+        'drivers/trust.py',
+        '(expires_at is not None and clock.utcnow() > expires_at)',
+        'False',
+        'tests/contract/test_trust.py',
+    ),
+    Mutation(
+        'a server with another serial level is refused',
+        'schema/version.py',
+        '        if text is not None:\n            raise',
+        '        if False:\n            raise',
+        'tests/contract/test_schema.py -k another_level',
+    ),
+    Mutation(
+        'a coordinator asks another replica soon',
+        'schema/current.cql',
+        "WITH comment = 'users by id; conditional writes only'\n"
+        "    AND speculative_retry = '50ms'",
+        "WITH comment = 'users by id; conditional writes only'",
+        'tests/unit/test_schema_files.py',
+    ),
+    Mutation(
+        'what is not idempotent is not sent twice',
+        'db/connection.py',
+        'query is not None and query.is_idempotent and retry_num == 0',
+        'retry_num == 0',
+        'tests/unit/test_session.py tests/fault/test_hang.py',
+    ),
+)
+
+
+def failing(mutation: Mutation, checkout: pathlib.Path) -> list[str]:
+    """Return the tests that fail without a guard."""
+    path = mutation.source(checkout)
+    source = path.read_text('utf-8')
+    path.write_text(source.replace(mutation.code, mutation.instead), 'utf-8')
+    try:
+        done = subprocess.run(
+            f'{sys.executable} -m pytest -q -x {mutation.tests}',
+            shell=True,
+            cwd=checkout,
+            env=os.environ | {'PYTHONPATH': f'{checkout}/tools:{checkout}'},
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        path.write_text(source, 'utf-8')
+    return re.findall(r'^FAILED \S+::(\S+)', done.stdout, re.MULTILINE)
+
+
+def copied(to: pathlib.Path) -> None:
+    """Copy what belongs to the checkout."""
+    listed = subprocess.check_output(
+        'git ls-files -z --cached --others --exclude-standard',
+        shell=True,
+        cwd=ROOT,
+        text=True,
+    )
+    for name in filter(None, listed.split('\0')):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+
+
+def chosen(words: list[str]) -> Iterator[Mutation]:
+    for each in MUTATIONS:
+        if all(word in each.guard for word in words):
+            yield each
+
+
+def main(words: list[str]) -> int:
+    table = rich.table.Table('Guard', 'Without it fails', box=None)
+    survived = False
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = pathlib.Path(folder)
+        copied(checkout)
+        for each in chosen(words):
+            print(each.guard, '...', flush=True)
+            found = failing(each, checkout)
+            survived |= not found
+            table.add_row(each.guard, found[0] if found else 'NOTHING')
+    rich.console.Console().print(table)
+    return int(survived)
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
