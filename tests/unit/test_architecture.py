@@ -283,6 +283,7 @@ def test_one_place_settles_what_is_unknown() -> None:
         'tables.index',
         # A batch of deletions: each is done, and settled, by itself then.
         'tables.association',
+        'tables.batches',
         # Tells the operator.
         'tables.reconcile',
     }

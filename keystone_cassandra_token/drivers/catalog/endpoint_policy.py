@@ -17,6 +17,7 @@ from keystone.endpoint_policy.backends import base
 from keystone_cassandra_token.compat import lengths
 from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.tables import batches
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 
@@ -115,9 +116,10 @@ class EndpointPolicy(Driver, base.EndpointPolicyDriverBase):
         self._delete_having('region_id', region_id)
 
     def delete_association_by_policy(self, policy_id: str) -> None:
-        for found in self._having('policy_id', policy_id):
-            # One that has got another policy meanwhile stays.
-            ASSOCIATIONS.discard(self.db, found)
+        # One that has got another policy meanwhile stays.
+        found = self._having('policy_id', policy_id)
+        for _ in batches.discard_all(self.db, ASSOCIATIONS, found):
+            pass
 
     def _find(self, *target: str | None) -> Association | None:
         return ASSOCIATIONS.find(self.db, _target(*target)['id'])

@@ -34,6 +34,7 @@ from keystone_cassandra_token.drivers.catalog.project_endpoints import (
     ENDPOINTS_OF,
 )
 from keystone_cassandra_token.drivers.catalog.regions import REGIONS
+from keystone_cassandra_token.tables import batches
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 
@@ -239,10 +240,9 @@ def remove_of_service(db: Store, service_id: str) -> None:
         ]
         if not found:
             return
-        for endpoint in found:
-            # Else it has got another service meanwhile, or is looked at again.
-            if ENDPOINTS.discard(db, endpoint):
-                ENDPOINTS_OF.remove_having(db, endpoint['id'])
+        # Others have got another service meanwhile, or are looked at again.
+        for endpoint in batches.discard_all(db, ENDPOINTS, found):
+            ENDPOINTS_OF.remove_having(db, endpoint['id'])
 
 
 def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:

@@ -17,9 +17,10 @@ from typing import Any
 from keystone import exception
 
 from keystone_cassandra_token.compat import extras
-from keystone_cassandra_token.db import clock, cql
+from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.rows import Row, json_map, text
 from keystone_cassandra_token.db.store import KEEP, Store
+from keystone_cassandra_token.tables import batches
 from keystone_cassandra_token.tables.entity import Changes, Entity
 from keystone_cassandra_token.tables.index import Indexes
 
@@ -37,9 +38,6 @@ REGIONS = Entity(
     everywhere=True,
     single_partition=True,
 )
-
-#: Regions that are deleted in one conditional batch.
-_AT_ONCE = 50
 
 Region = dict[str, Any]
 
@@ -144,7 +142,7 @@ def _above(regions: Mapping[str, Region], region_id: str) -> list[Region]:
     """Return a region and those above it, as far as there are any.
 
     :raises keystone.exception.CircularRegionHierarchyError: if one of them
-        is above itself, which two changes in two datacenters can make.
+        is above itself, as servers of a former version could make it.
     """
     found: dict[str, Region] = {}
     above: str | None = region_id
@@ -190,7 +188,7 @@ def _write(db: Store, *changed: tuple[Mapping[str, Any], Changes]) -> bool:
             | {n: value for n, value in stored.items() if value is not None}
             | {'id': old['id'], 'seen': old['incarnation']}
         )
-    return _all_or_none(db, REGIONS.update, keys)
+    return batches.all_or_none(db, REGIONS, REGIONS.update, keys)
 
 
 def _discard(db: Store, regions: list[Region]) -> bool:
@@ -203,27 +201,8 @@ def _discard(db: Store, regions: list[Region]) -> bool:
         for region in regions
     ]
     return all(
-        _all_or_none(db, REGIONS.delete, keys[begin : begin + _AT_ONCE])
-        for begin in range(0, len(keys), _AT_ONCE)
-    )
-
-
-def _all_or_none(
-    db: Store, statement: cql.Statement, keys: list[dict[str, Any]]
-) -> bool:
-    first = keys[0]
-
-    def applied(row: Mapping[str, Any] | None) -> bool | None:
-        now = row['incarnation'] if row and REGIONS.exists(row) else None
-        if now == first['seen']:
-            return None
-        return bool(now == first.get('incarnation'))
-
-    return bool(
-        db.cas_batch_settled(
-            *((statement, key) for key in keys),
-            settle=REGIONS.settle,
-            applied=applied,
-            rows=[first],  # one of them tells of all
+        batches.all_or_none(
+            db, REGIONS, REGIONS.delete, keys[begin : begin + batches.AT_ONCE]
         )
+        for begin in range(0, len(keys), batches.AT_ONCE)
     )

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entities of one partition, changed or deleted in one conditional batch.
+
+Where all regions agree on each change, one after the other would take a round
+trip between them for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from keystone_cassandra_token.db import cql, errors
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables.entity import Entity
+
+#: Entities that are deleted in one batch.
+AT_ONCE = 50
+
+
+def all_or_none(
+    db: Store,
+    entity: Entity,
+    statement: cql.Statement,
+    keys: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Run a statement on several entities; return whether that was done.
+
+    :param statement: :attr:`Entity.update` or :attr:`Entity.delete`.
+    :param keys: what it is given for each: ``id``, ``seen``, and for a change
+        the new ``incarnation``.
+    :raises OutcomeUnknown: if it cannot be found out.
+    """
+    first = keys[0]
+
+    def applied(row: Mapping[str, Any] | None) -> bool | None:
+        now = row['incarnation'] if row and entity.exists(row) else None
+        if now == first['seen']:
+            return None
+        return bool(now == first.get('incarnation'))
+
+    return bool(
+        db.cas_batch_settled(
+            *((statement, key) for key in keys),
+            settle=entity.settle,
+            applied=applied,
+            rows=[first],  # one of them tells of all
+        )
+    )
+
+
+def discard_all(
+    db: Store, entity: Entity, found: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Delete these incarnations of entities; yield those that were there.
+
+    :raises OutcomeUnknown: if it cannot be found out; it is safe to retry.
+    """
+    for begin in range(0, len(found), AT_ONCE):
+        some = found[begin : begin + AT_ONCE]
+        keys = [
+            {'id': each['id'], 'seen': each['incarnation']} for each in some
+        ]
+        try:
+            gone = all_or_none(db, entity, entity.delete, keys)
+        except errors.OutcomeUnknown:
+            gone = False  # to delete what may be gone is no harm
+        if gone:
+            yield from some
+        else:
+            # One was deleted, or has changed: look at each.
+            yield from (each for each in some if entity.discard(db, each))
