@@ -124,6 +124,7 @@ class Federation(Driver, base.FederationDriverBase):
         return _idp_to_ref(stored) | _in_order(given)
 
     def delete_idp(self, idp_id: str) -> None:
+        self._check_reachable(idp_id)
         # Also if it is gone: a server may have died during the deletion.
         federated_users.forget(self.db, idp_id)
         if IDPS.remove(self.db, idp_id) is None:
@@ -201,6 +202,7 @@ class Federation(Driver, base.FederationDriverBase):
         return [_protocol_to_ref(idp, each) for each in idp['protocols']]
 
     def delete_protocol(self, idp_id: str, protocol_id: str) -> None:
+        self._check_reachable(idp_id)
         # Also if it is gone, as for a provider.
         federated_users.forget(self.db, idp_id, protocol_id)
 
@@ -311,6 +313,13 @@ class Federation(Driver, base.FederationDriverBase):
 
     def list_sps(self, hints: Hints | None = None) -> list[Stored]:
         return _listed(map(_sp_to_ref, SPS.all(self.db)), hints, SP.attributes)
+
+    def _check_reachable(self, idp_id: str) -> None:
+        """Check that all datacenters can agree, before anything is removed.
+
+        :raises StoreUnavailable: if they cannot.
+        """
+        IDPS.entity.fence.find(self.db, idp_id)
 
     def _idp(self, idp_id: str) -> Stored:
         idp = IDPS.entity.find(self.db, idp_id)
