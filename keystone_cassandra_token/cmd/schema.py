@@ -94,7 +94,10 @@ def _apply(conf: cfg.ConfigOpts) -> None:
             f'Another migrator is at work: {holder.name} holds the lease for'
             f' {holder.seconds} s more, unless it renews it.'
         )
-    for statement in migrate.plan(conf) or ['-- Nothing to apply.']:
+    planned = migrate.plan(
+        conf, change_serial_levels=conf.command.change_serial_levels
+    )
+    for statement in planned or ['-- Nothing to apply.']:
         print(statement if statement.startswith('--') else f'{statement};\n')
 
 

@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from oslo_config import cfg
@@ -94,21 +94,32 @@ class Status:
         return max(self.applied, default=0)
 
 
-def plan(conf: cfg.ConfigOpts, offline: bool = False) -> list[str]:
+def plan(
+    conf: cfg.ConfigOpts,
+    offline: bool = False,
+    change_serial_levels: bool = False,
+) -> list[str]:
     """Return the CQL of what is not applied yet, for a DBA to run.
 
     Fully qualified, in order, with the records that servers look for.
 
     :param offline: all of it, without connecting.
-    :raises MigrationError: if a file that was applied has changed.
+    :param change_serial_levels: as for :func:`apply`.
+    :raises MigrationError: if a file that was applied has changed, or an
+        option is not as it is recorded.
     """
     name = conf.cassandra.keyspace
     if offline:
-        return [*_cql(files.migrations(), name), *_settings_cql(conf, ())]
+        return [*_cql(files.migrations(), name), *_settings_cql(conf, {})]
     with ddl.connected(conf) as connection:
         keyspace.require(connection)
         planned = list(_cql(_pending(connection), name))
-        return [*planned, *_settings_cql(conf, _settings(connection))]
+        recorded = _settings(connection)
+        if change_serial_levels:
+            planned += _changes_cql(conf, recorded)
+        else:
+            _check_settings(conf, recorded)
+        return [*planned, *_settings_cql(conf, recorded)]
 
 
 def apply(
@@ -376,8 +387,29 @@ def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:
         )
 
 
+def _check_settings(conf: cfg.ConfigOpts, recorded: Mapping[str, str]) -> None:
+    for name in version.COMMON:
+        if name in recorded:
+            text = version.differs(name, conf.cassandra[name], recorded[name])
+            if text is not None:
+                raise ddl.MigrationError(text)
+
+
+def _changes_cql(
+    conf: cfg.ConfigOpts, recorded: Mapping[str, str]
+) -> Iterator[str]:
+    for name in version.SERIAL_LEVELS:
+        former, option = recorded.get(name), conf.cassandra[name]
+        if former not in (None, option):
+            yield (
+                f'UPDATE {conf.cassandra.keyspace}.schema_setting'
+                f" SET value = '{option}' WHERE name = '{name}'"
+                f" IF value = '{former}'"
+            )
+
+
 def _settings_cql(
-    conf: cfg.ConfigOpts, recorded: Collection[str]
+    conf: cfg.ConfigOpts, recorded: Mapping[str, str]
 ) -> Iterator[str]:
     for name in version.COMMON:
         if name not in recorded:

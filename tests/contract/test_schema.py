@@ -240,6 +240,11 @@ def test_a_server_that_agrees_at_another_level_is_refused(
         (finding,) = migrate.verify(applied)
         assert finding.state is State.FAIL
 
+        with pytest.raises(migrate.MigrationError, match=text):
+            migrate.plan(applied)
+        (change,) = migrate.plan(applied, change_serial_levels=True)
+        assert f"SET value = '{other}' WHERE name = '{option}'" in change
+
         migrate.apply(applied, report=quiet, change_serial_levels=True)
         assert migrate.verify(applied) == []
         applied.clear_override(option, 'cassandra')
