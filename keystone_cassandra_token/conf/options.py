@@ -352,7 +352,8 @@ Consistency level of all other writes, and of the commit of conditional ones.
         _SERIALS,
         """
 Serial consistency level of lightweight transactions that count in the whole
-deployment: unique names and the uses of a trust. SERIAL is exact over all
+deployment: unique names, the uses of a trust, and changes of roles, identity
+providers, the catalog and policies. SERIAL is exact over all
 regions (datacenters), but it costs two or three round trips between them and
 is refused with 503 while this one is cut off. LOCAL_SERIAL is exact only if
 one region makes all such changes: of two that count at LOCAL_SERIAL both
@@ -366,9 +367,9 @@ a server whose value differs answers 503.
         'LOCAL_SERIAL',
         _SERIALS,
         """
-Serial consistency level of lightweight transactions on one entity: updates
-and deletes. LOCAL_SERIAL is exact within a region (datacenter). It is recorded
-in the keyspace, too.
+Serial consistency level of lightweight transactions on any other entity:
+updates and deletes. LOCAL_SERIAL is exact within a region (datacenter). It is
+recorded in the keyspace, too.
 """,
         deprecated_name='mutate_serial_consistency',
     ),

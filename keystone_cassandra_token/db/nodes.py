@@ -316,7 +316,7 @@ def own_setting(connection: Connection, *names: str) -> str | None:
     """Return a setting of any node, as :func:`setting`."""
 
     def ask(cql: str, name: str) -> Iterable[dict[str, Any]]:
-        found = connection.session.execute(cql, [name])
+        found = connection.session.execute(cql, [name], timeout=0.5)
         return cast('Iterable[dict[str, Any]]', found)
 
     return _first_set(names, ask)

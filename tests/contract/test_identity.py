@@ -23,6 +23,7 @@ from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     lockout,
     memberships,
+    passwords,
     users,
 )
 from keystone_cassandra_token.drivers.identity.users import USERS
@@ -491,19 +492,21 @@ class TestResets:
     def choose(self, store, keyspace, before):
         """Write what a server elsewhere writes, and later than all others."""
         hashed = password_hashing.hash_password('chosen')
-        *former, chosen = users.with_password(
-            before, hashed, self_service=True
-        )
+        found = users.with_password(before, hashed, self_service=True)
+        changes = passwords.choosing(before, found)
+        stored = USERS.entity.row.encode(changes)
         store.sessions.get().session.execute(
-            f'UPDATE {keyspace}."user" SET passwords = %s, incarnation = %s'
+            f'UPDATE {keyspace}."user" SET passwords = %s,'
+            ' chosen_passwords = chosen_passwords + %s, incarnation = %s'
             ' WHERE id = %s',
             (
-                jsonutils.dumps([*former, chosen]),
+                stored['passwords'],
+                stored['chosen_passwords'],
                 clock.incarnation(),
                 before['id'],
             ),
         )
-        return former, chosen
+        return found
 
     def test_what_was_chosen_with_the_former_one_does_not_undo_it(
         self, ours, store, keyspace, made
@@ -520,6 +523,20 @@ class TestResets:
         ours.update_user(made['id'], {'password': 'last'})
         ours.authenticate(made['id'], 'last')
 
+    def test_what_was_chosen_after_the_reset_stays(
+        self, ours, store, keyspace, made
+    ):
+        before = users.get(store, made['id'])
+        ours.update_user(made['id'], {'password': 'reset'})
+        ours.change_password(made['id'], 'mine')
+        self.choose(store, keyspace, before)
+        ours.authenticate(made['id'], 'mine')
+        for other in ('reset', 'chosen'):
+            with pytest.raises(AssertionError):
+                ours.authenticate(made['id'], other)
+        ours.change_password(made['id'], 'next')
+        ours.authenticate(made['id'], 'next')
+
     def test_what_was_chosen_with_the_reset_one_counts(
         self, ours, store, keyspace, made
     ):
@@ -531,13 +548,13 @@ class TestResets:
         self, ours, store, keyspace, made
     ):
         ours.update_user(made['id'], {'password': 'reset'})
-        former, chosen = self.choose(
-            store, keyspace, users.get(store, made['id'])
-        )
-        del chosen['reset_id']
+        before = users.get(store, made['id'])
+        hashed = password_hashing.hash_password('chosen')
+        found = users.with_password(before, hashed, self_service=True)
+        del found[-1]['reset_id']
         store.sessions.get().session.execute(
             f'UPDATE {keyspace}."user" SET passwords = %s WHERE id = %s',
-            (jsonutils.dumps([*former, chosen]), made['id']),
+            (jsonutils.dumps(found), made['id']),
         )
         ours.authenticate(made['id'], 'chosen')
 

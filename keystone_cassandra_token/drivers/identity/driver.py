@@ -37,6 +37,7 @@ from keystone_cassandra_token.drivers.identity import (
     groups,
     lockout,
     memberships,
+    passwords,
     users,
 )
 from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
@@ -187,11 +188,10 @@ class Identity(Driver, base.IdentityDriverBase):
                 made['lock_epoch'] = lockout.new_epoch()
             if 'password' in user:
                 options_then = (now['options'] or {}) | made['options']
-                made['passwords'] = made['reset_passwords'] = (
-                    users.with_password(
-                        now | {'options': options_then}, hashed
-                    )
+                found = users.with_password(
+                    now | {'options': options_then}, hashed
                 )
+                made |= passwords.resetting(now, found)
             return made
 
         with conflict('user', user):
@@ -201,21 +201,18 @@ class Identity(Driver, base.IdentityDriverBase):
         return users.to_ref(changed, with_extra=True)
 
     def change_password(self, user_id: str, new_password: str) -> None:
+        # Keystone has just checked the former password: that is over if an
+        # administrator sets one meanwhile.
+        known = passwords.reset_id(users.get(self.db, user_id))
         hashed = _hashed(new_password)
-        known: set[str | None] = set()
 
         def changes(user: Entity) -> Entity:
-            # Keystone has checked the former password: that is over if an
-            # administrator sets one meanwhile.
-            known.add(users.reset_id(user))
-            if len(known) > 1:
+            if passwords.reset_id(user) != known:
                 raise AssertionError(_('Invalid user / password'))
             _check_change(user, new_password)
-            return {
-                'passwords': users.with_password(
-                    user, hashed, self_service=True
-                )
-            }
+            return passwords.choosing(
+                user, users.with_password(user, hashed, self_service=True)
+            )
 
         if USERS.entity.change(self.db, user_id, changes) is None:
             raise exception.UserNotFound(user_id=user_id)
@@ -397,7 +394,7 @@ def _check_change(user: Mapping[str, Any], new_password: str) -> None:
                 days_left=left.days,
             )
     count = compliance.unique_last_password_count
-    for former in users.passwords(user)[-count:] if count else ():
+    for former in passwords.of(user)[-count:] if count else ():
         if password_hashing.check_password(new_password, former['hash']):
             raise exception.PasswordHistoryValidationError(unique_count=count)
 

@@ -39,7 +39,10 @@ from keystone_cassandra_token.db.rows import (
     text,
 )
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.drivers.identity import memberships
+from keystone_cassandra_token.drivers.identity import (
+    memberships,
+    passwords,
+)
 from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Index, Indexes
@@ -78,6 +81,7 @@ USER = _REF | Row(
     last_active_on=iso_date,
     passwords=json_text,
     reset_passwords=json_text,
+    chosen_passwords=json_map,
     federated=json_text,
 )
 BY_DOMAIN = Index('user_by_domain', 'domain_id', versioned=True)
@@ -325,7 +329,7 @@ def by_password_expiry(
     def passes(user: Mapping[str, Any]) -> bool:
         times = [
             clock.from_micros(each['expires_at'])
-            for each in passwords(user)
+            for each in passwords.of(user)
             if each['expires_at'] is not None
         ]
         return all(
@@ -352,36 +356,9 @@ def name(user: Mapping[str, Any]) -> str | None:
     return None
 
 
-def passwords(user: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a user's passwords, the present one last.
-
-    One that the user chose elsewhere, with the password of before, does not
-    undo what an administrator has set, whatever has the later timestamp.
-    """
-    found: list[dict[str, Any]] = user['passwords'] or []
-    reset: list[dict[str, Any]] = user['reset_passwords'] or []
-    if not found or not reset or _follows(found[-1], reset[-1]):
-        return found
-    return reset
-
-
-def _follows(chosen: Mapping[str, Any], reset: Mapping[str, Any]) -> bool:
-    """Return whether a password is what was reset, or was chosen with it."""
-    if 'reset_id' in chosen:
-        return bool(chosen['reset_id'] == reset['reset_id'])
-    # A server of a former version wrote it.
-    return bool(chosen['created_at'] > reset['created_at'])
-
-
-def reset_id(user: Mapping[str, Any]) -> str | None:
-    """Return which reset a user's present password comes from, if any."""
-    reset = user['reset_passwords']
-    return reset[-1]['reset_id'] if reset else None
-
-
 def password(user: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the present password: hash, times and who set it, or None."""
-    found = passwords(user)
+    found = passwords.of(user)
     return found[-1] if found else None
 
 
@@ -461,14 +438,14 @@ def with_password(
 ) -> list[dict[str, Any]]:
     """Return a user's passwords with a new one, as the SQL model keeps them.
 
-    Each says of which reset it is, see :func:`passwords`.
+    Each says of which reset it is, see :mod:`.passwords`.
 
     :param hashed: None makes a password that nothing matches.
     :param self_service: whether the user chose it.
     """
     compliance = CONF.security_compliance
     now = clock.utcnow()
-    kept = passwords(user)[-(compliance.unique_last_password_count or 1) :]
+    kept = passwords.of(user)[-(compliance.unique_last_password_count or 1) :]
     ended = clock.to_micros(now)
     former = [
         each | {'expires_at': min(each['expires_at'] or ended, ended)}
@@ -491,6 +468,8 @@ def with_password(
         'created_at': ended,
         'expires_at': expires_at,
         'self_service': self_service,
-        'reset_id': reset_id(user) if self_service else uuid.uuid4().hex,
+        'reset_id': passwords.reset_id(user)
+        if self_service
+        else uuid.uuid4().hex,
     }
     return [*former, new]
