@@ -7,7 +7,7 @@ import datetime
 import functools
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from oslo_config import cfg
 
@@ -249,14 +249,9 @@ def expiry(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
     name = 'expiry'
     longest = max(revocation_ttl.needed(conf), conf.cassandra.trust_retention)
     end = clock.utcnow() + datetime.timedelta(seconds=longest)
-    for node in nodes.nodes(connection):
-        if not node.up:
-            continue
-        try:
-            mode, policy = _expiry_settings(connection, node)
-        except errors.DRIVER_ERRORS as error:
-            yield warn(name, _unreadable(node, 'settings', error))
-            continue
+
+    def look(node: nodes.Node) -> Iterator[Finding]:
+        mode, policy = _expiry_settings(connection, node)
         if policy not in (None, 'REJECT'):
             yield warn(
                 name,
@@ -279,6 +274,8 @@ def expiry(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
                 f'{node.address} ({mode}) keeps no row beyond 2038-01-19;'
                 ' longer lives are cut there.',
             )
+
+    return _of_each_node(connection, name, look)
 
 
 def _expiry_settings(
@@ -327,19 +324,16 @@ def patience(
 ) -> Iterator[Finding]:
     """Servers do not give up before the nodes do."""
     name = 'timeouts'
-    for node in nodes.nodes(connection):
-        if not node.up:
-            continue
+
+    def look(node: nodes.Node) -> Iterator[Finding]:
         ask = functools.partial(nodes.setting, connection, node)
-        try:
-            text = timeouts.shorter(conf.cassandra, ask)
-        except errors.DRIVER_ERRORS as error:
-            yield warn(name, _unreadable(node, 'settings', error))
-            continue
+        text = timeouts.shorter(conf.cassandra, ask)
         if text is not None:
             yield warn(name, f'{node.address}: {text}')
         else:
             yield ok(name, f'{node.address} gives up first.')
+
+    return _of_each_node(connection, name, look)
 
 
 def agreement(
@@ -348,16 +342,10 @@ def agreement(
     """Names cost as few round trips between regions as they can."""
     name = 'paxos'
     if len(keyspace.replicas(connection) or {}) < 2:
-        return
-    for node in nodes.nodes(connection):
-        if not node.up:
-            continue
-        try:
-            found = nodes.setting(connection, node, 'paxos_variant')
-        except errors.DRIVER_ERRORS as error:
-            yield warn(name, _unreadable(node, 'settings', error))
-            continue
-        variant = (found or 'v1').removesuffix('_without_linearizable_reads')
+        return iter(())
+
+    def look(node: nodes.Node) -> Iterator[Finding]:
+        variant = nodes.setting(connection, node, 'paxos_variant') or 'v1'
         if variant.startswith('v2'):
             yield ok(name, f'{node.address} uses paxos_variant {variant}.')
         else:
@@ -367,6 +355,23 @@ def agreement(
                 ' takes one more round trip between regions than needed. Set'
                 ' paxos_variant: v2 in cassandra.yaml of all nodes.',
             )
+
+    return _of_each_node(connection, name, look)
+
+
+def _of_each_node(
+    connection: Connection,
+    name: str,
+    look: Callable[[nodes.Node], Iterator[Finding]],
+) -> Iterator[Finding]:
+    """Yield what is found of each node that is up, by its settings."""
+    for node in nodes.nodes(connection):
+        if not node.up:
+            continue
+        try:
+            yield from look(node)
+        except errors.DRIVER_ERRORS as error:
+            yield warn(name, _unreadable(node, 'settings', error))
 
 
 def windows(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
