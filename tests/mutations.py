@@ -127,7 +127,7 @@ MUTATIONS = (
         'tables/fence.py',
         '            for store in stores:\n',
         '            for store in stores[:1]:\n',
-        'tests/fault/test_datacenters.py',
+        'tests/fault/test_datacenters.py -k fenced',
     ),
     Mutation(
         'an entity is what was born',
@@ -183,7 +183,7 @@ MUTATIONS = (
         'drivers/identity/memberships.py',
         "    return [row for row in found if row['expires_at'] > now]\n",
         '    return found\n',
-        'tests/contract/test_shadow_users.py',
+        'tests/contract/test_identity.py -k has_expired',
     ),
     Mutation(
         'a trust that has expired is not there',

@@ -619,6 +619,30 @@ def test_deleting_a_user_leaves_nothing_of_it(ours, store, keyspace):
     assert ours.list_users_in_group(group['id'], Hints()) == []
 
 
+def test_a_membership_that_has_expired_does_not_count(
+    ours, store, monkeypatch
+):
+    """Its row is kept for longer, should its provider allow more again."""
+    life = datetime.timedelta(minutes=10)
+    monkeypatch.setattr(memberships, 'lifetime', lambda _: life)
+    made, groups = make(ours), [make_group(ours) for _ in range(2)]
+    ages = (datetime.timedelta(0), life * 2)
+    for group, age in zip(groups, ages, strict=True):
+        store.run(
+            memberships.INSERT_EXPIRING,
+            ttl=3600,
+            user_id=made['id'],
+            group_id=group['id'],
+            idp_id='idp',
+            last_verified=clock.to_micros(clock.utcnow() - age),
+        )
+    ours.check_user_in_group(made['id'], groups[0]['id'])
+    with pytest.raises(exception.NotFound):
+        ours.check_user_in_group(made['id'], groups[1]['id'])
+    (found,) = memberships.expiring(store, made['id'])
+    assert found['group_id'] == groups[0]['id']
+
+
 def test_a_member_of_a_deleted_group_is_none(ours):
     made, group = make(ours), make_group(ours)
     ours.add_user_to_group(made['id'], group['id'])

@@ -45,7 +45,7 @@ from keystone_cassandra_token.db import (
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base, trust
-from keystone_cassandra_token.drivers.identity import federation
+from keystone_cassandra_token.drivers.identity import federation, users
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
 from keystone_cassandra_token.schema import ddl
@@ -392,6 +392,19 @@ class TestTwoRegions:
             assert found == new[made.index(True)]
             assert entity.discard(regions.here, found)
 
+    def test_who_has_not_a_name_is_fenced_in_each(
+        self, regions: Regions, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What another region's server has sent may be applied there yet."""
+        case = owners.Case(owners.Users())
+        case.claim(regions.here)
+        go_on(monkeypatch)
+        fence = users.USERS.entity.renumber
+        with faults.counted(regions.here) as sent:
+            case.kind.create(case.winner, case.untold)
+        assert sent.count((fence,)) == len(regions.both)
+        assert case.owner(regions.here, case.untold) == case.winner
+
     def test_a_protocol_that_is_removed_stays_away(
         self, regions: Regions
     ) -> None:
@@ -552,6 +565,23 @@ class TestAlone:
                 assert named.entity.find(db, given['id']) == was is not None
                 tried.append(named)
         assert tried
+        # Nor is anything removed of who came by them.
+        (idp_id,) = (
+            given['id']
+            for named, _, given in before.named
+            if named is federation.IDPS
+        )
+        driver = federation.Federation()
+        for delete in (
+            functools.partial(driver.delete_idp, idp_id),
+            functools.partial(driver.delete_protocol, idp_id, 'saml2'),
+        ):
+            with (
+                faults.counted(db) as sent,
+                pytest.raises(errors.StoreUnavailable),
+            ):
+                delete()
+            assert all(each.verb == 'SELECT' for each, *_ in sent)
 
     def test_nobody_knows_of_the_other_ones_owner(
         self, db: Store, before: Before, later: None
