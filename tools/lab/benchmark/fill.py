@@ -60,9 +60,7 @@ def write(
     Many rows go in one request: a million round trips would take half an
     hour.
     """
-    plain = Statement(
-        statement.cql.replace(' IF NOT EXISTS', ''), Operation.WRITE
-    )
+    plain = Statement(statement.cql.partition(' IF ')[0], Operation.WRITE)
     prepared = systems.bare.prepare(plain.text(systems.place.name))
 
     def request(some: list[Mapping[str, Any]]) -> Any:
@@ -70,8 +68,10 @@ def write(
             batch_type=cassandra.query.BatchType.UNLOGGED
         )
         for row in some:
-            values = {k: v for k, v in row.items() if v is not None}
-            batch.add(prepared, values)
+            batch.add(
+                prepared,
+                {k: row[k] for k in plain.binds if row[k] is not None},
+            )
         return batch, ()
 
     batches = map(request, portions(rows, _ROWS_A_REQUEST))
@@ -106,11 +106,7 @@ def write_named(
     entity = named.entity
     for some in portions(entities, 10_000):
         rows = [entity.row.dump(each) for each in some]
-        write(
-            systems,
-            entity.insert,
-            ({k: row[k] for k in entity.insert.binds} for row in rows),
-        )
+        write(systems, entity.insert, rows)
         by_statement: dict[Statement, list[Mapping[str, Any]]] = {}
         for each in some:
             for statement, key in entity.indexes.inserts(each):
@@ -118,12 +114,18 @@ def write_named(
         for statement, keys in by_statement.items():
             write(systems, statement, keys)
         now = clock.to_micros(clock.utcnow())
-        write(
-            systems,
-            named.claims.insert,
-            (
-                {**key, 'owner': each['id'], 'claimed_at': now}
-                for each in some
-                for key in named.keys(db, each)
-            ),
-        )
+        for spec in named.specs:
+            write(
+                systems,
+                spec.claims.insert,
+                (
+                    {
+                        **key,
+                        'owner': each['id'],
+                        'stamp': clock.incarnation(),
+                        'claimed_at': now,
+                    }
+                    for each in some
+                    for key in spec.keys(db, each)
+                ),
+            )

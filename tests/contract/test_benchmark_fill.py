@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks fill Cassandra with is what the drivers write."""
+
+import types
+
+import pytest
+from lab.benchmark import fill
+
+from tests import entities
+from tests.contract import damage
+
+
+@pytest.fixture
+def systems(store, cassandra_cluster, keyspace):
+    """What a client of a benchmark has open."""
+    with cassandra_cluster.connect() as bare:
+        place = types.SimpleNamespace(name=keyspace)
+        yield types.SimpleNamespace(bare=bare, place=place)
+
+
+@pytest.mark.parametrize('named', damage.NAMED.values(), ids=damage.NAMED)
+def test_what_has_a_name(store, systems, named):
+    entity = named.entity
+    made = entity.new(entities.values_of(entity) | damage.fresh('id'))
+    fill.write_named(systems, store, named, [made])
+    found = entity.find(store, made['id'])
+    assert {k: v for k, v in found.items() if v is not None} == {
+        k: v for k, v in made.items() if v is not None
+    }
+    names = [
+        (spec, key) for spec in named.specs for key in spec.keys(store, made)
+    ]
+    assert names
+    for spec, key in names:
+        assert spec.claims.owner(store, **key) == made['id']
+    for index in entity.indexes:
+        for value in index.values(made):
+            assert made['id'] in index.ids(store, value)
+    assert named.remove(store, made['id'])
+    for spec, key in names:
+        assert spec.claims.owner(store, **key) is None
