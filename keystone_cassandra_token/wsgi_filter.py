@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The WSGI filter that belongs around Keystone's application.
 
-It gives each request one deadline (``[cassandra] request_deadline``), of which
-the validation of the caller's token is a part, and answers 503 with
-``Retry-After``: Keystone's error handler sets no headers.
+It gives each request one deadline (``[cassandra] request_deadline``) and one
+memory of what it has read, of which the validation of the caller's token is a
+part, and answers 503 with ``Retry-After``: Keystone's error handler sets no
+headers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.db import deadline
+from keystone_cassandra_token.db import deadline, remembered
 
 #: Seconds after which a client that was told 503 should come back.
 RETRY_AFTER = 1
@@ -47,7 +48,7 @@ class Filter:
             return start_response(status, headers, exc_info)
 
         environ[deadline.FILTERED] = True
-        with _within_deadline():
+        with _within_deadline(), remembered.within_request():
             return self._app(environ, start)
 
 

@@ -18,7 +18,7 @@ import random
 import time
 from typing import Literal
 
-from keystone_cassandra_token.db import errors, metrics
+from keystone_cassandra_token.db import errors, metrics, remembered
 
 #: How a pause is made; takes seconds.
 pause = time.sleep
@@ -63,5 +63,6 @@ class Attempts:
                     f'Too many concurrent updates of {self._what}; retry.'
                 )
             pause(seconds)
+            remembered.forget()
         self._made += 1
         return True

@@ -47,6 +47,23 @@ CONDITIONAL = frozenset(
     {Operation.LWT_GLOBAL, Operation.LWT_LOCAL, Operation.SCHEMA}
 )
 
+#: What needs all datacenters, and takes its whole time while one is away.
+WIDE = frozenset(
+    {
+        Operation.LWT_GLOBAL,
+        Operation.LWT_GLOBAL_READ,
+        Operation.ESCALATED_READ,
+    }
+)
+
+#: What the request of a client reads once.
+REMEMBERED = frozenset(
+    {Operation.READ, Operation.TOKEN_READ, Operation.REVOCATION_READ}
+)
+#: What lets it go on remembering what it has read: nothing else that it reads
+#: depends on a token that it issues.
+LEAVES_REMEMBERED = REMEMBERED | {Operation.TOKEN_WRITE}
+
 _OPTIONS = {
     Operation.TOKEN_READ: 'token_read_consistency',
     Operation.TOKEN_WRITE: 'token_write_consistency',

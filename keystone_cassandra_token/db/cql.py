@@ -16,7 +16,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from keystone_cassandra_token.db.consistency import CONDITIONAL, Operation
 
@@ -186,3 +187,34 @@ def schema_change(cql: str) -> Statement:
 def schema_read(cql: str) -> Statement:
     """Return a read that settles the outcome of :func:`schema_change`."""
     return Statement(cql, Operation.SCHEMA_READ)
+
+
+def of_one_class(
+    steps: Iterable[tuple[Statement, Mapping[str, Any]]],
+) -> Statement:
+    """Return the first statement of a batch, which stands for all.
+
+    :raises TypeError: if they are of several classes.
+    """
+    statements = [statement for statement, _ in steps]
+    if len({each.operation for each in statements}) != 1:
+        raise TypeError('the statements of a batch are of one class')
+    return statements[0]
+
+
+def check_conditional(statement: Statement) -> None:
+    """Check that a statement is conditional.
+
+    :raises TypeError: if not.
+    """
+    if statement.operation not in CONDITIONAL:
+        raise TypeError(f'not conditional: {statement}')
+
+
+def check_plain(statement: Statement) -> None:
+    """Check that a statement is not conditional.
+
+    :raises TypeError: if it is: the result of its condition would be lost.
+    """
+    if statement.operation in CONDITIONAL:
+        raise TypeError(f'conditional, for cas() only: {statement}')

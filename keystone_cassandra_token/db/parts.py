@@ -12,7 +12,7 @@ import concurrent.futures
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from keystone_cassandra_token.db import deadline
+from keystone_cassandra_token.db import deadline, remembered
 from keystone_cassandra_token.db.store import Store
 
 T = TypeVar('T')
@@ -54,3 +54,6 @@ def each(
             for future in futures:
                 future.cancel()
             raise
+        finally:
+            # The threads have written, perhaps.
+            remembered.forget()

@@ -81,14 +81,20 @@ class Entity(EntityStatements):
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""
         wanted = [each for each in ids if each]  # as in find
+        get, row = self.get, self.row
+        known = {each: db.known(get, row, id=each) for each in wanted}
+        missing = [each for each, rows in known.items() if rows is None]
         some = (
-            {'ids': wanted[begin : begin + AT_ONCE]}
-            for begin in range(0, len(wanted), AT_ONCE)
+            {'ids': missing[begin : begin + AT_ONCE]}
+            for begin in range(0, len(missing), AT_ONCE)
         )
         found = {
             entity['id']: entity
-            for entities in db.many(self.get_some, self.row, some)
-            for entity in entities
+            for entities in (
+                *db.many(self.get_some, self.row, some),
+                *known.values(),
+            )
+            for entity in entities or ()
             if self.exists(entity)
         }
         return [found[each] for each in wanted if each in found]

@@ -203,8 +203,6 @@ class TestCost:
     def test_rules_and_roles_are_asked_for_at_once(self, ours, store):
         one, other = make(ours)['id'], make(ours)['id']
         ours.create_implied_role(one, other)
-        # Which roles to ask for is known from the second time on.
-        ours.list_implied_roles(one)
         for call in (
             lambda: ours.list_role_inference_rules(),
             lambda: ours.list_implied_roles(one),
@@ -217,19 +215,23 @@ class TestCost:
                 } in call()
             assert counts == [1, 2]
 
-    def test_no_other_role_is_read_for_what_one_implies(self, ours, store):
+    @pytest.mark.parametrize('few', [True, False])
+    def test_all_roles_are_read_if_they_are_few(
+        self, ours, store, monkeypatch, few
+    ):
+        if not few:
+            monkeypatch.setattr(role, 'FEW', 0)
         prior, first, second = (make(ours)['id'] for _ in range(3))
-        with faults.counted(store) as sent:
-            assert ours.list_implied_roles(prior) == []
-        assert sent == [(role.RULES.list,)]
+        reads = [(role.RULES.get_all,), (role.LIST_FEW,)]
+        # That they are many is known from the second time on.
+        for expected in (reads, reads if few else reads[:1]):
+            with faults.counted(store) as sent:
+                assert ours.list_implied_roles(prior) == []
+            assert sent == expected
         for implied in ([first], [first, second]):
             ours.create_implied_role(prior, implied[-1])
-            # What is remembered is of the time before.
-            for _ in range(2):
-                found = ours.list_implied_roles(prior)
-                assert {each['implied_role_id'] for each in found} == set(
-                    implied
-                )
+            found = ours.list_implied_roles(prior)
+            assert {each['implied_role_id'] for each in found} == set(implied)
         ours.delete_role(first)
         (left,) = ours.list_implied_roles(prior)
         assert left['implied_role_id'] == second

@@ -376,7 +376,7 @@ def test_nothing_secret_in_the_debug_log(
     keystone.stop()
 
     log = keystone.log() + keystone.commands_log()
-    for logger in 'keystone_cassandra_token.db.store', 'cassandra.connection':
+    for logger in 'keystone_cassandra_token.db.sender', 'cassandra.connection':
         assert f'DEBUG {logger}' in log, 'else nothing is tested'
     found = [
         kind

@@ -7,6 +7,7 @@ that anybody does who wants SQL, and notes it in a file.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab import statements
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People, soon
@@ -297,3 +299,36 @@ def test_a_database_that_cannot_be_opened_is_not_asked(
         client.close()
     finally:
         second.stop()
+
+
+#: Requests to Cassandra that wait for each other.
+MOST_WAITS = 12
+
+
+@pytest.fixture
+def counted(keystone: Keystone, folder: Path) -> Path:
+    """The file to which the server's only worker writes what it sends."""
+    path = folder / 'statements'
+    keystone.stop()
+    keystone.workers = 1
+    keystone.environment[statements.VARIABLE] = str(path)
+    keystone.start()
+    return path
+
+
+def test_few_requests_wait_for_each_other(
+    keystone: Keystone, counted: Path
+) -> None:
+    """In a log-in of the administrator, and a validation."""
+    with contextlib.closing(Client(keystone.url, 1)) as client:
+        # The first ones connect, and learn what the next ones ask for.
+        for _ in range(3):
+            admin = client.log_in('admin', _PASSWORD, **ADMIN_SCOPE)
+            token = admin.auth_token
+            assert client.validate(token, token) == 200
+    *_, log_in, validation = statements.read(counted)
+    for sent in log_in, validation:
+        waits = statements.trips(sent).waits
+        assert 1 < waits <= MOST_WAITS, [
+            (each.wait, each.text) for each in sent
+        ]

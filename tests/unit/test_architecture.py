@@ -130,7 +130,7 @@ def test_only_the_lower_layers_know_the_driver(name: str) -> None:
 
 def test_the_lower_layers_do_know_the_driver() -> None:
     # Else the test above looks for the wrong thing.
-    for name in ('db.connection', 'db.store', 'db.errors', 'schema.ddl'):
+    for name in ('db.connection', 'db.sender', 'db.errors', 'schema.ddl'):
         assert any(
             full.split('.')[0] == 'cassandra' for full in imported(tree(name))
         )

@@ -14,7 +14,7 @@ created again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keystone import exception
@@ -38,7 +38,6 @@ from keystone_cassandra_token.tables.derived import DerivedTables
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.index import Indexes
 from keystone_cassandra_token.tables.named import STAMPS, Named
-from keystone_cassandra_token.tables.recent import ReadAheadCache
 from keystone_cassandra_token.tables.unique import Claims, ClaimSpec
 
 _OPTIONS = options.ROLE_OPTIONS_REGISTRY
@@ -75,12 +74,14 @@ ROLES = Named(
     ClaimSpec(Claims('role_claim', 'folded_name', 'domain_id'), _keys),
 )
 ROLE_DERIVED = DerivedTables.of(ROLES, 'name', 'domain_id')
+#: So many roles are read all at once.
+FEW = 100
+LIST_FEW = read(
+    f'SELECT {ROLES.entity.row} FROM role WHERE bucket = 0 LIMIT {FEW + 1}'
+)
 #: What tells whether a role is there.
 THERE = ROLES.entity.row.part(['id', *ROLES.entity.required, 'born'])
 LIST_THERE = read(f'SELECT {THERE} FROM role WHERE bucket = 0')
-LIST_SOME_THERE = read(
-    f'SELECT {THERE} FROM role WHERE bucket = 0 AND id IN :ids'
-)
 
 RULES = Association(
     'implied_role',
@@ -89,12 +90,14 @@ RULES = Association(
     single_partition=True,
 )
 
-#: Of a role: its id and those of the roles that it implies.
-_IMPLIED = ReadAheadCache(1024)
+Entry = dict[str, Any]
 
 
 class Role(Driver, base.RoleDriverBase):
     """Roles and their inference rules in Cassandra."""
+
+    #: Whether there were too many to read all, when they were read last.
+    _are_many = False
 
     def create_role(
         self, role_id: str, role: Mapping[str, Any]
@@ -125,7 +128,11 @@ class Role(Driver, base.RoleDriverBase):
         return list(map(_to_ref, found))
 
     def get_role(self, role_id: str) -> dict[str, Any]:
-        role = ROLES.entity.find(self.db, role_id)
+        known = self.db.known(LIST_FEW, ROLES.entity.row)
+        if known is not None and len(known) <= FEW:
+            role = _by_id(known).get(role_id)
+        else:
+            role = ROLES.entity.find(self.db, role_id)
         if role is None:
             raise exception.RoleNotFound(role_id=role_id)
         return _to_ref(role)
@@ -181,26 +188,28 @@ class Role(Driver, base.RoleDriverBase):
         return list(map(RULES.key, self._rules(RULES.get_all)))
 
     def list_implied_roles(self, prior_role_id: str) -> list[dict[str, str]]:
-        # Each log-in and each validation asks for this, of several roles: so
-        # it reads no role that is not in question, and those that this one
-        # implied last time are read along.
-        asked = RULES.of_async(self.db, prior_role_id)
-        likely = _IMPLIED.get(prior_role_id)
-        meanwhile = likely and self.db.rows_async(
-            LIST_SOME_THERE, THERE, ids=likely
-        )
-        rules = list(map(RULES.key, asked.result()))
-        wanted = sorted(set().union(*(rule.values() for rule in rules)))
-        _IMPLIED.set(prior_role_id, wanted or None)
-        if not wanted:
-            return []
-        found = (
-            meanwhile.result()
-            if meanwhile and likely == wanted
-            else self.db.rows(LIST_SOME_THERE, THERE, ids=wanted)
-        )
-        there = {role['id'] for role in filter(ROLES.entity.exists, found)}
-        return [rule for rule in rules if there.issuperset(rule.values())]
+        # Each log-in and each validation asks for this, of several roles, and
+        # for each of the roles then: two reads, at once, are for all of it.
+        asked = self.db.rows_async(RULES.get_all, RULES.row)
+        roles = self._few()
+        rules = [
+            RULES.key(rule)
+            for rule in asked.result()
+            if rule['prior_role_id'] == prior_role_id
+        ]
+        wanted = set().union(*(rule.values() for rule in rules))
+        if roles is None:
+            found = ROLES.entity.find_all(self.db, sorted(wanted))
+            roles = {role['id']: role for role in found}
+        return [rule for rule in rules if roles.keys() >= {*rule.values()}]
+
+    def _few(self) -> dict[str, Entry] | None:
+        """Return all roles by id; None if there are too many to read all."""
+        if self._are_many:
+            return None
+        found = self.db.rows(LIST_FEW, ROLES.entity.row)
+        self._are_many = len(found) > FEW
+        return None if self._are_many else _by_id(found)
 
     def _rules(self, statement: Statement, **key: str) -> list[dict[str, Any]]:
         """Return the rules that a read finds and whose roles are there."""
@@ -238,6 +247,10 @@ class Role(Driver, base.RoleDriverBase):
         if rules and ROLES.entity.find(self.db, role_id) is None:
             # They are in one partition.
             RULES.discard_all(self.db, rules)
+
+
+def _by_id(roles: Iterable[Entry]) -> dict[str, Entry]:
+    return {role['id']: role for role in filter(ROLES.entity.exists, roles)}
 
 
 def _to_row(role: Mapping[str, Any]) -> dict[str, Any]:
