@@ -348,15 +348,6 @@ def test_one_round_trip_per_check(driver, store):
     assert sent == [(revoke.CHECK,)]
 
 
-def test_both_tables_in_one_batch(driver, store, user_id):
-    driver.revoke(event(user_id='warm-up'))
-    with faults.counted(store) as sent:
-        driver.revoke(event(user_id=user_id))
-    assert (revoke.REVOKE, revoke.LOG_EVENT) in sent
-    single = [steps for steps in sent if len(steps) == 1]
-    assert all(steps[0].verb == 'SELECT' for steps in single)
-
-
 @pytest.mark.parametrize(
     'name', ['user_id', 'project_id', 'trust_id', 'role_id', 'audit_id']
 )

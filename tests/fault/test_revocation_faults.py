@@ -76,9 +76,8 @@ def ttl(session, keyspace, user_id):
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize('target', [revoke.REVOKE, revoke.LOG_EVENT])
-def test_a_failed_batch_is_503_and_nothing(
-    driver, store, user_id, target, error
-):
+def test_who_is_told_has_both_writes(driver, store, user_id, target, error):
+    """Else it is 503, and what was written revokes."""
     event = revoke_model.RevokeEvent(user_id=user_id)
     with (
         faults.fail(store, target, error),
@@ -86,11 +85,35 @@ def test_a_failed_batch_is_503_and_nothing(
     ):
         driver.revoke(event)
     assert raised.value.code == 503
-    assert not is_revoked(driver, user_id)
+    assert is_revoked(driver, user_id) == (target is revoke.LOG_EVENT)
     assert not logged(driver, user_id)
     driver.revoke(event)
     assert is_revoked(driver, user_id)
     assert len(logged(driver, user_id)) == 1
+
+
+def test_both_writes_wait_at_once(driver, store, user_id):
+    """So a node that syncs its commit log for each waits for it once."""
+    sent, answered = [], []
+
+    class Answer:
+        def __init__(self, future):
+            self.future = future
+
+        def result(self):
+            answered.append(len(sent))
+            return self.future.result()
+
+    def note(statements, send):
+        sent.extend(statements)
+        return Answer(send())
+
+    with faults.intercepted(store, note):
+        driver.revoke(revoke_model.RevokeEvent(user_id=user_id))
+    writes = [each for each in sent if each.verb == 'INSERT']
+    assert writes == [revoke.REVOKE, revoke.LOG_EVENT]
+    # With the read of the setting; none was waited for before all were sent.
+    assert set(answered) == {len(sent)}
 
 
 def test_a_lost_reply_is_asked_for_again(driver, store, user_id):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.revoke`` on Cassandra.
 
-An event is written to two tables in one logged batch, so both or none:
+An event is written to two tables, side by side:
 
 ``revocation``
     by subject: the first of audit id, audit chain, trust, consumer, user and
@@ -14,6 +14,9 @@ An event is written to two tables in one logged batch, so both or none:
     that ends sooner).  A check reads a token's subjects in one round trip.
 ``revocation_log``
     by hour, for :meth:`Revoke.list_events` without a token.
+
+Who is told of it has both.  Of a revocation that ended with 503 either may be
+there: then it revokes, or is listed and does not.
 
 Unlike the SQL driver's events these match exactly, also by access token and
 by domain scope; events for an audit id, chain or trust ignore
@@ -150,7 +153,7 @@ class Revoke(Driver, base.RevokeDriverBase):
         # a one: under a key of its own it cannot take the place of a row
         # that lasts longer, should the process die before it writes again.
         scope = {**stored['scope'], _KEPT: kept}
-        self.db.batch(
+        self.db.run_all(
             (
                 REVOKE,
                 {'ttl': ttl} | REVOCATION.dump({**stored, 'scope': scope}),
