@@ -6,8 +6,6 @@ that accepted it.  :class:`Client` keeps one open connection to each; the
 answers' ``X-Worker`` header (``lab.wsgi``) tells whose it is.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -23,8 +21,16 @@ from keystoneauth1.identity import v3
 from lab import LabError
 from lab.waiting import PATIENCE, until
 
+REGION = 'RegionOne'
 #: The log-in that fits a freshly bootstrapped Keystone.
 ADMIN_SCOPE = {'project_name': 'admin', 'project_domain_id': 'default'}
+
+
+def direct_session() -> requests.Session:
+    """Return a session that puts no proxy between us and loopback."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 class Client:
@@ -55,8 +61,7 @@ class Client:
 
     def _connect(self) -> None:
         """Open a connection; keep it if its worker is not yet known."""
-        connection = requests.Session()
-        connection.trust_env = False  # no proxy between us and loopback
+        connection = direct_session()
         worker = self._whose(connection)
         if worker in self._connections:
             connection.close()
@@ -88,11 +93,7 @@ class Client:
         return keystone_session.Session(session=connection)
 
     def log_in(
-        self,
-        name: str,
-        password: str,
-        worker: str | None = None,
-        **scope: str,
+        self, name: str, password: str, worker: str | None = None, **scope: str
     ) -> AccessInfoV3:
         """Log in with a password.
 
@@ -100,13 +101,8 @@ class Client:
             ``trust_id`` or nothing.
         :raises keystoneauth1.exceptions.http.HttpError: if refused.
         """
-        login = v3.Password(
-            self.url,
-            username=name,
-            password=password,
-            user_domain_id='default',
-            **scope,
-        )
+        user = {'username': name, 'user_domain_id': 'default'}
+        login = v3.Password(self.url, password=password, **user, **scope)
         return login.get_access(self.session(worker))
 
     def log_in_by_credential(
@@ -217,7 +213,7 @@ def credentials(url: str, password: str) -> dict[str, str]:
         'OS_USER_DOMAIN_ID': 'default',
         'OS_PROJECT_NAME': 'admin',
         'OS_PROJECT_DOMAIN_ID': 'default',
-        'OS_REGION_NAME': 'RegionOne',
+        'OS_REGION_NAME': REGION,
         'OS_PASSWORD': password,
     }
 
