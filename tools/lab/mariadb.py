@@ -194,16 +194,13 @@ class MariaDB:
         start.unlink()
 
     def _answers(self) -> bool:
-        try:
+        if self._process is not None and self._process.poll() is not None:
+            log = (self.directory / 'log').read_text(errors='replace')
+            raise LabError(f'MariaDB did not start:\n{tail(log)}')
+        with contextlib.suppress(pymysql.Error):
             self._connect().close()
-        except pymysql.Error as error:
-            if self._process is not None and self._process.poll() is not None:
-                log = (self.directory / 'log').read_text(errors='replace')
-                raise LabError(
-                    f'MariaDB did not start ({error}):\n{tail(log)}'
-                ) from error
-            return False
-        return True
+            return True
+        return False
 
 
 def _value(value: Any) -> str:

@@ -27,8 +27,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MARK = 'KEYSTONE_CASSANDRA_LAB'
-#: Seconds between two looks at what is waited for.
-_PAUSE = 0.1
 
 
 def marked(directory: str) -> list[int]:
@@ -61,7 +59,7 @@ def wait_gone(directory: str, seconds: float) -> None:
     """Wait until no process of a folder lives, at most so long."""
     deadline = time.monotonic() + seconds
     while marked(directory) and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
+        time.sleep(0.1)
 
 
 def kill_marked(directory: str) -> None:
@@ -153,7 +151,7 @@ def _watch(owner: int, directory: str, remove: bool) -> None:
         with contextlib.suppress(BrokenPipeError):
             print('watching', flush=True)
     while os.getppid() == owner:
-        time.sleep(_PAUSE)
+        time.sleep(0.5)
     kill_marked(directory)
     for pause in (0.3, 1, 2):
         time.sleep(pause)
