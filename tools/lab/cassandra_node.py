@@ -14,6 +14,7 @@ from typing import Any
 
 from lab import LabError, ports, processes
 from lab.cassandra_install import Java, find_jars, find_java
+from lab.command import output
 from lab.processes import Group
 from lab.waiting import PATIENCE, until
 
@@ -275,7 +276,8 @@ class Node:
 
         :raises LabError: it failed; the text says how.
         """
-        done = subprocess.run(
+        return output(
+            f'nodetool {" ".join(arguments)}',
             [
                 find_java().path,
                 '-Xmx64M',
@@ -290,15 +292,8 @@ class Node:
                 *('-h', self.address, '-p', str(self._jmx_port)),
                 *arguments,
             ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
             timeout=120,
         )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise LabError(f'nodetool {" ".join(arguments)} failed: {said}')
-        return done.stdout
 
     @property
     def _conf(self) -> Path:

@@ -7,7 +7,6 @@ answers' ``X-Worker`` header (``lab.wsgi``) tells whose it is.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from keystoneauth1.access import AccessInfoV3
 from keystoneauth1.identity import v3
 
 from lab import LabError
+from lab.command import output
 from lab.waiting import PATIENCE, until
 
 REGION = 'RegionOne'
@@ -186,22 +186,12 @@ def openstack(environment: Mapping[str, str], *arguments: str) -> str:
     :param environment: its ``OS_`` variables: where the password goes.
     :raises LabError: if it fails.
     """
-    program = Path(sys.executable).parent / 'openstack'
-    done = subprocess.run(
-        [program, *arguments],
-        env={k: v for k, v in os.environ.items() if k[:3] != 'OS_'}
-        | no_proxy(os.environ)
-        | dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
+    others = {k: v for k, v in os.environ.items() if k[:3] != 'OS_'}
+    return output(
+        f'openstack {" ".join(arguments)}',
+        [str(Path(sys.executable).parent / 'openstack'), *arguments],
+        env=others | no_proxy(os.environ) | dict(environment),
     )
-    if done.returncode:
-        raise LabError(
-            f'openstack {" ".join(arguments)} exited with {done.returncode}:'
-            f'\n{done.stderr}'
-        )
-    return done.stdout
 
 
 def credentials(url: str, password: str) -> dict[str, str]:

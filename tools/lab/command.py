@@ -3,8 +3,10 @@
 
 import argparse
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lab import LabError
 
@@ -37,3 +39,24 @@ def run(program: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f'{program}: interrupted', file=sys.stderr)
         return 130
+
+
+def output(name: str, command: Sequence[str], **options: Any) -> str:
+    """Run a program and return what it prints.
+
+    :param name: of the program, for the error.
+    :param options: those of ``subprocess.run``.
+    :raises LabError: it failed; the text says how.
+    """
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise LabError(f'{name} exited with {done.returncode}:\n{said}')
+    return done.stdout

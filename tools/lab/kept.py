@@ -8,11 +8,11 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from lab import CHECKOUT, TOOLS, LabError
+from lab.command import output
 from lab.ports import state_directory
 from lab.processes import kill_marked
 
@@ -55,18 +55,13 @@ class Kept:
             kill_marked(os.path.join(self.directory, group))
         try:
             if self.drop:
-                subprocess.run(
-                    self.drop,
-                    env=os.environ | {'PYTHONPATH': str(TOOLS)},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
+                env = os.environ | {'PYTHONPATH': str(TOOLS)}
+                output('Dropping the keyspace', self.drop, env=env)
         # Or its environment is gone.
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (OSError, LabError) as error:
             raise LabError(
-                f'{getattr(error, "stderr", error)}\nThe demo is stopped, but'
-                ' its keyspace could not be dropped.'
+                f'{error}\nThe demo is stopped, but its keyspace could not be'
+                ' dropped.'
             ) from error
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -20,6 +20,7 @@ from typing import Any, Self
 import pymysql
 
 from lab import LabError, ports
+from lab.command import output
 from lab.processes import Group
 from lab.server import tail, write_private
 from lab.waiting import until
@@ -150,20 +151,15 @@ class MariaDB:
         return [path, '--no-defaults', *root, '--datadir=./data', *options]
 
     def _make_data(self) -> None:
-        done = subprocess.run(
+        output(
+            'mariadb-install-db',
             self._command(
                 'mariadb-install-db',
                 '--auth-root-authentication-method=socket',
                 '--skip-test-db',
             ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
             cwd=self.directory,
         )
-        if done.returncode:
-            raise LabError(f'mariadb-install-db failed:\n{tail(done.stdout)}')
 
     def _serve(self) -> None:
         # The password stands in no command line, only here.

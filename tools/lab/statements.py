@@ -10,6 +10,7 @@ What matters for time is what waits for what.  A request to Cassandra is
 under way at once are one wait.  What goes to MariaDB is behind all before it.
 """
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,8 @@ class Sent(NamedTuple):
     wait: int
 
 
-class Trips(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Trips:
     """What one request cost."""
 
     statements: int  # all that was sent but the following
