@@ -7,14 +7,15 @@ import http.client
 from contextlib import closing
 from pathlib import Path
 
-from lab.server import Keystone, serving
+from lab.server import Keystone
 from lab.waiting import PATIENCE
 
 
 def test_idle_connections_hold_no_worker(tmp_path: Path) -> None:
     """One worker of one thread, and more open connections than that."""
     keystone = Keystone(tmp_path, workers=1, threads=1, keepalive=2 * PATIENCE)
-    with serving(keystone):
+    with keystone:
+        keystone.start()
         connections = [
             http.client.HTTPConnection(
                 '127.0.0.1', keystone.port, timeout=PATIENCE

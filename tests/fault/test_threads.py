@@ -12,7 +12,7 @@ import threading
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People
-from lab.server import Keystone, serving
+from lab.server import Keystone
 
 from tests.fault.keystone_servers import Servers
 
@@ -68,7 +68,8 @@ def test_one_thread_keeps_two_users_apart(
     servers: Servers, cassandra_cluster: Cluster
 ) -> None:
     keystone = servers.make(cassandra_cluster, workers=1, keyspace='apart')
-    with serving(keystone):
+    with keystone:
+        keystone.start()
         created = create_beside_an_administrator(
             keystone, servers.password, 'apart'
         )
@@ -82,7 +83,8 @@ def test_an_operator_hears_of_several_threads(
     keystone = servers.make(
         cassandra_cluster, workers=1, threads=4, keyspace='apart'
     )
-    with serving(keystone):
+    with keystone:
+        keystone.start()
         # What their creations end in is a matter of chance.
         create_beside_an_administrator(keystone, servers.password, 'told')
     assert keystone.log().count(WARNING) == 1

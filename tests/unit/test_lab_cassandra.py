@@ -11,23 +11,15 @@ import sys
 
 import psutil
 import pytest
-from lab import (
-    LabError,
-    cassandra_config,
-    cassandra_install,
-    ports,
-    processes,
-)
+from lab import TOOLS, LabError, cassandra_install, ports, processes
 from lab.cassandra import (
     CONTACT_POINTS,
     Cluster,
     parse_contact_points,
     spread,
 )
-from lab.cassandra_node import Node
+from lab.cassandra_node import Node, Shape, cassandra_yaml
 from lab.waiting import until
-
-TOOLS = os.path.dirname(os.path.dirname(ports.__file__))
 
 
 @pytest.fixture
@@ -46,14 +38,8 @@ def settings(text):
 
 class TestYaml:
     def render(self, **options):
-        return settings(
-            cassandra_config.cassandra_yaml(
-                cluster_name='lab',
-                address='127.1.2.3',
-                seed='127.1.2.1',
-                **options,
-            )
-        )
+        shape = Shape(['dc1'], **options)
+        return settings(cassandra_yaml(shape, '127.1.2.3', seed='127.1.2.1'))
 
     def test_listens_on_its_own_address_only(self):
         found = self.render()
@@ -63,7 +49,7 @@ class TestYaml:
         assert seeds == '127.1.2.1:7000'
 
     def test_shift_moves_all_ports_but_the_given_one(self):
-        found = self.render(shift=10_000, cql_port=1234)
+        found = self.render(shift=10_000, port=1234)
         assert found['storage_port'] == 17000
         assert found['ssl_storage_port'] == 17001
         assert found['native_transport_port'] == 1234
@@ -79,7 +65,7 @@ class TestYaml:
 
     def test_overrides_replace_add_and_take_away(self):
         found = self.render(
-            overrides={
+            yaml={
                 'num_tokens': 16,
                 'authenticator': {'class_name': 'PasswordAuthenticator'},
                 'auto_snapshot': None,
@@ -90,12 +76,7 @@ class TestYaml:
         assert 'auto_snapshot' not in found
 
     def test_only_the_owner_can_read_the_files(self, tmp_path):
-        cassandra_config.write_conf(
-            str(tmp_path / 'conf'),
-            yaml='a: 1\n',
-            datacenter='dc2',
-            log_level='INFO',
-        )
+        Node(2, Shape(['dc1', 'dc2']), str(tmp_path)).configure()
         for path in (tmp_path / 'conf').iterdir():
             assert path.stat().st_mode & 0o077 == 0
         rack = (tmp_path / 'conf/cassandra-rackdc.properties').read_text()
@@ -185,16 +166,9 @@ class TestContactPoints:
 
 
 def test_what_a_node_sees_is_what_it_wrote_last(tmp_path):
+    shape = Shape(['dc1'] * 3, prefix='127.0.0', shift=10)
     node, peer, other = (
-        Node(
-            number,
-            address=f'127.0.0.{number}',
-            port=9042,
-            shift=10,
-            datacenter='dc1',
-            directory=str(tmp_path),
-        )
-        for number in (1, 2, 3)
+        Node(number, shape, str(tmp_path)) for number in (1, 2, 3)
     )
     log = tmp_path / 'system.log'
     seen = []
@@ -280,7 +254,7 @@ def test_help_and_mistakes_need_no_package(module):
         done = subprocess.run(
             # Without site-packages.
             [sys.executable, '-S', '-m', f'lab.{module}', *arguments],
-            env={**os.environ, 'PYTHONPATH': TOOLS},
+            env={**os.environ, 'PYTHONPATH': str(TOOLS)},
             capture_output=True,
             text=True,
         )

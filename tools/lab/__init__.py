@@ -7,6 +7,12 @@ again, also when the process that asked for them is killed.  The folder
 ``cassandra.py`` would hide the driver of the same name.
 """
 
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parents[1]
+#: The checkout that this is part of.
+CHECKOUT = str(TOOLS.parent)
+
 
 class LabError(Exception):
     """Something the lab needs is missing or failed; the text says what."""

@@ -14,21 +14,25 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Self
 
-from lab import LabError, cassandra_config, ports
-from lab.cassandra_config import CQL_PORT, JMX_PORT, STORAGE_PORT
+from lab import LabError, ports
 from lab.cassandra_install import find_jars, find_java
-from lab.cassandra_node import Node
+from lab.cassandra_node import (
+    CQL_PORT,
+    HEAP_MB,
+    JMX_PORT,
+    STORAGE_PORT,
+    Node,
+    Shape,
+)
 from lab.processes import Group, kill_marked
 
 CONTACT_POINTS = 'KEYSTONE_CASSANDRA_CONTACT_POINTS'
 STATE = 'cluster.json'
-#: Each table takes its share: the tests have some hundred at once.
-HEAP_MB = 900
 #: Megabytes of a heap at first that is not wanted at once: all of it is
 #: filled and locked in memory where that is allowed.
 FIRST_HEAP_MB = 200
@@ -40,28 +44,12 @@ QUICK = (
 )
 
 
-@dataclass
-class Shape:
-    """What a cluster is like; kept in its folder."""
-
-    datacenters: list[str]  # of each node
-    prefix: str = ''  # of the addresses
-    shift: int = 0  # added to the ports but the CQL port
-    port: int = CQL_PORT
-    commitlog_sync: str = 'periodic'
-    heap_mb: int = HEAP_MB
-    yaml: dict[str, Any] = field(default_factory=dict)
-    java_options: list[str] = field(default_factory=list)
-    log_level: str = 'INFO'
-
-
 class Cluster:
     """One or more nodes; made by ``start``, ``reopen`` or ``external``."""
 
     def __init__(self, directory: str, shape: Shape) -> None:
         self.directory = directory
         self.shape = shape
-        self.port = shape.port
         self.nodes: list[Node] = []
         self._owner = os.getpid()
         self._group: Group | None = None
@@ -74,17 +62,12 @@ class Cluster:
         datacenters: int = 1,
         directory: str | None = None,
         *,
-        commitlog_sync: str = 'periodic',
-        heap_mb: int = HEAP_MB,
         quick: bool | None = None,
-        yaml: Mapping[str, Any] | None = None,
-        java_options: Sequence[str] = (),
-        log_level: str = 'INFO',
         port: int | None = None,
         name: str | None = None,
         own: bool = False,
-        timeout: float = 300,
-        progress: Callable[[str], None] | None = None,
+        progress: Callable[[str], None] = lambda line: None,
+        **settings: Any,
     ) -> 'Cluster':
         """Start a cluster and wait until it answers.
 
@@ -98,34 +81,23 @@ class Cluster:
             ten thousand requests, and the node never gets as fast as it
             could: right for tests, wrong for measurements.  Default: if the
             heap has its default size.
-        :param yaml: further settings of cassandra.yaml, by name.
-        :param java_options: further options of the Java machine, such as
-            system properties of Cassandra.
         :param port: for CQL; default 9042, or another one if that is taken
             on every address.
         :param name: clusters with the same name tend to the same addresses.
         :param own: start one even if the environment names an existing
             cluster: for what stops nodes or needs special settings.
-        :param timeout: seconds for the start of each node.
         :param progress: called with a line of text as nodes come up.
+        :param settings: ``commitlog_sync``, ``heap_mb``, ``yaml``,
+            ``java_options`` and ``log_level`` of :class:`Shape`.
         :raises LabError: something is missing, or a node did not start.
         """
         if (given := os.environ.get(CONTACT_POINTS)) and not own:
             return cls.external(given)
-        if quick is None:
-            quick = heap_mb == HEAP_MB
-        first_heap = f'-Xms{min(FIRST_HEAP_MB, heap_mb)}M'
-        shape = Shape(
-            spread(nodes, datacenters),
-            commitlog_sync=commitlog_sync,
-            heap_mb=heap_mb,
-            yaml=dict(yaml or {}),
-            java_options=[
-                *((*QUICK, first_heap) if quick else ()),
-                *java_options,
-            ],
-            log_level=log_level,
-        )
+        shape = Shape(spread(nodes, datacenters), **settings)
+        if quick or (quick is None and shape.heap_mb == HEAP_MB):
+            first_heap_mb = min(FIRST_HEAP_MB, shape.heap_mb)
+            first = (*QUICK, f'-Xms{first_heap_mb}M')
+            shape.java_options = (*first, *shape.java_options)
         find_java()
         find_jars()
         temporary = directory is None
@@ -142,7 +114,8 @@ class Cluster:
         try:
             cluster._group = Group(directory, remove=temporary)
             cluster._choose_addresses(name, port)
-            cluster._start_all(timeout, progress)
+            cluster._make_nodes()
+            cluster._start_nodes(progress)
             # Not before all are up: half a cluster cannot be reopened.
             cluster._save()
         except BaseException:
@@ -171,8 +144,12 @@ class Cluster:
 
         :raises LabError: the text names no host, or several ports.
         """
-        hosts, port = parse_contact_points(contact_points)
-        return External(hosts, port)
+        return External(*parse_contact_points(contact_points))
+
+    @property
+    def port(self) -> int:
+        """Of CQL, on all nodes."""
+        return self.shape.port
 
     @property
     def contact_points(self) -> list[str]:
@@ -180,19 +157,10 @@ class Cluster:
         return [node.address for node in self.nodes]
 
     @property
-    def datacenters(self) -> dict[str, list[str]]:
-        """The addresses of the nodes by datacenter."""
-        found: dict[str, list[str]] = {}
-        for node in self.nodes:
-            found.setdefault(node.datacenter, []).append(node.address)
-        return found
-
-    @property
     def contact_points_text(self) -> str:
         """As KEYSTONE_CASSANDRA_CONTACT_POINTS takes it."""
-        if self.port == CQL_PORT:
-            return ','.join(self.contact_points)
-        return ','.join(f'{host}:{self.port}' for host in self.contact_points)
+        port = '' if self.port == CQL_PORT else f':{self.port}'
+        return ','.join(f'{host}{port}' for host in self.contact_points)
 
     @contextmanager
     def connect(self, **options: Any) -> Iterator[Any]:
@@ -207,35 +175,42 @@ class Cluster:
         finally:
             driver.shutdown()
 
-    def start_stopped(self, timeout: float = 300) -> list[Node]:
-        """Start the nodes that do not run; returns them."""
+    def start_stopped(self) -> list[Node]:
+        """Start the nodes of a reopened cluster that do not run."""
         stopped = [node for node in self.nodes if not node.running]
         if not stopped:
             return []
-        group = None
-        if self._group is None:
-            # Only until all are up: this cluster outlives its starter.
-            group = Group(self.directory, remove=False)
-            for node in stopped:
-                node.group = group
+        # Only until all are up: this cluster outlives its starter.
+        group = Group(self.directory, remove=False)
         try:
             for node in stopped:
-                node.start(timeout)
+                node.group = group
+                node.start()
         except BaseException:
             for node in stopped:
                 node.kill()
             raise
         finally:
-            if group:
-                group.release()
+            group.release()
         return stopped
+
+    def move(self, node: Node, number: int) -> None:
+        """Give a node that does not run another address.
+
+        :param number: its last part: one that no other node has.
+        """
+        node.address = f'{self.shape.prefix}.{number}'
+        node.configure()
 
     def detach(self) -> None:
         """Let the cluster stay when this process ends."""
         self._temporary = False
+        self._release()
+
+    def _release(self) -> None:
         if self._group:
             self._group.release()
-        self._group = None
+            self._group = None
 
     def stop(self) -> None:
         """Stop all nodes; temporary data goes, other data stays.
@@ -249,153 +224,93 @@ class Cluster:
             return
         for node in self.nodes:
             node.stop()
-        if self._group:
-            self._group.kill()
-            self._group = None
+        self._release()
 
     def destroy(self) -> None:
         """Kill all nodes and remove their data, temporary or not."""
-        if self._group:
-            self._group.kill_members()
-        else:
-            kill_marked(self.directory)
+        kill_marked(self.directory)
         for node in self.nodes:
             node.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.shape.prefix:
             ports.release(self.shape.prefix, self.directory)
-        if self._group:
-            # Last: killed before this, we leave the rest to the watcher.
-            self._group.release()
-            self._group = None
+        # Last: killed before this, we leave the rest to the watcher.
+        self._release()
 
-    def __enter__(self) -> 'Cluster':
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _choose_addresses(self, name: str | None, port: int | None) -> None:
+        shape = self.shape
         used = (STORAGE_PORT, STORAGE_PORT + 1, JMX_PORT)
-        self.shape.prefix, self.shape.shift = ports.take(
+        shape.prefix, shape.shift = ports.take(
             self.directory,
             name,
-            len(self.shape.datacenters),
+            len(shape.datacenters),
             used if port else (CQL_PORT, *used),
             fixed=(port,) if port else (),
         )
-        shift = self.shape.shift
-        self.port = self.shape.port = port or CQL_PORT + shift
-
-    def _save(self) -> None:
-        with open(os.path.join(self.directory, STATE), 'w') as file:
-            json.dump(asdict(self.shape), file, indent=1)
-        # The settings may hold passwords of key stores.
-        os.chmod(file.name, 0o600)
+        shape.port = port or CQL_PORT + shape.shift
 
     def _make_nodes(self) -> None:
-        shape = self.shape
-        for number, datacenter in enumerate(shape.datacenters, 1):
-            address = f'{shape.prefix}.{number}'
-            node = Node(
-                number,
-                address=address,
-                port=shape.port,
-                shift=shape.shift,
-                datacenter=datacenter,
-                directory=os.path.join(self.directory, f'node{number}'),
-                heap_mb=shape.heap_mb,
-                java_options=shape.java_options,
-                encrypted=_encrypted(shape.yaml),
-                passwords='Password' in str(shape.yaml.get('authenticator')),
-            )
+        for number in range(1, len(self.shape.datacenters) + 1):
+            folder = os.path.join(self.directory, f'node{number}')
+            node = Node(number, self.shape, folder)
             node.group = self._group
             node.peers = self.nodes
             self.nodes.append(node)
 
-    def _start_all(
-        self, timeout: float, progress: Callable[[str], None] | None
-    ) -> None:
-        self._make_nodes()
+    def _start_nodes(self, progress: Callable[[str], None]) -> None:
+        # One after the other: two that join at once refuse each other.
         for node in self.nodes:
-            self._configure(node)
-            # One after the other: two that join at once refuse each other.
+            node.configure()
             begin = time.monotonic()
-            node.start(timeout)
-            if progress:
-                progress(
-                    f'Node {node.number} of {len(self.nodes)} is up:'
-                    f' {node.address}, {node.datacenter},'
-                    f' after {time.monotonic() - begin:.0f} s.'
-                )
+            node.start()
+            progress(
+                f'Node {node.number} of {len(self.nodes)} is up:'
+                f' {node.address}, {node.datacenter},'
+                f' after {time.monotonic() - begin:.0f} s.'
+            )
 
-    def _configure(self, node: Node) -> None:
-        cassandra_config.write_conf(
-            os.path.join(node.directory, 'conf'),
-            yaml=cassandra_config.cassandra_yaml(
-                cluster_name='lab',
-                address=node.address,
-                seed=self.nodes[0].address,
-                shift=self.shape.shift,
-                cql_port=self.port,
-                commitlog_sync=self.shape.commitlog_sync,
-                overrides=self.shape.yaml,
-            ),
-            datacenter=node.datacenter,
-            log_level=self.shape.log_level,
-        )
-
-    def move(self, node: Node, number: int) -> None:
-        """Give a node that does not run another address.
-
-        :param number: its last part: one that no other node has.
-        """
-        node.address = f'{self.shape.prefix}.{number}'
-        self._configure(node)
+    def _save(self) -> None:
+        path = os.path.join(self.directory, STATE)
+        with open(path, 'w') as file:
+            # The settings may hold passwords of key stores.
+            os.chmod(path, 0o600)
+            json.dump(asdict(self.shape), file, indent=1)
 
 
 class External(Cluster):
     """A cluster that somebody else runs."""
 
     def __init__(self, hosts: Sequence[str], port: int) -> None:
-        super().__init__('', Shape([], port=port))
-        self.nodes = [
-            ExternalNode(i, host, port) for i, host in enumerate(hosts, 1)
-        ]
-
-    def start_stopped(self, timeout: float = 300) -> list[Node]:
-        return []
-
-    def detach(self) -> None:
-        """Nothing to do."""
+        shape = Shape([''] * len(hosts), port=port)
+        super().__init__('', shape)
+        for number, host in enumerate(hosts, 1):
+            node = ExternalNode(number, shape, '')
+            node.address = host
+            self.nodes.append(node)
 
     def stop(self) -> None:
         """Leave the cluster alone."""
 
-    def destroy(self) -> None:
-        """Leave the cluster alone."""
+    detach = destroy = stop
 
 
 class ExternalNode(Node):
     """A node of such a cluster: it can be talked to, no more."""
 
-    def __init__(self, number: int, address: str, port: int) -> None:
-        super().__init__(
-            number, address=address, port=port, shift=0, datacenter='',
-            directory='',
-        )  # fmt: skip
-
-    @property
-    def running(self) -> bool:
-        return self.answers()
-
-    def _refuse(self, *_: object, **__: object) -> Any:
+    def _refuse(self, *_: object) -> Any:
         raise LabError(
             f'{self.address} belongs to the cluster named in'
             f' {CONTACT_POINTS}, which is not started, stopped or managed'
             f' from here. Unset the variable to use a cluster of the lab.'
         )
 
+    process = property(_refuse)
     start = stop = kill = pause = resume = nodetool = _refuse
 
 
@@ -409,12 +324,8 @@ def spread(nodes: int, datacenters: int) -> list[str]:
             f'{nodes} nodes in {datacenters} datacenters cannot be: each'
             ' datacenter needs a node, and there can be 1 to 50 nodes'
         )
-    each, more = divmod(nodes, datacenters)
-    return [
-        f'dc{number}'
-        for number in range(1, datacenters + 1)
-        for _ in range(each + (number <= more))
-    ]
+    numbers = sorted(node % datacenters + 1 for node in range(nodes))
+    return [f'dc{number}' for number in numbers]
 
 
 def parse_contact_points(text: str) -> tuple[list[str], int]:
@@ -436,8 +347,3 @@ def parse_contact_points(text: str) -> tuple[list[str], int]:
             f' number (host:port), not {text!r}'
         )
     return hosts, found.pop() if found else CQL_PORT
-
-
-def _encrypted(yaml: Mapping[str, Any]) -> bool:
-    options = yaml.get('client_encryption_options') or {}
-    return bool(options.get('enabled')) and not options.get('optional')

@@ -5,13 +5,12 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from lab import LabError, ports
+from lab import LabError, command, ports
 from lab.cassandra import CONTACT_POINTS, HEAP_MB, Cluster, spread
 from lab.cassandra_install import find_jars, find_java, say, version
 
@@ -21,37 +20,23 @@ DEFAULT = 'default'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
     parser = _parser()
-    options, others = parser.parse_known_args(arguments)
-    if others and options.run is not shell:
-        parser.error(f'unknown arguments: {" ".join(others)}')
-    options.arguments = others
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        return int(options.run(options))
-    except LabError as error:
-        say(f'{PROGRAM}: {error}')
-        return 1
-    except KeyboardInterrupt:
-        say(f'{PROGRAM}: interrupted')
-        return 130
+    options, options.arguments = parser.parse_known_args(arguments)
+    if options.arguments and options.run is not shell:
+        parser.error(f'unknown arguments: {" ".join(options.arguments)}')
+    return command.run(PROGRAM, lambda: options.run(options))
 
 
 def up(options: argparse.Namespace) -> int:
     if given := os.environ.get(CONTACT_POINTS):
-        return _existing(given)
-    directory = _directory(options.name)
-    with _turn(options.name):
-        try:
-            cluster = Cluster.reopen(directory)
-        except FileNotFoundError:
-            cluster = _start(options, directory)
-        else:
-            _check_shape(options, cluster)
-            if cluster.start_stopped():
-                say(f'Cluster {options.name} is running again.')
-            else:
-                say(f'Cluster {options.name} is already running.')
+        cluster = Cluster.external(given)
+        if not any(node.answers() for node in cluster.nodes):
+            raise LabError(f'no Cassandra answers on {CONTACT_POINTS}={given}')
+        say(f'Using the cluster named in {CONTACT_POINTS}; none is started.')
+    else:
+        with _turn(options.name):
+            cluster = _start(options)
     print(f'CONTACT_POINTS={cluster.contact_points_text}', flush=True)
     return 0
 
@@ -59,16 +44,13 @@ def up(options: argparse.Namespace) -> int:
 def down(options: argparse.Namespace) -> int:
     if os.environ.get(CONTACT_POINTS):
         say(f'The cluster named in {CONTACT_POINTS} is not touched.')
-    directory = _directory(options.name)
     with _turn(options.name):
-        try:
-            cluster = Cluster.reopen(directory)
-        except FileNotFoundError:
+        cluster = _cluster(options.name)
+        if cluster is None:
             # What a start that was killed has left.
-            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(_directory(options.name), ignore_errors=True)
             say(f'Cluster {options.name} is not running.')
-            return 0
-        if options.keep_data:
+        elif options.keep_data:
             cluster.stop()
             say(f'Cluster {options.name} is stopped; its data stays.')
         else:
@@ -78,14 +60,14 @@ def down(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    names = [options.name] if options.name else (_names() or [DEFAULT])
+    entries = os.scandir(os.path.dirname(_directory('')))
+    all_names = sorted(entry.name for entry in entries if entry.is_dir())
     if given := os.environ.get(CONTACT_POINTS):
         say(f'{CONTACT_POINTS}={given} is used instead of these:')
     running = True
-    for name in names:
-        try:
-            cluster = Cluster.reopen(_directory(name))
-        except FileNotFoundError:
+    for name in [options.name] if options.name else all_names or [DEFAULT]:
+        cluster = _cluster(name)
+        if cluster is None:
             print(f'{name}: not running')
             running = False
             continue
@@ -108,16 +90,13 @@ def status(options: argparse.Namespace) -> int:
 
 
 def shell(options: argparse.Namespace) -> int:
-    if given := os.environ.get(CONTACT_POINTS):
-        cluster = Cluster.external(given)
-    else:
-        try:
-            cluster = Cluster.reopen(_directory(options.name))
-        except FileNotFoundError:
-            raise LabError(
-                f'cluster {options.name} is not running;'
-                f' start it with {PROGRAM} up'
-            ) from None
+    given = os.environ.get(CONTACT_POINTS)
+    cluster = Cluster.external(given) if given else _cluster(options.name)
+    if cluster is None:
+        raise LabError(
+            f'cluster {options.name} is not running;'
+            f' start it with {PROGRAM} up'
+        )
     answering = [node for node in cluster.nodes if node.answers()]
     if not answering:
         raise LabError('no node of the cluster answers')
@@ -130,11 +109,22 @@ def shell(options: argparse.Namespace) -> int:
     os.execv(cqlsh, [cqlsh, *options.arguments, node.address, str(node.port)])
 
 
-def _start(options: argparse.Namespace, directory: str) -> Cluster:
-    nodes, datacenters = _size(options)
+def _start(options: argparse.Namespace) -> Cluster:
+    """Start a cluster, or the nodes of it that do not run."""
+    cluster = _cluster(options.name)
+    if cluster is not None:
+        _check_shape(options, cluster)
+        state = (
+            'running again' if cluster.start_stopped() else 'already running'
+        )
+        say(f'Cluster {options.name} is {state}.')
+        return cluster
+    datacenters = options.datacenters or 1
+    nodes = options.nodes or datacenters
     spread(nodes, datacenters)  # refuses what cannot be
     find_java()
     find_jars()
+    directory = _directory(options.name)
     # What an interrupted start has left.
     shutil.rmtree(directory, ignore_errors=True)
     say(
@@ -156,67 +146,40 @@ def _start(options: argparse.Namespace, directory: str) -> Cluster:
     return cluster
 
 
-def _size(options: argparse.Namespace) -> tuple[int, int]:
-    datacenters = options.datacenters or 1
-    return options.nodes or datacenters, datacenters
-
-
 def _check_shape(options: argparse.Namespace, cluster: Cluster) -> None:
     shape = cluster.shape
-    asked = {
-        '--nodes': (options.nodes, len(shape.datacenters)),
-        '--datacenters': (options.datacenters, len(set(shape.datacenters))),
-        '--commitlog-sync': (options.commitlog_sync, shape.commitlog_sync),
-        '--heap-mb': (options.heap_mb, shape.heap_mb),
-        '--port': (options.port, shape.port),
-    }
-    for option, (wanted, is_now) in asked.items():
-        if wanted is not None and wanted != is_now:
+    for option, wanted, is_now in (
+        ('nodes', options.nodes, len(shape.datacenters)),
+        ('datacenters', options.datacenters, len(set(shape.datacenters))),
+        ('commitlog-sync', options.commitlog_sync, shape.commitlog_sync),
+        ('heap-mb', options.heap_mb, shape.heap_mb),
+        ('port', options.port, shape.port),
+    ):
+        if wanted not in (None, is_now):
             raise LabError(
-                f'cluster {options.name} is there already, with {option}'
+                f'cluster {options.name} is there already, with --{option}'
                 f' {is_now}. Remove it first ({PROGRAM} down), or make'
                 f' another one (--name)'
             )
 
 
-def _existing(contact_points: str) -> int:
-    cluster = Cluster.external(contact_points)
-    silent = [node.address for node in cluster.nodes if not node.answers()]
-    if len(silent) == len(cluster.nodes):
-        raise LabError(
-            f'no Cassandra answers on {CONTACT_POINTS}={contact_points}'
-        )
-    say(f'Using the cluster named in {CONTACT_POINTS}; none is started.')
-    print(f'CONTACT_POINTS={cluster.contact_points_text}', flush=True)
-    return 0
-
-
-def _root() -> str:
-    path = os.path.join(ports.state_directory(), 'clusters')
-    os.makedirs(path, exist_ok=True)
-    return path
-
-
 def _directory(name: str) -> str:
-    return os.path.join(_root(), name)
+    root = os.path.join(ports.state_directory(), 'clusters')
+    os.makedirs(root, exist_ok=True)
+    return os.path.join(root, name)
 
 
-def _names() -> list[str]:
-    return sorted(
-        entry.name for entry in os.scandir(_root()) if entry.is_dir()
-    )
+def _cluster(name: str) -> Cluster | None:
+    """The cluster of this name, None if there is none."""
+    try:
+        return Cluster.reopen(_directory(name))
+    except FileNotFoundError:
+        return None
 
 
-@contextmanager
-def _turn(name: str) -> Iterator[None]:
+def _turn(name: str) -> AbstractContextManager[None]:
     # Two commands on one cluster take turns.
-    with ports.locked(f'{_directory(name)}.lock'):
-        yield
-
-
-def _terminated(*_: Any) -> None:
-    # As Ctrl-C, so that what was begun is cleaned up.
-    raise KeyboardInterrupt
+    return ports.locked(f'{_directory(name)}.lock')
 
 
 def _name(text: str) -> str:
@@ -225,17 +188,6 @@ def _name(text: str) -> str:
             'a name has letters, digits, - and _ only'
         )
     return text
-
-
-def _number(low: int, high: int) -> Any:
-    def number(text: str) -> int:
-        if not text.isdigit() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(
-                f'must be a number from {low} to {high}, not {text!r}'
-            )
-        return int(text)
-
-    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -247,46 +199,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
 
-    def command(function: Any, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            function.__name__, help=text, description=text
+    def add(
+        run: Callable[..., int], text: str, name: str | None = DEFAULT
+    ) -> Any:
+        made = commands.add_parser(run.__name__, help=text, description=text)
+        made.set_defaults(run=run)
+        made.add_argument(
+            '--name',
+            type=_name,
+            default=name,
+            metavar='NAME',
+            help=f'which cluster (default: {name or "all"})',
         )
-        made.set_defaults(run=function)
-        return made
+        return made.add_argument
 
-    name = {'metavar': 'NAME', 'type': _name}
-    text = f'which cluster (default: {DEFAULT})'
-
-    it = command(up, 'start a cluster; its contact points come last')
-    it.add_argument('--name', default=DEFAULT, help=text, **name)
-    for option, low, high, metavar, about in (
+    option = add(up, 'start a cluster; its contact points come last')
+    for name, low, high, metavar, text in (
         ('nodes', 1, 50, 'N', 'in all (default: one for each datacenter)'),
         ('datacenters', 1, 50, 'D', 'that nodes are spread over (default: 1)'),
         ('heap-mb', 256, 65536, 'MB', 'heap of each node (default: 900)'),
         ('port', 1, 65535, 'PORT', 'for CQL (default: 9042 if it is free)'),
     ):
-        it.add_argument(
-            f'--{option}', type=_number(low, high), metavar=metavar, help=about
-        )
-    it.add_argument(
+        number = command.number(low, high)
+        option(f'--{name}', type=number, metavar=metavar, help=text)
+    option(
         '--commitlog-sync',
         choices=('periodic', 'batch'),
         help='sync the commit log every 10 s (default), or before each'
         ' answer to a write',
     )
-    it = command(down, 'stop a cluster and remove its data')
-    it.add_argument('--name', default=DEFAULT, help=text, **name)
-    it.add_argument(
-        '--keep-data', action='store_true', help='only stop its nodes'
-    )
-
-    it = command(status, 'show the clusters and their nodes')
-    it.add_argument('--name', help='which cluster (default: all)', **name)
-
-    it = command(
-        shell, 'open cqlsh on a cluster; further arguments are given to it'
-    )
-    it.add_argument('--name', default=DEFAULT, help=text, **name)
+    option = add(down, 'stop a cluster and remove its data')
+    option('--keep-data', action='store_true', help='only stop its nodes')
+    add(status, 'show the clusters and their nodes', name=None)
+    add(shell, 'open cqlsh on a cluster; further arguments are given to it')
     return parser
 
 

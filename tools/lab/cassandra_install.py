@@ -8,19 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import deque
+from pathlib import Path
 from typing import NamedTuple
 
 from lab import LabError, ports
 
-POM = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-    'cassandra.pom.xml',
-)
-SUPPORTED_JAVA = (11, 17)  # of Cassandra 5.0
-INSTALL_JAVA = (
-    'On Debian 12:  apt-get install openjdk-17-jre-headless\n'
-    'If it is installed elsewhere, let JAVA_HOME name its folder.'
-)
+POM = Path(__file__).resolve().parents[1] / 'cassandra.pom.xml'
+SUPPORTED_JAVA = (17, 11)  # of Cassandra 5.0
 
 
 class Java(NamedTuple):
@@ -41,11 +36,9 @@ def java_version(path: str) -> int | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    match = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr)
-    if not match:
-        return None
-    first, second = match.groups()
-    return int(second) if first == '1' and second else int(first)
+    # Java 8 calls itself 1.8.
+    match = re.search(r'version "(?:1\.)?(\d+)', done.stderr)
+    return int(match.group(1)) if match else None
 
 
 def find_java() -> Java:
@@ -53,43 +46,40 @@ def find_java() -> Java:
 
     :raises LabError: there is none that Cassandra 5.0 runs on.
     """
-    paths = []
-    if os.environ.get('JAVA_HOME'):
-        paths.append(os.path.join(os.environ['JAVA_HOME'], 'bin', 'java'))
+    found = []
+    if home := os.environ.get('JAVA_HOME'):
+        found.append(os.path.join(home, 'bin', 'java'))
     if on_path := shutil.which('java'):
-        paths.append(on_path)
-    others = []
-    for path in paths:
+        found.append(on_path)
+    # A machine with a newer default often has an older one beside it.
+    beside = [
+        path
+        for wanted in SUPPORTED_JAVA
+        for path in sorted(glob.glob(f'/usr/lib/jvm/*-{wanted}-*/bin/java'))
+    ]
+    for path in [*found, *(beside if found else [])]:
         version = java_version(path)
         if version in SUPPORTED_JAVA:
             return Java(path, version)
-        others.append(
-            f'{path} does not run'
-            if version is None
-            else f'{path} is Java {version}'
-        )
-    if others:
-        # A machine with a newer default often has an older one beside it.
-        for wanted in reversed(SUPPORTED_JAVA):
-            for path in sorted(
-                glob.glob(f'/usr/lib/jvm/*-{wanted}-*/bin/java')
-            ):
-                if java_version(path) == wanted:
-                    return Java(path, wanted)
-        found = 'but ' + ' and '.join(others)
-    else:
-        found = 'and no java was found'
+    others = ' and '.join(
+        f'{path} is Java {version}'
+        if (version := java_version(path))
+        else f'{path} does not run'
+        for path in found
+    )
     raise LabError(
-        f'Cassandra 5.0 runs on Java 11 or 17, {found}.\n{INSTALL_JAVA}'
+        'Cassandra 5.0 runs on Java 11 or 17,'
+        f' {f"but {others}" if found else "and no java was found"}.\n'
+        'On Debian 12:  apt-get install openjdk-17-jre-headless\n'
+        'If it is installed elsewhere, let JAVA_HOME name its folder.'
     )
 
 
 def version() -> str:
     """The version of Cassandra that the lab runs."""
-    with open(POM) as file:
-        match = re.search(
-            r'<cassandra\.version>([\d.]+)</cassandra\.version>', file.read()
-        )
+    match = re.search(
+        r'<cassandra\.version>([\d.]+)</cassandra\.version>', POM.read_text()
+    )
     assert match
     return match.group(1)
 
@@ -127,8 +117,7 @@ def find_jars() -> str:
         return jars
     cache = os.path.dirname(jars)
     os.makedirs(cache, exist_ok=True)
-    lock = os.path.join(cache, 'fetch.lock')
-    with ports.locked(lock):
+    with ports.locked(os.path.join(cache, 'fetch.lock')):
         if not os.path.isdir(jars):
             _fetch(cache, jars)
     return jars
@@ -144,21 +133,13 @@ def _fetch(cache: str, jars: str) -> None:
         shutil.rmtree(left, ignore_errors=True)  # we hold the lock
     part = tempfile.mkdtemp(prefix='fetching-', dir=cache)
     try:
-        code, lines = _run_maven(
-            [
-                maven, '--batch-mode', '--strict-checksums', '--file', POM,
-                'dependency:copy-dependencies',
-                f'-DoutputDirectory={part}', '-DincludeScope=runtime',
-                # Libraries for other systems than this one.
-                '-DexcludeClassifiers=osx-x86_64,osx-aarch_64,windows-x86_64',
-            ]
+        _run_maven(
+            maven, '--batch-mode', '--strict-checksums', f'--file={POM}',
+            'dependency:copy-dependencies',
+            f'-DoutputDirectory={part}', '-DincludeScope=runtime',
+            # Libraries for other systems than this one.
+            '-DexcludeClassifiers=osx-x86_64,osx-aarch_64,windows-x86_64',
         )  # fmt: skip
-        if code:
-            tail = '\n'.join(lines[-15:])
-            raise LabError(
-                'Maven could not fetch Cassandra. Is its repository'
-                f' reachable (proxy, ~/.m2/settings.xml)?\n{tail}'
-            )
         os.chmod(part, 0o755)
         os.rename(part, jars)
     finally:
@@ -166,9 +147,9 @@ def _fetch(cache: str, jars: str) -> None:
     say(f'Cassandra is in {jars}.')
 
 
-def _run_maven(command: list[str]) -> tuple[int, list[str]]:
-    """Run Maven, telling how many files it has; exit code, last lines."""
-    lines: list[str] = []
+def _run_maven(*command: str) -> None:
+    """Run Maven and tell how many files it has fetched."""
+    last: deque[str] = deque(maxlen=15)
     files = 0
     with subprocess.Popen(
         command,
@@ -185,8 +166,12 @@ def _run_maven(command: list[str]) -> tuple[int, list[str]]:
                     if files % 25 == 0:
                         say(f'  {files} files so far')
                 if 'Download' not in line and 'Progress' not in line:
-                    lines = [*lines[-40:], line.rstrip()]
+                    last.append(line)
         except BaseException:
             maven.terminate()
             raise
-        return maven.wait(), lines
+    if maven.returncode:
+        raise LabError(
+            'Maven could not fetch Cassandra. Is its repository reachable'
+            f' (proxy, ~/.m2/settings.xml)?\n{"".join(last)}'
+        )

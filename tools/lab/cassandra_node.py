@@ -1,63 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One Cassandra node: start, stop, kill, pause, nodetool."""
+"""One Cassandra node: its files, and start, stop, kill, pause, nodetool."""
 
-import functools
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from lab import LabError, cassandra_config, ports, processes, waiting
-from lab.cassandra_config import JMX_PORT, STORAGE_PORT
-from lab.cassandra_install import find_jars, find_java
+from lab import LabError, ports, processes
+from lab.cassandra_install import Java, find_jars, find_java
+from lab.command import output
 from lab.processes import Group
+from lab.waiting import PATIENCE, until
+
+CQL_PORT = 9042
+STORAGE_PORT = 7000
+JMX_PORT = 7199
+#: Each table takes its share: the tests have some hundred at once.
+HEAP_MB = 900
+
+SEED_PROVIDER = 'org.apache.cassandra.locator.SimpleSeedProvider'
 
 # An OPTIONS frame of the native protocol, version 4; any node answers it,
 # before authentication, with a SUPPORTED frame.
 OPTIONS_FRAME = bytes((0x04, 0, 0, 0, 0x05, 0, 0, 0, 0))
 SUPPORTED = 0x06
 
+# What Cassandra ships in jvm11-server.options and jvm17-server.options:
+# packages of Java that it looks into.  What is opened is exported, too, and
+# of one that is not there Java only warns.
+OPENED = """\
+java.base/java.io java.base/java.nio java.base/sun.nio.ch
+java.base/java.lang java.base/java.lang.module
+java.base/java.lang.ref java.base/java.lang.reflect
+java.base/java.util java.base/java.util.concurrent
+java.base/java.util.concurrent.atomic
+java.base/jdk.internal.loader java.base/jdk.internal.math
+java.base/jdk.internal.misc java.base/jdk.internal.module
+java.base/jdk.internal.ref java.base/jdk.internal.reflect
+java.base/jdk.internal.util java.base/jdk.internal.util.jar
+java.management.rmi/com.sun.jmx.remote.internal.rmi
+java.rmi/sun.rmi.registry java.rmi/sun.rmi.server
+java.rmi/sun.rmi.transport.tcp
+jdk.management/com.sun.management.internal
+jdk.unsupported/sun.misc
+"""
+MODULE_OPTIONS = [
+    f'--add-opens={package}=ALL-UNNAMED' for package in OPENED.split()
+]
+
+LOGBACK = """\
+<configuration>
+  <appender name="{target}" class="ch.qos.logback.core.ConsoleAppender">
+    <target>{target}</target>
+    <encoder>
+      <pattern>%date %-5level [%thread] %logger{{0}}: %msg%n</pattern>
+    </encoder>
+  </appender>
+  <root level="{level}">
+    <appender-ref ref="{target}" />
+  </root>
+</configuration>
+"""
+
+
+@dataclass
+class Shape:
+    """What a cluster is like; kept in its folder."""
+
+    datacenters: list[str]  # of each node
+    prefix: str = ''  # of the addresses
+    shift: int = 0  # added to the ports but the CQL port
+    port: int = CQL_PORT
+    commitlog_sync: str = 'periodic'  # or batch
+    heap_mb: int = HEAP_MB
+    #: Further settings of cassandra.yaml; None takes one out.
+    yaml: Mapping[str, Any] = field(default_factory=dict)
+    #: Of the Java machine, such as system properties of Cassandra.
+    java_options: Sequence[str] = ()
+    log_level: str = 'INFO'
+
 
 class Node:
     """A node of a cluster of the lab.
 
-    Public attributes: ``number`` (from 1), ``address``, ``port`` (CQL),
-    ``datacenter``, ``directory``, ``log`` (path), ``jmx`` (address and
-    port), ``data_directory`` (with a folder for each keyspace).
+    :ivar number: from 1.
+    :ivar port: of CQL.
+    :ivar peers: all nodes of the cluster.
+    :ivar group: what the node's process belongs to.
     """
 
-    def __init__(
-        self,
-        number: int,
-        *,
-        address: str,
-        port: int,
-        shift: int,
-        datacenter: str,
-        directory: str,
-        heap_mb: int = 900,
-        java_options: Sequence[str] = (),
-        encrypted: bool = False,
-        passwords: bool = False,
-    ) -> None:
+    def __init__(self, number: int, shape: Shape, directory: str) -> None:
         self.number = number
-        self.address = address
-        self.port = port
-        self.datacenter = datacenter
+        self.address = f'{shape.prefix}.{number}'
+        self.port = shape.port
+        self.datacenter = shape.datacenters[number - 1]
         self.directory = directory
         self.log = os.path.join(directory, 'system.log')
-        self.data_directory = os.path.join(directory, 'data')
-        self.jmx = (address, JMX_PORT + shift)
         self.group: Group | None = None
         self.peers: Sequence[Node] = ()
-        self._shift = shift
-        self._heap_mb = heap_mb
-        self._java_options = java_options
-        self._encrypted = encrypted
-        self._passwords = passwords
+        self._shape = shape
+        self._storage_port = STORAGE_PORT + shape.shift
+        self._jmx_port = JMX_PORT + shape.shift
         self._child: subprocess.Popen[bytes] | None = None
         self._begin = 0  # of the log of the last start
 
@@ -75,7 +124,7 @@ class Node:
     def running(self) -> bool:
         return self.process is not None
 
-    def start(self, timeout: float = 300) -> None:
+    def start(self) -> None:
         """Start the node on the data that it has, and wait for it.
 
         It answers CQL then, and the other running nodes see it.
@@ -84,33 +133,38 @@ class Node:
         """
         if self.running:
             return
-        storage = STORAGE_PORT + self._shift
-        for port in (self.port, storage, self.jmx[1]):
+        for port in (self.port, self._storage_port, self._jmx_port):
             if not ports.is_free(self.address, port):
                 raise LabError(
                     f'cannot start a Cassandra node: another program listens'
                     f' on port {port} of {self.address}'
                 )
-        os.makedirs(os.path.join(self.directory, 'tmp'), exist_ok=True)
-        new = not os.path.isdir(self.data_directory)
-        peers = [
-            peer for peer in self.peers if peer is not self and peer.running
+        new = not os.path.isdir(os.path.join(self.directory, 'data'))
+        marks = [
+            (peer, peer._log_size())
+            for peer in self.peers
+            if peer is not self and peer.running
         ]
-        marks = [(peer, _size(peer.log)) for peer in peers]
-        begin = self._begin = _size(self.log)
+        begin = self._begin = self._log_size()
         self._launch()
-        wait = functools.partial(self._until, timeout)
-        wait(_logged, self, begin, 'Startup complete')
-        if new and self._passwords and self.number == 1:
+        self._until_logged(self, begin, 'Startup complete')
+        passwords = 'Password' in str(self._shape.yaml.get('authenticator'))
+        if new and passwords and self.number == 1:
             # Nobody can log in before.
-            wait(_logged, self, begin, 'Created default superuser role')
-        wait(Node.answers, self)
+            self._until_logged(self, begin, 'Created default superuser role')
+        self._until(self.answers, 'an answer to CQL')
+        up = f'{self.address}:{self._storage_port} is now UP'
         for peer, mark in marks:
-            wait(_logged, peer, mark, f'{self.address}:{storage} is now UP')
+            self._until_logged(peer, mark, up)
             # Up is not yet a member that is given data, and a keyspace that
             # is made before would leave its datacenter out.
             if new:
-                wait(_is_member, peer, self.address)
+                self._until(
+                    lambda peer=peer: (
+                        f'UN  {self.address} ' in peer.nodetool('status')
+                    ),
+                    f'membership as {peer!r} sees it',
+                )
 
     def _launch(self) -> None:
         if self.group is None:
@@ -118,30 +172,57 @@ class Node:
                 f'{self!r} belongs to a cluster that was started elsewhere:'
                 ' start it by start_stopped of the cluster'
             )
-        command = cassandra_config.node_command(
-            java=find_java(),
-            jars=find_jars(),
-            directory=self.directory,
-            address=self.address,
-            shift=self._shift,
-            heap_mb=self._heap_mb,
-            first=self.number == 1,
-            options=self._java_options,
-        )
+        os.makedirs(os.path.join(self.directory, 'tmp'), exist_ok=True)
         with open(self.log, 'ab') as log:
             self._child = self.group.spawn(
-                command,
+                self._command(find_java(), find_jars()),
                 mark=self.directory,
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
             )
 
-    def stop(self, timeout: float = 60) -> None:
-        """Stop the node in order; kill it if that takes too long."""
-        processes.send(self.directory, signal.SIGTERM)
-        processes.send(self.directory, signal.SIGCONT)  # if it was paused
-        processes.wait_gone(self.directory, timeout)
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for what a start brings, as long as the node lives."""
+
+        def come() -> bool:
+            if self._child and self._child.poll() is not None:
+                raise LabError(f'exit code {self._child.returncode}')
+            return condition()
+
+        try:
+            until(come, what, PATIENCE)
+        except LabError as error:
+            # The folder of a cluster that did not start is removed.
+            kept = os.path.join(ports.state_directory(), 'failed-start.log')
+            shutil.copyfile(self.log, kept)
+            # Some lines hold the whole class path.
+            tail = [line[:300] for line in self._logged(0).splitlines()[-30:]]
+            raise LabError(
+                f'the Cassandra node on {self.address} did not start:'
+                f' {error}. Its whole log is in {kept}; the end of it:\n'
+                + '\n'.join(tail)
+            ) from error
+
+    def _until_logged(self, node: 'Node', position: int, text: str) -> None:
+        self._until(
+            lambda: text in node._logged(position), f'{text!r} of {node!r}'
+        )
+
+    def _logged(self, position: int) -> str:
+        """What the node has written to its log after a position in bytes."""
+        with open(self.log, 'rb') as log:
+            log.seek(position)
+            return log.read().decode(errors='replace')
+
+    def _log_size(self) -> int:
+        return os.path.getsize(self.log) if os.path.exists(self.log) else 0
+
+    def stop(self) -> None:
+        """Stop the node in order; kill it if that takes a minute."""
+        # It may have been paused.
+        processes.send(self.directory, signal.SIGTERM, signal.SIGCONT)
+        processes.wait_gone(self.directory, 60)
         self.kill()
 
     def kill(self) -> None:
@@ -157,41 +238,21 @@ class Node:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Let a frozen node go on."""
         self._signal(signal.SIGCONT)
 
-    def nodetool(self, *arguments: str, timeout: float = 120) -> str:
-        """Run nodetool, as ``nodetool('flush', 'keystone', 'token')``.
-
-        Returns its standard output.
-
-        :raises LabError: it failed; the text says how.
-        """
-        command = cassandra_config.nodetool_command(
-            java=find_java(),
-            jars=find_jars(),
-            directory=self.directory,
-            address=self.address,
-            shift=self._shift,
-        )
-        done = subprocess.run(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise LabError(f'nodetool {" ".join(arguments)} failed: {said}')
-        return done.stdout
+    def _signal(self, number: int) -> None:
+        if not processes.send(self.directory, number):
+            raise LabError(f'{self!r} does not run')
 
     def answers(self) -> bool:
         """Whether the CQL port answers now."""
+        tls = self._shape.yaml.get('client_encryption_options') or {}
         try:
             with socket.create_connection(
                 (self.address, self.port), timeout=2
             ) as connection:
-                if self._encrypted:
+                if tls.get('enabled') and not tls.get('optional'):
                     return True
                 connection.sendall(OPTIONS_FRAME)
                 header = connection.recv(9)
@@ -204,65 +265,174 @@ class Node:
 
         By what it has written since this process last started it.
         """
-        about = f'{peer.address}:{STORAGE_PORT + peer._shift} is now '
-        with open(self.log, 'rb') as log:
-            log.seek(self._begin)
-            text = log.read()
-        up, down = (text.rfind(f'{about}{s}'.encode()) for s in ('UP', 'DOWN'))
-        return up > down
+        text = self._logged(self._begin)
+        about = f'{peer.address}:{peer._storage_port} is now '
+        return text.rfind(f'{about}UP') > text.rfind(f'{about}DOWN')
 
-    def log_tail(self, lines: int = 30) -> str:
-        """The last lines of the node's log."""
-        try:
-            with open(self.log, errors='replace') as file:
-                tail = file.readlines()[-lines:]
-        except FileNotFoundError:
-            return '(no log was written)'
-        # Some lines hold the whole class path.
-        return '\n'.join(line.rstrip()[:300] for line in tail)
+    def nodetool(self, *arguments: str) -> str:
+        """Run nodetool, as ``nodetool('flush', 'keystone', 'token')``.
 
-    def _signal(self, number: int) -> None:
-        if not processes.send(self.directory, number):
-            raise LabError(f'{self!r} does not run')
+        Returns its standard output.
 
-    def _until(
-        self, timeout: float, condition: Callable[..., bool], *arguments: Any
-    ) -> None:
-        """Wait for what a start brings, as long as the node lives."""
+        :raises LabError: it failed; the text says how.
+        """
+        return output(
+            f'nodetool {" ".join(arguments)}',
+            [
+                find_java().path,
+                '-Xmx64M',
+                '-XX:TieredStopAtLevel=1',
+                *MODULE_OPTIONS,
+                f'-Duser.home={self.directory}',
+                f'-Djava.io.tmpdir={self.directory}/tmp',
+                f'-Dlogback.configurationFile={self._uri("logback-tool.xml")}',
+                '-Dcom.sun.jndi.rmiURLParsing=legacy',
+                *('-cp', self._class_path(find_jars())),
+                'org.apache.cassandra.tools.NodeTool',
+                *('-h', self.address, '-p', str(self._jmx_port)),
+                *arguments,
+            ],
+            timeout=120,
+        )
 
-        def come() -> bool:
-            if self._child and self._child.poll() is not None:
-                raise LabError(f'exit code {self._child.returncode}')
-            return condition(*arguments)
+    @property
+    def _conf(self) -> Path:
+        return Path(self.directory, 'conf')
 
-        what = f'{condition.__name__} {arguments}'
-        try:
-            waiting.until(come, what, timeout)
-        except LabError as error:
-            # The folder of a cluster that did not start is removed.
-            kept = os.path.join(ports.state_directory(), 'failed-start.log')
-            shutil.copyfile(self.log, kept)
-            raise LabError(
-                f'the Cassandra node on {self.address} did not start:'
-                f' {error}. Its whole log is in {kept}; the end of it:\n'
-                f'{self.log_tail()}'
-            ) from error
+    def _uri(self, name: str) -> str:
+        # A blank in the path of the folder must be escaped.
+        return (self._conf / name).as_uri()
+
+    def _class_path(self, jars: str) -> str:
+        # A final * stands for all jars of the folder.
+        return f'{self._conf}{os.pathsep}{jars}/*'
+
+    def configure(self) -> None:
+        """Write the folder that the node has first on its class path."""
+        # The first node is the seed of all, itself too.
+        seed = self.peers[0].address if self.peers else self.address
+        files = {
+            'cassandra.yaml': cassandra_yaml(self._shape, self.address, seed),
+            'cassandra-rackdc.properties': (
+                f'dc={self.datacenter}\nrack=rack1\n'
+            ),
+            'logback.xml': LOGBACK.format(
+                level=self._shape.log_level, target='System.out'
+            ),
+            'logback-tool.xml': LOGBACK.format(
+                level='ERROR', target='System.err'
+            ),
+        }
+        self._conf.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            path = self._conf / name
+            # It may hold passwords of key stores.
+            path.touch(0o600)
+            path.write_text(text)
+
+    def _command(self, java: Java, jars: str) -> list[str]:
+        """The command that runs the node in the foreground."""
+        heap_mb = self._shape.heap_mb
+        first = self.number == 1
+        (jamm,) = Path(jars).glob('jamm-*')
+        command = [
+            java.path,
+            f'-Xms{heap_mb}M',
+            f'-Xmx{heap_mb}M',
+            '-Xss256k',
+            # G1 is made for heaps that are much larger than this.
+            '-XX:+UseSerialGC' if heap_mb < 1024 else '-XX:+UseG1GC',
+            f'-XX:MaxDirectMemorySize={heap_mb}M',
+            '-XX:+ExitOnOutOfMemoryError',
+            '-XX:+PerfDisableSharedMem',
+            f'-XX:ErrorFile={self.directory}/java-error.log',
+            *MODULE_OPTIONS,
+            f'-javaagent:{jamm}',
+            f'-Djava.io.tmpdir={self.directory}/tmp',
+            f'-Djna.tmpdir={self.directory}/tmp',
+            f'-Duser.home={self.directory}',
+            '-Djdk.attach.allowAttachSelf=true',
+            '-Dio.netty.tryReflectionSetAccessible=true',
+            '-Dio.netty.allocator.useCacheForAllThreads=true',
+            '-Dio.netty.allocator.maxOrder=11',
+            f'-Dcassandra.config={self._uri("cassandra.yaml")}',
+            f'-Dcassandra.storagedir={self.directory}',
+            f'-Dlogback.configurationFile={self._uri("logback.xml")}',
+            '-Dcassandra-foreground=yes',
+            # Cassandra's own JMX server would listen on 127.0.0.1 alone,
+            # where nodes would meet each other.
+            f'-Dcom.sun.management.jmxremote.port={self._jmx_port}',
+            f'-Dcom.sun.management.jmxremote.rmi.port={self._jmx_port}',
+            f'-Dcom.sun.management.jmxremote.host={self.address}',
+            f'-Djava.rmi.server.hostname={self.address}',
+            '-Dcom.sun.management.jmxremote.authenticate=false',
+            '-Dcom.sun.management.jmxremote.ssl=false',
+            # A quick start: nobody else is there to wait for.  A node that
+            # joins gives up if the first has not answered meanwhile, which
+            # takes more than a second on a busy machine.
+            f'-Dcassandra.ring_delay_ms={1000 if first else 5000}',
+            '-Dcassandra.skip_wait_for_gossip_to_settle=0',
+            '-Dcassandra.superuser_setup_delay_ms=0',
+        ]
+        if java.version >= 17:
+            command.append('-Djava.security.manager=allow')
+        if not first:
+            command.append('-Dcassandra.consistent.rangemovement=false')
+        return [
+            *command,
+            *self._shape.java_options,
+            *('-cp', self._class_path(jars)),
+            'org.apache.cassandra.service.CassandraDaemon',
+        ]
 
 
-def _logged(node: Node, begin: int, text: str) -> bool:
-    """Whether a node's log has the text after a position."""
-    with open(node.log, 'rb') as log:
-        log.seek(begin)
-        return text.encode() in log.read()
+def cassandra_yaml(shape: Shape, address: str, seed: str) -> str:
+    """The text of a node's cassandra.yaml.
 
-
-def _is_member(peer: Node, address: str) -> bool:
-    """Whether a node is one that is given data, as another one sees it."""
-    return f'UN  {address} ' in peer.nodetool('status')
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0
+    Sizes are for a small heap; time-outs and guard rails are Cassandra's own.
+    """
+    storage_port = STORAGE_PORT + shape.shift
+    settings: dict[str, Any] = {
+        'cluster_name': 'lab',
+        'num_tokens': 4,
+        'partitioner': 'org.apache.cassandra.dht.Murmur3Partitioner',
+        'seed_provider': [
+            {
+                'class_name': SEED_PROVIDER,
+                'parameters': [{'seeds': f'{seed}:{storage_port}'}],
+            }
+        ],
+        'listen_address': address,
+        'rpc_address': address,
+        'native_transport_port': shape.port,
+        'storage_port': storage_port,
+        'ssl_storage_port': storage_port + 1,
+        'endpoint_snitch': 'GossipingPropertyFileSnitch',
+        'auto_snapshot': False,
+        'commitlog_sync': shape.commitlog_sync,
+        'commitlog_segment_size': '8MiB',
+        'commitlog_total_space': '256MiB',
+        'memtable_heap_space': '64MiB',
+        'memtable_offheap_space': '64MiB',
+        'key_cache_size': '8MiB',
+        'counter_cache_size': '0MiB',
+        'file_cache_size': '32MiB',
+        'prepared_statements_cache_size': '4MiB',
+        'concurrent_compactors': 1,
+        'concurrent_reads': 16,
+        'concurrent_writes': 16,
+        'concurrent_counter_writes': 4,
+    }
+    if shape.commitlog_sync == 'periodic':
+        settings['commitlog_sync_period'] = '10s'
+    elif shape.commitlog_sync != 'batch':
+        raise ValueError(
+            'commitlog_sync is periodic or batch, not'
+            f' {shape.commitlog_sync!r}'
+        )
+    # JSON is YAML, and needs no library.
+    return ''.join(
+        f'{name}: {json.dumps(value)}\n'
+        for name, value in {**settings, **shape.yaml}.items()
+        if value is not None
+    )

@@ -6,10 +6,7 @@ that accepted it.  :class:`Client` keeps one open connection to each; the
 answers' ``X-Worker`` header (``lab.wsgi``) tells whose it is.
 """
 
-from __future__ import annotations
-
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +18,19 @@ from keystoneauth1.access import AccessInfoV3
 from keystoneauth1.identity import v3
 
 from lab import LabError
+from lab.command import output
 from lab.waiting import PATIENCE, until
 
+REGION = 'RegionOne'
 #: The log-in that fits a freshly bootstrapped Keystone.
 ADMIN_SCOPE = {'project_name': 'admin', 'project_domain_id': 'default'}
+
+
+def direct_session() -> requests.Session:
+    """Return a session that puts no proxy between us and loopback."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 class Client:
@@ -55,8 +61,7 @@ class Client:
 
     def _connect(self) -> None:
         """Open a connection; keep it if its worker is not yet known."""
-        connection = requests.Session()
-        connection.trust_env = False  # no proxy between us and loopback
+        connection = direct_session()
         worker = self._whose(connection)
         if worker in self._connections:
             connection.close()
@@ -88,11 +93,7 @@ class Client:
         return keystone_session.Session(session=connection)
 
     def log_in(
-        self,
-        name: str,
-        password: str,
-        worker: str | None = None,
-        **scope: str,
+        self, name: str, password: str, worker: str | None = None, **scope: str
     ) -> AccessInfoV3:
         """Log in with a password.
 
@@ -100,13 +101,8 @@ class Client:
             ``trust_id`` or nothing.
         :raises keystoneauth1.exceptions.http.HttpError: if refused.
         """
-        login = v3.Password(
-            self.url,
-            username=name,
-            password=password,
-            user_domain_id='default',
-            **scope,
-        )
+        user = {'username': name, 'user_domain_id': 'default'}
+        login = v3.Password(self.url, password=password, **user, **scope)
         return login.get_access(self.session(worker))
 
     def log_in_by_credential(
@@ -190,22 +186,12 @@ def openstack(environment: Mapping[str, str], *arguments: str) -> str:
     :param environment: its ``OS_`` variables: where the password goes.
     :raises LabError: if it fails.
     """
-    program = Path(sys.executable).parent / 'openstack'
-    done = subprocess.run(
-        [program, *arguments],
-        env={k: v for k, v in os.environ.items() if k[:3] != 'OS_'}
-        | no_proxy(os.environ)
-        | dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
+    others = {k: v for k, v in os.environ.items() if k[:3] != 'OS_'}
+    return output(
+        f'openstack {" ".join(arguments)}',
+        [str(Path(sys.executable).parent / 'openstack'), *arguments],
+        env=others | no_proxy(os.environ) | dict(environment),
     )
-    if done.returncode:
-        raise LabError(
-            f'openstack {" ".join(arguments)} exited with {done.returncode}:'
-            f'\n{done.stderr}'
-        )
-    return done.stdout
 
 
 def credentials(url: str, password: str) -> dict[str, str]:
@@ -217,7 +203,7 @@ def credentials(url: str, password: str) -> dict[str, str]:
         'OS_USER_DOMAIN_ID': 'default',
         'OS_PROJECT_NAME': 'admin',
         'OS_PROJECT_DOMAIN_ID': 'default',
-        'OS_REGION_NAME': 'RegionOne',
+        'OS_REGION_NAME': REGION,
         'OS_PASSWORD': password,
     }
 

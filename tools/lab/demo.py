@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``tools/demo``: a real Keystone on a real Cassandra, step by step."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import secrets
@@ -17,24 +15,18 @@ from pathlib import Path
 
 from keystoneauth1.exceptions import ClientException
 
-from lab import LabError
+from lab import CHECKOUT, TOOLS, LabError
 from lab.cassandra import CONTACT_POINTS, Cluster
 from lab.client import Client, credentials, no_proxy
-from lab.expiry import ShortLife, write_configuration
-from lab.kept import CASSANDRA, CHECKOUT, KEYSTONE, PREFIX, TOOLS, Kept
+from lab.expiry import CONFIGURATION, ShortLife
+from lab.kept import CASSANDRA, KEYSTONE, PREFIX, Kept
 from lab.kept import stop as stop_kept
 from lab.narration import Narrator
 from lab.people import People
 from lab.ports import state_directory
 from lab.preflight import arguments
 from lab.processes import Group
-from lab.server import (
-    ALL_DRIVERS,
-    Keystone,
-    merge,
-    points_at,
-    write_private,
-)
+from lab.server import ALL_DRIVERS, Keystone, merge, points_at, write_private
 from lab.story import LOCK_OUT, Story
 from lab.tables import Tables, drop_keyspace
 
@@ -70,7 +62,6 @@ class Demo:
         )
         self._stack = ExitStack()
         self._keystones: list[Keystone] = []
-        self._kept = False
 
     def run(self) -> None:
         """Set up, tell the story, and stop all unless it is to be kept.
@@ -79,29 +70,33 @@ class Demo:
         """
         root = state_directory()
         self.directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-        # Even if this process is killed, no secrets stay behind.
-        self._group = Group(str(self.directory), remove=True)
-        try:
-            with self._stack:
-                try:
-                    keystone = self._steps()
-                except KeyboardInterrupt:
-                    print('\nInterrupted; stopping all.', file=sys.stderr)
-                    raise
-                if self._options.keep:
-                    self._keep(keystone)
-                    self._stack.pop_all()
-                else:
-                    with self._tell.task('stopping all'):
-                        self._stack.close()
-        except Exception:
-            self._show_logs()
-            raise
-        finally:
-            if not self._kept:
-                self._group.kill()
-                shutil.rmtree(self.directory, ignore_errors=True)
+        with self._stack:
+            self._stack.callback(shutil.rmtree, self.directory, True)
+            # Even if this process is killed, no secrets stay behind.
+            self._group = Group(str(self.directory), remove=True)
+            self._stack.callback(self._group.kill)
+            self._stack.push(self._show_logs)
+            try:
+                keystone = self._steps()
+            except KeyboardInterrupt:
+                print('\nInterrupted; stopping all.', file=sys.stderr)
+                raise
+            if self._options.keep:
+                self._keep(keystone)
+                self._stack.pop_all()
+            else:
+                with self._tell.task('stopping all'):
+                    self._stack.close()
         self._end(keystone)
+
+    def _show_logs(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Show, once all is stopped, what the servers said of a failure."""
+        if kind is None or not issubclass(kind, Exception):
+            return
+        for keystone in self._keystones:
+            if text := keystone.log().splitlines()[-20:]:
+                print(f'\nThe end of {keystone.log_file.name}:')
+                print(*text, sep='\n', flush=True)
 
     def _steps(self) -> Keystone:
         tell = self._tell
@@ -114,19 +109,20 @@ class Demo:
             config_files=self._options.config_file,
             sql=False,
         )
-        cluster = self._start_cassandra()
-        keystone.configure(
-            merge(
-                ALL_DRIVERS,
-                points_at(cluster, self._keyspace),
-                {
-                    # What one worker revokes the others refuse at once.
-                    'token': {'caching': False},
-                    'security_compliance': LOCK_OUT,
-                },
+        with tell.task('Cassandra starts'):
+            self._cluster = Cluster.start(
+                directory=str(self.directory / CASSANDRA),
+                java_options=[_FORGETFUL],
             )
-        )
-        self._set_up(keystone, in_detail=True)
+        self._stack.callback(self._cluster.destroy)
+        # What one worker revokes the others refuse at once.
+        more = {
+            'token': {'caching': False},
+            'security_compliance': LOCK_OUT,
+        }
+        server = points_at(self._cluster, self._keyspace)
+        keystone.configure(merge(ALL_DRIVERS, server, more))
+        self._set_up(keystone, tell_migrations=True)
 
         with ExitStack() as open_:
             client = Client(keystone.url, keystone.workers)
@@ -134,8 +130,8 @@ class Demo:
             tables = Tables(keystone.config_files)
             open_.callback(tables.close)
             story = Story(keystone, client, tables, self._password, tell)
-            story.draw(cluster.contact_points_text)
-            admin = story.log_in()
+            story.draw(self._cluster.contact_points_text)
+            story.log_in()
             story.validate()
             story.revoke()
             story.show_row()
@@ -146,32 +142,24 @@ class Demo:
             open_.callback(ending_tables.close)
             ending = ShortLife(short, ending_tables, self._password, tell)
             ending.fill()
-            people = People(client, admin)
+            people = People(client, story.admin)
             story.use_up_trust(people)
             story.disable_user(people)
             story.lock_out(people)
             story.change_password(people)
             ending.wait()
             with tell.task('removing alice, bob and the second Keystone'):
-                people.remove(admin)
+                people.remove(story.admin)
                 short.stop()
                 if self._foreign:
                     drop_keyspace(short.config_files)
         return keystone
 
-    def _start_cassandra(self) -> Cluster:
-        with self._tell.task('Cassandra starts'):
-            self._cluster = Cluster.start(
-                directory=str(self.directory / CASSANDRA),
-                java_options=[_FORGETFUL],
-            )
-        self._stack.callback(self._cluster.destroy)
-        return self._cluster
-
     def _short_lived(self, main: Keystone) -> Keystone:
         """Return the second Keystone, with a keyspace of its own."""
-        difference = write_configuration(
-            self.directory / 'short.conf', f'{self._keyspace}_short'
+        difference = self.directory / 'short.conf'
+        difference.write_text(
+            CONFIGURATION.format(keyspace=f'{self._keyspace}_short')
         )
         short = Keystone(
             self.directory / 'short',
@@ -184,11 +172,10 @@ class Demo:
         self._set_up(short)
         return short
 
-    def _set_up(self, keystone: Keystone, in_detail: bool = False) -> None:
-        """Make the tables and the administrator, and start the server.
-
-        :param in_detail: whether to name each migration.
-        """
+    def _set_up(
+        self, keystone: Keystone, tell_migrations: bool = False
+    ) -> None:
+        """Make the tables and the administrator, and start the server."""
         self._keystones.append(keystone)
         self._stack.callback(keystone.stop)
         tell, run = self._tell, keystone.run
@@ -197,10 +184,8 @@ class Demo:
         if self._foreign:
             self._stack.callback(drop_keyspace, keystone.config_files)
         with tell.task('keystone-cassandra schema apply') as progress:
-            run(
-                *('keystone-cassandra', 'schema', 'apply'),
-                progress=progress if in_detail else lambda line: None,
-            )
+            told = {'progress': progress} if tell_migrations else {}
+            run('keystone-cassandra', 'schema', 'apply', **told)
         with tell.task('keystone-manage bootstrap'):
             keystone.bootstrap(self._password)
         number = keystone.workers
@@ -214,42 +199,44 @@ class Demo:
         write_private(
             self.directory / 'openrc', openrc(keystone.url, self._password)
         )
+        drop = [
+            *(sys.executable, '-W', 'ignore', '-m', 'lab.tables'),
+            *map(str, keystone.config_files),
+        ]
         Kept(
             directory=str(self.directory),
             port=keystone.port,
             checkout=CHECKOUT,
-            drop=[
-                *(sys.executable, '-W', 'ignore', '-m', 'lab.tables'),
-                *map(str, keystone.config_files),
-            ]
-            if self._foreign
-            else [],
+            drop=drop if self._foreign else [],
         ).save()
         keystone.release()
         self._cluster.detach()
         self._group.release()
-        self._kept = True
 
     def _end(self, keystone: Keystone) -> None:
         """Tell what was shown, what is left, and what to do with it."""
-        kept = self._kept
         cassandra = self._cluster.contact_points_text
-        self._tell.close(
-            left=[
+        if self._options.keep:
+            left = [
                 (f'Keystone at {keystone.url}', 'until tools/demo --stop'),
                 (f'Cassandra at {cassandra}', f'keyspace {self._keyspace}'),
             ]
-            if kept
-            else [('nothing', 'all is stopped and removed')],
-            advice=[
-                ('the lines below', 'openstack, and the tables, in any shell')
-                if kept
-                else ('tools/demo --keep', 'use openstack against it'),
+            first = (
+                'the lines below',
+                'openstack, and the tables, in any shell',
+            )
+        else:
+            left = [('nothing', 'all is stopped and removed')]
+            first = ('tools/demo --keep', 'use openstack against it')
+        self._tell.close(
+            left,
+            [
+                first,
                 ('tools/test --help', 'the tests, on a real Cassandra too'),
                 ('README.rst, "Use it"', 'the drivers in your own Keystone'),
             ],
         )
-        if kept:
+        if self._options.keep:
             print(
                 '\n# Openstack as admin: source this, it holds the password',
                 f'. {shlex.quote(f"{self.directory}/openrc")}',
@@ -264,13 +251,6 @@ class Demo:
                 sep='\n',
                 flush=True,
             )
-
-    def _show_logs(self) -> None:
-        for keystone in self._keystones:
-            text = keystone.log().splitlines()[-20:]
-            if text:
-                print(f'\nThe end of {keystone.log_file.name}:')
-                print(*text, sep='\n', flush=True)
 
 
 def openrc(url: str, password: str) -> str:

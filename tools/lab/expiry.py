@@ -5,10 +5,9 @@ A second Keystone with a keyspace of its own, since the life of revocations
 is a property of the keyspace that only grows, gives tokens that soon end.
 """
 
-from __future__ import annotations
-
+import dataclasses
 import time
-from pathlib import Path
+from contextlib import closing
 
 from keystoneauth1 import exceptions
 
@@ -28,7 +27,8 @@ WINDOW = 15
 LIFE = 15
 RETENTION = 60
 
-_CONFIGURATION = f"""\
+#: In which the second Keystone differs; ``keyspace`` is to be filled in.
+CONFIGURATION = f"""\
 [token]
 expiration = {EXPIRATION}
 allow_expired_window = {WINDOW}
@@ -41,47 +41,36 @@ application_credential_retention = {RETENTION}
 """
 
 
-def write_configuration(path: Path, keyspace: str) -> Path:
-    """Write the options in which the second Keystone differs."""
-    path.write_text(_CONFIGURATION.format(keyspace=keyspace))
-    return path
-
-
+@dataclasses.dataclass
 class ShortLife:
     """Tokens, a revocation, a trust and more that soon end.
 
-    :param keystone: a server with the options of
-        :func:`write_configuration`, started.
-    :param tables: its tables.
-    :param password: of its admin.
+    :ivar keystone: a server that runs, with :data:`CONFIGURATION`.
+    :ivar tables: its tables.
+    :ivar password: of its admin.
     """
 
-    def __init__(
-        self,
-        keystone: Keystone,
-        tables: Tables,
-        password: str,
-        narrator: Narrator,
-    ) -> None:
-        self._keystone = keystone
-        self._password = password
-        self._narrator = narrator
-        self._tables = tables
-        self._rounds = 0
+    keystone: Keystone
+    tables: Tables
+    password: str
+    tell: Narrator
+    _rounds: int = 0
+
+    def _client(self) -> closing[Client]:
+        return closing(Client(self.keystone.url, self.keystone.workers))
 
     def fill(self) -> None:
         """Issue, revoke and delegate."""
-        tell = self._narrator
-        tell.say(
+        self.tell.say(
             f'Its tokens are valid for {EXPIRATION} s and may be fetched for'
-            f' {WINDOW} s more, in the keyspace {self._tables.keyspace}. They'
+            f' {WINDOW} s more, in the keyspace {self.tables.keyspace}. They'
             ' end while the next steps run.'
         )
-        rows = tell.until(
+        rows = self.tell.until(
             self._filled, f'all of it to be made while it lives, {LIFE} s'
         )
         self._start = time.monotonic()
-        tell.expect(
+        self.tell.expect(
             all(rows.values()),
             'two people log in, one trusts the other, who uses it once, makes'
             ' an application credential that logs in, and revokes a token:'
@@ -97,24 +86,21 @@ class ShortLife:
         self._rounds += 1
         begin = time.monotonic()
         try:
-            rows = self._make(
-                f'short{self._rounds}',
-                f'alice{self._rounds}',
-                f'bob{self._rounds}',
-            )
+            self._make(f'alice{self._rounds}', f'bob{self._rounds}')
         except (LabError, exceptions.ClientException):
             if time.monotonic() - begin < LIFE:
                 raise  # it is not for the time
             return None
+        rows = self.tables.count()
         return rows if all(rows.values()) else None
 
-    def _make(self, project: str, alice: str, bob: str) -> dict[str, int]:
-        client = Client(self._keystone.url, self._keystone.workers)
-        try:
-            admin = client.log_in('admin', self._password, **ADMIN_SCOPE)
+    def _make(self, alice: str, bob: str) -> None:
+        with self._client() as client:
+            admin = client.log_in('admin', self.password, **ADMIN_SCOPE)
+            project = f'short{self._rounds}'
             people = People(client, admin.auth_token, project, (alice, bob))
-            token = people.log_in(alice, client)
-            people.log_in(bob, client)
+            token = people.log_in(alice)
+            people.log_in(bob)
             trust = people.trust(token, client, soon(LIFE), alice, bob)
             people.use_trust(trust, client, trustee=bob)
             self._credential = people.application_credential(
@@ -122,13 +108,10 @@ class ShortLife:
             )
             client.log_in_by_credential(*self._credential)
             client.request('DELETE', '/auth/tokens', token, token)
-        finally:
-            client.close()
-        return self._tables.count()
 
     def wait(self) -> None:
         """Wait until nothing is left, and tell how it went."""
-        tell = self._narrator
+        tell = self.tell
         tell.step('What is left', 'nothing, in any table, and without a flush')
         tell.say(
             f'The trust and the application credential end {LIFE} s after'
@@ -136,24 +119,18 @@ class ShortLife:
             ' trust_retention and application_credential_retention), so they'
             ' go last.'
         )
-        client = Client(self._keystone.url, self._keystone.workers)
-        try:
-            tell.until(
+        with self._client() as client:
+            refused = tell.until(
                 lambda: self._refused(client),
                 'the end of the application credential',
             )
-            tell.expect(
-                self._refused(client),
-                'the application credential logs nobody in',
-            )
-        finally:
-            client.close()
+            tell.expect(refused, 'the application credential logs nobody in')
         with tell.task('waiting for the end of all rows') as progress:
-            full = set(self._tables.count())
+            full = set(self.tables.count())
 
             def nothing() -> bool:
                 nonlocal full
-                now = {n for n, rows in self._tables.count().items() if rows}
+                now = {n for n, rows in self.tables.count().items() if rows}
                 if gone := sorted(full - now):
                     passed = time.monotonic() - self._start
                     progress(f'after {passed:.0f} s empty: {", ".join(gone)}')
@@ -161,7 +138,7 @@ class ShortLife:
                 return not now
 
             until(nothing, 'the end of all rows', RETENTION + PATIENCE)
-        left = self._tables.count()
+        left = self.tables.count()
         tell.expect(
             not any(left.values()),
             f'nothing is left in any of the {len(left)} tables, and no flush'

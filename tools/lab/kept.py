@@ -4,17 +4,15 @@
 With Python's own library alone, so that stopping needs no environment.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import LabError
+from lab import CHECKOUT, TOOLS, LabError
+from lab.command import output
 from lab.ports import state_directory
 from lab.processes import kill_marked
 
@@ -24,10 +22,6 @@ PREFIX = 'demo-'
 KEYSTONE = 'keystone'
 CASSANDRA = 'cassandra'
 _RECORD = 'kept.json'
-
-TOOLS = Path(__file__).resolve().parents[1]
-#: The checkout that this is part of.
-CHECKOUT = str(TOOLS.parent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +55,16 @@ class Kept:
             kill_marked(os.path.join(self.directory, group))
         try:
             if self.drop:
-                self._drop()
+                env = os.environ | {'PYTHONPATH': str(TOOLS)}
+                output('Dropping the keyspace', self.drop, env=env)
+        # Or its environment is gone.
+        except (OSError, LabError) as error:
+            raise LabError(
+                f'{error}\nThe demo is stopped, but its keyspace could not be'
+                ' dropped.'
+            ) from error
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _drop(self) -> None:
-        try:
-            done = subprocess.run(
-                self.drop,
-                env=os.environ | {'PYTHONPATH': str(TOOLS)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            why = done.stderr if done.returncode else ''
-        except OSError as error:  # its environment is gone
-            why = str(error)
-        if why:
-            raise LabError(
-                f'{why}\nThe demo is stopped, but its keyspace could not be'
-                ' dropped.'
-            )
 
 
 def kept(checkout: str | None = None, port: int = 0) -> Iterator[Kept]:
@@ -102,18 +85,17 @@ def stop(everywhere: bool, port: int) -> None:
     :param everywhere: also what other checkouts of this account left.
     :param port: only the demo whose Keystone has it; 0 means all.
     """
-    found = list(kept(None if everywhere else CHECKOUT, port))
-    for each in found:
+    for each in list(kept(None if everywhere else CHECKOUT, port)):
         print(
             f'Stopping the demo on port {each.port} of {each.checkout}.',
             flush=True,
         )
         each.stop()
-    others = 0 if everywhere else len(list(kept(None, port)))
     where = f' on port {port}' if port else ''
+    others = 0 if everywhere else len(list(kept(None, port)))
     print(
-        f'No demo{where} is left running.'
-        if not others
-        else f'No demo{where} of this checkout is left running; of others:'
+        f'No demo{where} of this checkout is left running; of others:'
         f' {others} (tools/demo --stop --all).'
+        if others
+        else f'No demo{where} is left running.'
     )

@@ -1,110 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests to a Keystone, one after the other, while something happens."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import requests
 
-from lab.client import ADMIN_SCOPE, Client
+from lab.client import ADMIN_SCOPE, Client, direct_session
 from lab.server import Keystone
 from lab.waiting import PATIENCE, until
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What became of a request.
-
-    :ivar phase: what happened meanwhile, as :meth:`Load.during` named it.
-    :ivar seconds: until the answer.
-    :ivar status: of HTTP.
-    :ivar text: of an answer that tells an error.
-    """
+class Answer(NamedTuple):
+    """What became of a request."""
 
     operation: str
-    phase: str
-    seconds: float
-    status: int
-    text: str
+    phase: str  # what happened meanwhile, as Load.during named it
+    seconds: float  # until the answer
+    status: int  # of HTTP
+    text: str  # of an answer that tells an error
 
 
+@dataclasses.dataclass
 class Sender:
     """Sends requests on a connection of its own; a thread's.
 
-    :param token: of an administrator.
-    :param password: of the user ``admin``.
-    :param timeout: seconds in which an answer must come.
+    :ivar token: of an administrator.
+    :ivar password: of the user ``admin``.
+    :ivar timeout: seconds in which an answer must come.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        password: str,
-        timeout: float = PATIENCE,
-    ) -> None:
-        self._timeout = timeout
-        self._url = url
-        self._token = token
-        self._password = password
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy between us and loopback
+    url: str
+    token: str
+    password: str
+    timeout: float = PATIENCE
 
-    def send(self, method: str, path: str, **more: Any) -> requests.Response:
-        headers = {'X-Auth-Token': self._token, **more.pop('headers', {})}
+    def __post_init__(self) -> None:
+        self._session = direct_session()
+        self._session.headers['X-Auth-Token'] = self.token
+
+    def _send(self, method: str, path: str, **more: Any) -> requests.Response:
         return self._session.request(
-            method,
-            f'{self._url}/v3{path}',
-            headers=headers,
-            timeout=self._timeout,
-            **more,
+            method, self.url + path, timeout=self.timeout, **more
         )
 
     def log_in(self) -> Iterator[requests.Response]:
         name = {'name': 'admin', 'domain': {'id': 'default'}}
-        project = {'name': 'admin', 'domain': {'id': 'default'}}
-        yield self.send(
-            'POST',
-            '/auth/tokens',
-            json={
-                'auth': {
-                    'identity': {
-                        'methods': ['password'],
-                        'password': {
-                            'user': {**name, 'password': self._password}
-                        },
-                    },
-                    'scope': {'project': project},
-                }
-            },
-        )
+        identity = {
+            'methods': ['password'],
+            'password': {'user': {**name, 'password': self.password}},
+        }
+        login = {'auth': {'identity': identity, 'scope': {'project': name}}}
+        yield self._send('POST', '/v3/auth/tokens', json=login)
 
     def validate(self) -> Iterator[requests.Response]:
-        yield self.send(
-            'GET', '/auth/tokens', headers={'X-Subject-Token': self._token}
-        )
+        subject = {'X-Subject-Token': self.token}
+        yield self._send('GET', '/v3/auth/tokens', headers=subject)
 
     def change(self) -> Iterator[requests.Response]:
         """Create, rename and delete a group."""
         group = {'name': uuid.uuid4().hex, 'domain_id': 'default'}
-        made = self.send('POST', '/groups', json={'group': group})
+        made = self._send('POST', '/v3/groups', json={'group': group})
         yield made
         if made.status_code == 201:
-            path = f'/groups/{made.json()["group"]["id"]}'
+            path = f'/v3/groups/{made.json()["group"]["id"]}'
             name = {'name': uuid.uuid4().hex}
-            yield self.send('PATCH', path, json={'group': name})
-            yield self.send('DELETE', path)
+            yield self._send('PATCH', path, json={'group': name})
+            yield self._send('DELETE', path)
 
     def health(self) -> Iterator[requests.Response]:
-        yield self._session.get(
-            f'{self._url}/healthcheck', timeout=self._timeout
-        )
+        yield self._send('GET', '/healthcheck')
 
     def close(self) -> None:
         self._session.close()
@@ -135,31 +107,26 @@ class Load:
     def __init__(
         self, keystone: Keystone, password: str, operations: Sequence[str]
     ) -> None:
-        client = Client(keystone.url, keystone.workers)
-        token = client.log_in('admin', password, **ADMIN_SCOPE).auth_token
-        client.close()
+        with closing(Client(keystone.url, keystone.workers)) as client:
+            admin = client.log_in('admin', password, **ADMIN_SCOPE)
         self.answers: list[Answer] = []
         self._operations = operations
+        self._sender = partial(
+            Sender, keystone.url, admin.auth_token, password
+        )
         self._phase = ''
         self._stop = threading.Event()
-        self._failed: list[BaseException] = []
-        self._threads = [
-            threading.Thread(
-                target=self._run,
-                args=(name, Sender(keystone.url, token, password)),
-            )
-            for name in operations
-        ]
+        self._threads = ThreadPoolExecutor(len(operations))
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
+    def __enter__(self) -> Self:
+        self._running = [
+            self._threads.submit(self._run, name) for name in self._operations
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._threads.shutdown()
 
     def during(self, phase: str, count: int) -> None:
         """Name what happens now; wait for so many answers of each kind.
@@ -169,8 +136,9 @@ class Load:
         self._phase = phase
 
         def come() -> bool:
-            if self._failed:
-                raise self._failed[0]
+            for thread in self._running:
+                if thread.done():
+                    thread.result()  # raises what has ended it
             return all(
                 len(self.seconds(name, phase)) >= count
                 for name in self._operations
@@ -190,20 +158,15 @@ class Load:
         """Return the answers that tell an error."""
         return [each for each in self.answers if each.status >= 400]
 
-    def _run(self, name: str, sender: Sender) -> None:
-        try:
+    def _run(self, name: str) -> None:
+        with closing(self._sender()) as sender:
             while not self._stop.is_set():
                 phase, begin = self._phase, time.monotonic()
                 for answer in OPERATIONS[name](sender):
-                    end = time.monotonic()
-                    text = answer.text if answer.status_code >= 400 else ''
+                    seconds = time.monotonic() - begin
+                    status = answer.status_code
+                    text = answer.text if status >= 400 else ''
                     self.answers.append(
-                        Answer(
-                            name, phase, end - begin, answer.status_code, text
-                        )
+                        Answer(name, phase, seconds, status, text)
                     )
                     phase, begin = self._phase, time.monotonic()
-        except BaseException as error:
-            self._failed.append(error)
-        finally:
-            sender.close()

@@ -6,8 +6,6 @@ acknowledged; the machine's own configuration files and a server that runs on
 the machine are not touched.  It ends with its owner, also if that is killed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -16,12 +14,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pymysql
 
 from lab import LabError, ports
+from lab.command import output
 from lab.processes import Group
+from lab.server import tail, write_private
 from lab.waiting import until
 
 _USER = 'bench'
@@ -45,18 +46,20 @@ class MariaDB:
     """
 
     def __init__(self) -> None:
-        self.directory = tempfile.mkdtemp(
-            prefix='mariadb-', dir=ports.state_directory()
+        self.directory = Path(
+            tempfile.mkdtemp(prefix='mariadb-', dir=ports.state_directory())
         )
         self._password = secrets.token_urlsafe(16)
         self._process: subprocess.Popen[Any] | None = None
-        self._group = Group(self.directory, remove=True)
+        self._group = Group(str(self.directory), remove=True)
         # An address of its own: no other program takes the port meanwhile.
-        self._prefix, shift = ports.take(self.directory, None, 1, (_PORT,))
+        self._prefix, shift = ports.take(
+            str(self.directory), None, 1, (_PORT,)
+        )
         self._address = f'{self._prefix}.1'
         self._port = _PORT + shift
 
-    def __enter__(self) -> MariaDB:
+    def __enter__(self) -> Self:
         """Make a data folder and serve it.
 
         :raises LabError: if the programs are missing or the server does not
@@ -81,7 +84,7 @@ class MariaDB:
                 self._process.wait(30)
         self._group.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
-        ports.release(self._prefix, self.directory)
+        ports.release(self._prefix, str(self.directory))
 
     def create(self, database: str) -> str:
         """Make an empty database and return its SQLAlchemy URL."""
@@ -99,18 +102,18 @@ class MariaDB:
         :param table: ``database.table``.
         :raises LabError: if it did not take them all.
         """
-        path = self._file('rows')
+        path = self.directory / 'rows'
         count = 0
-        with open(path, 'w', encoding='utf-8') as file:
+        with path.open('w', encoding='utf-8') as file:
             for row in rows:
                 count += 1
                 print(*map(_value, row), sep='\t', file=file)
         taken = self.ask(
             f'LOAD DATA INFILE %s INTO TABLE {table}'
             f' CHARACTER SET utf8 ({", ".join(columns)})',
-            path,
+            str(path),
         )
-        os.unlink(path)
+        path.unlink()
         if taken != count:
             raise LabError(f'MariaDB took {taken} of {count} rows of {table}')
         # Else the optimiser knows nothing of the new rows for a while.
@@ -129,7 +132,7 @@ class MariaDB:
             connection.commit()
         return int(count)
 
-    def _connect(self) -> pymysql.Connection[Any]:
+    def _connect(self) -> 'pymysql.Connection[Any]':
         return pymysql.connect(
             host=self._address,
             port=self._port,
@@ -137,9 +140,6 @@ class MariaDB:
             password=self._password,
             connect_timeout=10,
         )
-
-    def _file(self, name: str) -> str:
-        return os.path.join(self.directory, name)
 
     def _command(self, program: str, *options: str) -> list[str]:
         path = shutil.which(program, path=_PATH)
@@ -151,37 +151,31 @@ class MariaDB:
         return [path, '--no-defaults', *root, '--datadir=./data', *options]
 
     def _make_data(self) -> None:
-        done = subprocess.run(
+        output(
+            'mariadb-install-db',
             self._command(
                 'mariadb-install-db',
                 '--auth-root-authentication-method=socket',
                 '--skip-test-db',
             ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
             cwd=self.directory,
         )
-        if done.returncode:
-            raise LabError(f'mariadb-install-db failed:\n{_tail(done.stdout)}')
 
     def _serve(self) -> None:
         # The password stands in no command line, only here.
-        start = self._file('init.sql')
-        with open(os.open(start, os.O_WRONLY | os.O_CREAT, 0o600), 'w') as sql:
-            sql.write(
-                f"CREATE USER '{_USER}'@'%'"
-                f" IDENTIFIED BY '{self._password}';\n"
-                f"GRANT ALL ON *.* TO '{_USER}'@'%';\n"
-            )
-        with open(self._file('log'), 'wb') as log:
+        start = self.directory / 'init.sql'
+        write_private(
+            start,
+            f"CREATE USER '{_USER}'@'%' IDENTIFIED BY '{self._password}';\n"
+            f"GRANT ALL ON *.* TO '{_USER}'@'%';\n",
+        )
+        with (self.directory / 'log').open('wb') as log:
             self._process = self._group.spawn(
                 self._command(
                     'mariadbd',
                     # In its data: a long path is no name of a socket.
                     '--socket=socket',
-                    f'--pid-file={self._file("pid")}',
+                    f'--pid-file={self.directory / "pid"}',
                     f'--bind-address={self._address}',
                     f'--port={self._port}',
                     f'--init-file={start}',
@@ -193,32 +187,22 @@ class MariaDB:
                 cwd=self.directory,
             )
         until(self._answers, 'MariaDB to take a log-in')
-        os.unlink(start)
+        start.unlink()
 
     def _answers(self) -> bool:
-        try:
+        if self._process is not None and self._process.poll() is not None:
+            log = (self.directory / 'log').read_text(errors='replace')
+            raise LabError(f'MariaDB did not start:\n{tail(log)}')
+        with contextlib.suppress(pymysql.Error):
             self._connect().close()
-        except pymysql.Error as error:
-            if self._process is not None and self._process.poll() is not None:
-                with open(self._file('log'), errors='replace') as file:
-                    told = _tail(file.read())
-                raise LabError(
-                    f'MariaDB did not start ({error}):\n{told}'
-                ) from error
-            return False
-        return True
+            return True
+        return False
 
 
 def _value(value: Any) -> str:
     r"""Return a value as ``LOAD DATA`` reads it; ``\N`` is NULL."""
     if value is None:
         return r'\N'
-    if isinstance(value, bool | dict):
-        return (
-            json.dumps(value) if isinstance(value, dict) else str(int(value))
-        )
-    return str(value)
-
-
-def _tail(text: str, lines: int = 15) -> str:
-    return '\n'.join(text.splitlines()[-lines:])
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(int(value) if isinstance(value, bool) else value)

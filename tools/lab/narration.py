@@ -6,8 +6,6 @@ reads along that is wide enough and ``NO_COLOR`` is not set; otherwise in
 plain lines.  ASCII only: nobody knows what a terminal can show.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
@@ -29,6 +27,8 @@ NARROW = 60
 
 #: Tells how far a task is.
 Progress = Callable[[str], None]
+#: Names, each with a word on it.
+Rows = Sequence[tuple[str, Any]]
 
 _T = TypeVar('_T')
 
@@ -71,6 +71,12 @@ class Narrator:
         """Show a picture as it is."""
         self._print('\n' + textwrap.indent(picture, '      '))
 
+    def values(self, rows: Rows) -> None:
+        """Show names and values."""
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            self._print(f'      {name:<{width}}  {value}')
+
     def expect(self, met: bool, seen: str) -> None:
         """Tell what was seen, if it is as it should be.
 
@@ -78,15 +84,8 @@ class Narrator:
         """
         if not met:
             raise Unexpected(seen)
-        first, *rest = textwrap.wrap(seen, self._width - 6)
         self._console.print('   ok', style='green', end=' ')
-        self._print('\n      '.join([first, *rest]))
-
-    def values(self, rows: Sequence[tuple[str, Any]]) -> None:
-        """Show names and values."""
-        width = max(len(name) for name, _ in rows)
-        for name, value in rows:
-            self._print(f'      {name:<{width}}  {value}')
+        self._print('\n      '.join(textwrap.wrap(seen, self._width - 6)))
 
     @contextmanager
     def task(self, text: str) -> Iterator[Progress]:
@@ -97,12 +96,14 @@ class Narrator:
                 yield lambda news: status.update(f'{text}: {news}')
             self._print(f'   {text} ... {time.monotonic() - start:.1f} s')
             return
-        told = []
+        # The rest of the line, or what comes after lines of news.
+        rest = ' '
 
         def tell(news: str) -> None:
-            told.append(news)
-            if len(told) == 1:
+            nonlocal rest
+            if rest == ' ':
                 self._print('')
+            rest = '   ... '
             self.say(news, 6)
 
         self._print(f'   {text} ...', end='')
@@ -111,8 +112,7 @@ class Narrator:
         except BaseException:
             self._print('')
             raise
-        end = f'{time.monotonic() - start:.1f} s'
-        self._print(f'   ... {end}' if told else f' {end}')
+        self._print(f'{rest}{time.monotonic() - start:.1f} s')
 
     def until(self, condition: Callable[[], _T], what: str) -> _T:
         """Tell what is waited for, wait, and return what came.
@@ -122,15 +122,11 @@ class Narrator:
         with self.task(f'waiting for {what}'):
             return waiting.until(condition, what)
 
-    def close(
-        self,
-        left: Sequence[tuple[str, str]],
-        advice: Sequence[tuple[str, str]],
-    ) -> None:
+    def close(self, left: Rows, advice: Rows) -> None:
         """Tell that all went well: a table of the steps and what remains.
 
-        :param left: what is left running, with a word on each.
-        :param advice: what to try next, with a word on each.
+        :param left: what is left running.
+        :param advice: what to try next.
         """
         self._console.print(
             f'\nAll {len(self._steps)} steps went as expected.', style='bold'
@@ -143,14 +139,13 @@ class Narrator:
             self._console.print(f'\n{heading}', style='bold')
             self._table(rows)
 
-    def _table(self, rows: Sequence[tuple[str, str]]) -> None:
+    def _table(self, rows: Rows) -> None:
         if self._width < NARROW:
             for name, text in rows:
                 self.say(f'{name}: {text}')
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(max_width=34)
-        table.add_column()
         for row in rows:
             table.add_row(*row)
         with self._console.capture() as capture:

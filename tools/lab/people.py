@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """People in a Keystone, who log in and trust each other."""
 
-from __future__ import annotations
-
 import datetime
 import secrets
 from collections.abc import Iterable
@@ -12,9 +10,8 @@ from lab.client import Client
 
 def soon(seconds: float) -> str:
     """Return the time in ``seconds`` as the trust API takes it."""
-    when = datetime.datetime.now(datetime.UTC) + datetime.timedelta(
-        seconds=seconds
-    )
+    later = datetime.timedelta(seconds=seconds)
+    when = datetime.datetime.now(datetime.UTC) + later
     return when.strftime('%Y-%m-%dT%H:%M:%S.%fZ')
 
 
@@ -36,29 +33,18 @@ class People:
         self._client = client
         self._project = project
         self.passwords = {name: secrets.token_urlsafe(12) for name in names}
-        self.project: str = client.call(
-            'POST',
-            '/projects',
-            admin,
-            {'project': {'name': project, 'domain_id': 'default'}},
-        )['id']
+        wanted = {'name': project, 'domain_id': 'default'}
+        made = client.call('POST', '/projects', admin, {'project': wanted})
+        self.project: str = made['id']
         roles = client.request('GET', '/roles', admin).json()['roles']
         member = next(r['id'] for r in roles if r['name'] == 'member')
         self.ids: dict[str, str] = {}
         for name, password in self.passwords.items():
-            user = {
-                'name': name,
-                'domain_id': 'default',
-                'password': password,
-            }
+            user = {'name': name, 'domain_id': 'default', 'password': password}
             made = client.call('POST', '/users', admin, {'user': user})
             self.ids[name] = made['id']
-            client.call(
-                'PUT',
-                f'/projects/{self.project}/users/{made["id"]}/roles/{member}',
-                admin,
-                None,
-            )
+            path = f'/projects/{self.project}/users/{made["id"]}/roles'
+            client.call('PUT', f'{path}/{member}', admin, None)
 
     def log_in(
         self,
@@ -67,17 +53,14 @@ class People:
         worker: str | None = None,
     ) -> str:
         """Return a token of this person for the project."""
-        return (
-            (client or self._client)
-            .log_in(
-                name,
-                self.passwords[name],
-                worker,
-                project_name=self._project,
-                project_domain_id='default',
-            )
-            .auth_token
+        access = (client or self._client).log_in(
+            name,
+            self.passwords[name],
+            worker,
+            project_name=self._project,
+            project_domain_id='default',
         )
+        return access.auth_token
 
     def trust(
         self,
@@ -105,28 +88,6 @@ class People:
         made = client.call('POST', '/OS-TRUST/trusts', token, {'trust': trust})
         return str(made['id'])
 
-    def application_credential(
-        self, token: str, client: Client, expires: str, name: str = 'alice'
-    ) -> tuple[str, str]:
-        """Make an application credential; return its id and secret.
-
-        :param token: of the person whose it is.
-        """
-        secret = secrets.token_urlsafe(12)
-        made = client.call(
-            'POST',
-            f'/users/{self.ids[name]}/application_credentials',
-            token,
-            {
-                'application_credential': {
-                    'name': 'short',
-                    'secret': secret,
-                    'expires_at': expires,
-                }
-            },
-        )
-        return str(made['id']), secret
-
     def use_trust(
         self,
         trust: str,
@@ -138,6 +99,23 @@ class People:
         return client.log_in(
             trustee, self.passwords[trustee], worker, trust_id=trust
         ).auth_token
+
+    def application_credential(
+        self, token: str, client: Client, expires: str, name: str = 'alice'
+    ) -> tuple[str, str]:
+        """Make an application credential; return its id and secret.
+
+        :param token: of the person whose it is.
+        """
+        secret = secrets.token_urlsafe(12)
+        wanted = {'name': 'short', 'secret': secret, 'expires_at': expires}
+        made = client.call(
+            'POST',
+            f'/users/{self.ids[name]}/application_credentials',
+            token,
+            {'application_credential': wanted},
+        )
+        return str(made['id']), secret
 
     def remove(self, admin: str) -> None:
         """Delete the people and the project."""

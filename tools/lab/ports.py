@@ -9,7 +9,6 @@ several clusters can use the usual port numbers at the same time.
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import random
 import socket
@@ -54,38 +53,20 @@ def locked(path: str) -> Iterator[None]:
 
 def is_free(address: str, port: int) -> bool:
     """Whether a server could listen there now."""
-    if port > 65535:
-        return False
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do: connections in TIME_WAIT are no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
-        return True
+    try:
+        # Connections in TIME_WAIT are no hindrance to it, as to servers.
+        socket.create_server((address, port)).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 def free_port(address: str = '127.0.0.1') -> int:
     """A port that nothing listens on at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((address, 0))
+    with socket.create_server((address, 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def candidates(name: str | None) -> Iterator[str]:
-    """Blocks 127.x.y in the order in which to try them.
-
-    A named cluster tries the same blocks each time, so that its addresses
-    mostly stay the same; without a name they are random.
-    """
-    seed = random.Random(
-        None if name is None else hashlib.sha256(name.encode()).digest()
-    )
-    for _ in range(TRIES):
-        yield f'127.{seed.randint(1, 254)}.{seed.randint(0, 255)}'
 
 
 def take(
@@ -102,12 +83,16 @@ def take(
     something listens on one of the ports on *every* address.  Fixed ports
     are never shifted.
 
+    :param name: whoever gives the same one tries the same blocks, so that
+        its addresses mostly stay the same; without one they are random.
     :raises LabError: no block is free.
     """
     claims = os.path.join(state_directory(), 'blocks')
     os.makedirs(claims, exist_ok=True)
+    chance = random.Random(name)
     with locked(f'{claims}.lock'):
-        for prefix in candidates(name):
+        for _ in range(TRIES):
+            prefix = f'127.{chance.randint(1, 254)}.{chance.randint(0, 255)}'
             claim = os.path.join(claims, prefix)
             if os.path.exists(claim):  # a link to a folder that is there
                 continue

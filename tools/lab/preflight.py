@@ -5,20 +5,17 @@ The arguments, and all that a run needs of the machine.  With Python's own
 library alone, since the environment is not there yet.
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import os
 import shutil
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lab import LabError
+from lab import CHECKOUT, LabError, command
 from lab.cassandra import CONTACT_POINTS, Cluster
 from lab.cassandra_install import (
     find_jars,
@@ -26,7 +23,7 @@ from lab.cassandra_install import (
     find_maven,
     jars_directory,
 )
-from lab.kept import CHECKOUT, kept, stop
+from lab.kept import kept, stop
 from lab.ports import state_directory
 
 PROGRAM = 'tools/demo'
@@ -70,37 +67,38 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         '--keep',
         action='store_true',
         help='leave all running, and say how to use it',
     )
-    parser.add_argument(
+    option(
         '--stop',
         action='store_true',
         help='stop what --keep left running in this checkout (with --port:'
         ' that one only)',
     )
-    parser.add_argument(
+    option(
         '--all',
         action='store_true',
         help='with --stop: also what other checkouts of this account left',
     )
-    parser.add_argument(
+    option(
         '--port',
-        type=_port,
+        type=command.number(1, 65535),
         default=0,
         metavar='N',
         help='port of Keystone on 127.0.0.1 (default: a free one)',
     )
-    parser.add_argument(
+    option(
         '--workers',
         type=_workers,
         default=2,
         metavar='N',
         help='worker processes of Keystone, at least 2 (default: 2)',
     )
-    parser.add_argument(
+    option(
         '--config-file',
         type=_file,
         action='append',
@@ -115,14 +113,6 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.all and not options.stop:
         parser.error('--all goes with --stop')
     return options
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(
-            f'must be a number from 1 to 65535, not {text!r}'
-        )
-    return int(text)
 
 
 def _workers(text: str) -> int:
@@ -142,91 +132,74 @@ def _file(text: str) -> Path:
 
 def problems(options: argparse.Namespace) -> Iterator[str]:
     """Yield what keeps the demo from running here, and what to do."""
-    needs: list[tuple[str, int]] = []
-    venv = environment()
+    needs: dict[str, int] = {}
+    venv = os.environ.get('KEYSTONE_CASSANDRA_VENV') or f'{CHECKOUT}/.venv'
     if not os.path.exists(os.path.join(venv, 'keystone-cassandra.stamp')):
-        needs.append((venv, _ENVIRONMENT_MB))
+        needs[venv] = _ENVIRONMENT_MB
         yield from _unwritable(
             venv,
             'the Python environment',
             'Let KEYSTONE_CASSANDRA_VENV name another folder',
         )
     if given := os.environ.get(CONTACT_POINTS):
-        yield from _silent(given)
+        yield from _error_of(lambda: _ask(given))
     else:
         yield from _error_of(find_java)
         jars = jars_directory()
         if not os.path.isdir(jars):
-            needs.append((jars, _JARS_MB))
+            needs[jars] = _JARS_MB
             yield from _error_of(find_maven)
             yield from _unwritable(
                 jars, "Cassandra's jars", 'Let XDG_CACHE_HOME name another one'
             )
     yield from _taken(options.port)
-    unusable = list(_unusable_state())
+    unusable = list(_error_of(_try_state))
     yield from unusable
     if not unusable:
-        needs.append((state_directory(), _STATE_MB))
+        needs[state_directory()] = _STATE_MB
     yield from _full(needs)
 
 
-def environment() -> str:
-    """Return the folder of the Python environment."""
-    return os.environ.get('KEYSTONE_CASSANDRA_VENV') or os.path.join(
-        CHECKOUT, '.venv'
-    )
-
-
-def _error_of(find: Callable[[], object]) -> Iterator[str]:
+def _error_of(look: Callable[[], object]) -> Iterator[str]:
     try:
-        find()
+        look()
     except LabError as error:
         yield str(error)
 
 
-def _silent(contact_points: str) -> Iterator[str]:
-    try:
-        nodes = Cluster.external(contact_points).nodes
-    except LabError as error:
-        yield str(error)
-        return
+def _ask(contact_points: str) -> None:
+    nodes = Cluster.external(contact_points).nodes
     if not any(node.answers() for node in nodes):
-        yield (
+        raise LabError(
             f'No Cassandra answers at {CONTACT_POINTS}={contact_points}.'
             ' Start it, or unset the variable: then the demo starts one.'
         )
 
 
 def _taken(port: int) -> Iterator[str]:
-    with socket.socket() as probe:
-        # As the server does: connections in TIME_WAIT are no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(('127.0.0.1', port))
-            probe.listen()
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            if error.errno == errno.EADDRINUSE:
-                reason = 'another program listens there'
-            if any(kept(port=port)):
-                reason = 'a demo that was kept has it (tools/demo --stop)'
-            yield (
-                f'Port {port} of 127.0.0.1 cannot be used: {reason}. Choose'
-                ' another one with --port, or leave that out.'
-            )
+    try:
+        socket.create_server(('127.0.0.1', port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if error.errno == errno.EADDRINUSE:
+            reason = 'another program listens there'
+        if any(kept(port=port)):
+            reason = 'a demo that was kept has it (tools/demo --stop)'
+        yield (
+            f'Port {port} of 127.0.0.1 cannot be used: {reason}. Choose'
+            ' another one with --port, or leave that out.'
+        )
 
 
-def _unusable_state() -> Iterator[str]:
+def _try_state() -> None:
     try:
         with tempfile.TemporaryFile(dir=state_directory()):
             pass
-    except LabError as error:
-        yield str(error)
     except OSError as error:
-        yield (
+        raise LabError(
             f'{error.strerror}: {error.filename}. Data goes there; let'
             ' KEYSTONE_CASSANDRA_STATE_DIR name another folder.'
-        )
+        ) from error
 
 
 def _unwritable(path: str, what: str, advice: str) -> Iterator[str]:
@@ -246,14 +219,16 @@ def _existing(path: str) -> str:
     return path
 
 
-def _full(needs: Iterable[tuple[str, int]]) -> Iterator[str]:
-    """Yield the disks that have less room than the needs of all on them."""
-    disks: dict[int, tuple[list[str], int]] = {}
-    for path, megabytes in needs:
-        place = _existing(path)
-        paths, sum_ = disks.setdefault(os.stat(place).st_dev, ([], 0))
-        disks[os.stat(place).st_dev] = ([*paths, path], sum_ + megabytes)
-    for paths, megabytes in disks.values():
+def _full(needs: dict[str, int]) -> Iterator[str]:
+    """Yield the disks that have less room than the needs of all on them.
+
+    :param needs: megabytes by path.
+    """
+    disks: dict[int, list[str]] = {}
+    for path in needs:
+        disks.setdefault(os.stat(_existing(path)).st_dev, []).append(path)
+    for paths in disks.values():
+        megabytes = sum(needs[path] for path in paths)
         free = shutil.disk_usage(_existing(paths[0])).free // 2**20
         if free < megabytes:
             yield (
@@ -266,25 +241,20 @@ def _full(needs: Iterable[tuple[str, int]]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Look, stop what was kept if asked to; return the exit status."""
     options = arguments(argv)
-    # Ended by kill(1) as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if options.stop:
-            stop(options.all, options.port)
-            return 0
-        found = list(problems(options))
-        for text in found:
-            print(f'{PROGRAM}: {text}', file=sys.stderr)
-        if found:
-            return 1
-        if not os.environ.get(CONTACT_POINTS):
-            find_jars()
-    except (LabError, OSError) as error:
-        print(f'{PROGRAM}: {error}', file=sys.stderr)
+    return command.run(PROGRAM, lambda: _look(options))
+
+
+def _look(options: argparse.Namespace) -> int:
+    if options.stop:
+        stop(options.all, options.port)
+        return 0
+    found = list(problems(options))
+    for text in found:
+        print(f'{PROGRAM}: {text}', file=sys.stderr)
+    if found:
         return 1
-    except KeyboardInterrupt:
-        print(f'{PROGRAM}: interrupted', file=sys.stderr)
-        return 130
+    if not os.environ.get(CONTACT_POINTS):
+        find_jars()
     return GO_ON
 
 

@@ -18,7 +18,6 @@ knows its children.
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -46,24 +45,21 @@ def marked(directory: str) -> list[int]:
     return found
 
 
-def send(directory: str, number: int) -> list[int]:
-    """Send a signal to all processes of a folder; returns them."""
+def send(directory: str, *signals: int) -> list[int]:
+    """Send signals to all processes of a folder; returns them."""
     found = marked(directory)
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            for number in signals:
+                os.kill(pid, number)
     return found
 
 
-def wait_gone(directory: str, seconds: float) -> bool:
-    """Wait until no process of a folder lives; False if one still does."""
+def wait_gone(directory: str, seconds: float) -> None:
+    """Wait until no process of a folder lives, at most so long."""
     deadline = time.monotonic() + seconds
-    while found := marked(directory):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        _wait(found[0], left)
-    return True
+    while marked(directory) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def kill_marked(directory: str) -> None:
@@ -72,16 +68,6 @@ def kill_marked(directory: str) -> None:
     for _ in range(3):
         if send(directory, signal.SIGKILL):
             wait_gone(directory, 10)
-
-
-def _wait(pid: int, seconds: float | None) -> None:
-    """Wait until a process has ended."""
-    with contextlib.suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            select.select([descriptor], [], [], seconds)
-        finally:
-            os.close(descriptor)
 
 
 class Group:
@@ -108,7 +94,8 @@ class Group:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env=_unmarked(),
+            # A process of one group may own another: the marks must not mix.
+            env={k: v for k, v in os.environ.items() if k != MARK},
             cwd='/',
         )
         assert self._watcher.stdout is not None
@@ -120,8 +107,8 @@ class Group:
     def spawn(
         self,
         command: Sequence[str],
-        environment: Mapping[str, str] | None = None,
-        mark: str | None = None,
+        environment: Mapping[str, str] = os.environ,
+        mark: str = '',
         **options: Any,
     ) -> 'subprocess.Popen[Any]':
         """Start a member.
@@ -129,27 +116,24 @@ class Group:
         :param mark: a folder below the group's that it belongs to.
         :param options: those of ``subprocess.Popen``.
         """
-        variables = dict(_unmarked() if environment is None else environment)
-        variables[MARK] = mark or self.directory
-        options.setdefault('stdin', subprocess.DEVNULL)
         child = subprocess.Popen(
-            command, env=variables, start_new_session=True, **options
+            command,
+            env={**environment, MARK: mark or self.directory},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            **options,
         )
         self._children.append(child)
         return child
 
     def kill(self) -> None:
         """Kill all members at once and end the watch."""
-        self.kill_members()
-        self.release()
-
-    def kill_members(self) -> None:
-        """Kill all members at once; the watch goes on."""
         for child in self._children:
             child.kill()
         for child in self._children:
             child.wait()
         kill_marked(self.directory)
+        self.release()
 
     def release(self) -> None:
         """End the watch: the members then live on without the owner."""
@@ -157,23 +141,17 @@ class Group:
         self._watcher.wait()
 
 
-def _unmarked() -> dict[str, str]:
-    # A process of one group may own another: the marks must not mix.
-    return {k: v for k, v in os.environ.items() if k != MARK}
-
-
 def _watch(owner: int, directory: str, remove: bool) -> None:
     """Wait for the owner's end, then kill the group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # A dead parent's children are given to another process, so this tells
-    # whether the owner still lives: also after each wait, so that an event
-    # that got lost does not keep it all.
+    # whether the owner still lives.
     if os.getppid() == owner:
         with contextlib.suppress(BrokenPipeError):
             print('watching', flush=True)
     while os.getppid() == owner:
-        _wait(owner, 1)
+        time.sleep(0.5)
     kill_marked(directory)
     for pause in (0.3, 1, 2):
         time.sleep(pause)

@@ -7,63 +7,36 @@ pre-forked workers: the application is loaded once, before the fork, as a
 careful operator does it.  Used by ``tools/demo`` and by tests.
 """
 
-from __future__ import annotations
-
 import contextlib
-import http.client
+import dataclasses
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography.fernet import Fernet
 
-from lab import LabError
+from keystone_cassandra_token.conf.options import DRIVER, namespaces
+from lab import TOOLS, LabError
 from lab.cassandra import Cluster
+from lab.client import REGION, direct_session
 from lab.processes import Group
 from lab.waiting import PATIENCE, WaitedInVain, until
-
-TOOLS = Path(__file__).resolve().parent.parent
-REGION = 'RegionOne'
 
 #: Sections of keystone.conf: option -> value (str, int, bool, list of str).
 Settings = Mapping[str, Mapping[str, Any]]
 
+#: What lets everything be there: each driver of the package.
+ALL_DRIVERS: Settings = {
+    section: {option: DRIVER} for section, option in namespaces().values()
+}
 #: What selects our drivers; leave it out for a Keystone on its own drivers.
 CASSANDRA_DRIVERS: Settings = {
-    'token': {'provider': 'cassandra'},
-    'revoke': {'driver': 'cassandra'},
-    'trust': {'driver': 'cassandra'},
-}
-#: What lets everything be there.
-ALL_DRIVERS: Settings = {
-    **CASSANDRA_DRIVERS,
-    **{
-        section: {'driver': 'cassandra'}
-        for section in (
-            'application_credential',
-            'assignment',
-            'catalog',
-            'credential',
-            'domain_config',
-            'endpoint_filter',
-            'endpoint_policy',
-            'federation',
-            'identity',
-            'identity_mapping',
-            'oauth1',
-            'policy',
-            'resource',
-            'role',
-            'shadow_users',
-            'unified_limit',
-        )
-    },
-    'receipt': {'provider': 'cassandra'},
+    section: ALL_DRIVERS[section] for section in ('token', 'revoke', 'trust')
 }
 
 
@@ -75,83 +48,67 @@ def points_at(cluster: Cluster, keyspace: str) -> Settings:
     }
 
 
-_GUNICORN = """\
-# Read by gunicorn from its working directory.  Keystone parses the command
-# line of its process, so nothing may stand there.
-wsgi_app = 'lab.wsgi:application'
-bind = 'fd://{listener}'
-workers = {workers}
-# Open connections that are idle keep no worker busy, whatever the threads.
-worker_class = 'gthread'
-threads = {threads}
-keepalive = {keepalive}
-preload_app = True
-timeout = 60
-graceful_timeout = 2
-pidfile = {pidfile!r}
-worker_tmp_dir = {directory!r}
-control_socket_disable = True
-proc_name = 'keystone'
-"""
+def merge(*several: Settings) -> dict[str, dict[str, Any]]:
+    """Return the options of all; a later value wins."""
+    merged: dict[str, dict[str, Any]] = {}
+    for settings in several:
+        for name, options in settings.items():
+            merged.setdefault(name, {}).update(options)
+    return merged
 
 
 class ServerError(LabError):
     """A command or the server failed; the message ends with its log."""
 
 
+@dataclasses.dataclass(eq=False)
 class Keystone:
-    """One Keystone: its files, its commands, its server.
+    """One Keystone: its files, its commands, its server."""
 
-    :param directory: where its files go; made if missing.
-    :param settings: options over the defaults of :meth:`defaults`.
-    :param port: port on 127.0.0.1; 0 means a free one.
-    :param workers: processes that serve.
-    :param threads: threads of each process.  Keystone 30 keeps the token of
-        a request where all threads of a process see it: with more than one,
-        a request can be judged by the roles of another.
-    :param config_files: further oslo.config files; they win.
-    :param sql: whether there is an SQL database, of SQLite unless ``settings``
-        name another one.
-    :param keepalive: seconds for which an idle connection stays open.
-    :param environment: further environment variables of the server.
-    """
+    directory: Path  # where its files go; made if missing
+    #: Options over the defaults of :meth:`configure`.
+    settings: Settings = dataclasses.field(default_factory=dict)
+    _: dataclasses.KW_ONLY
+    port: int = 0  # on 127.0.0.1; 0 means a free one
+    workers: int = 2  # processes that serve
+    #: Of each process.  Keystone 30 keeps the token of a request where all
+    #: threads of a process see it: with more than one, a request can be
+    #: judged by the roles of another.
+    threads: int = 1
+    config_files: Sequence[Path] = ()  # further ones of oslo.config; they win
+    #: Whether there is an SQL database, of SQLite unless the settings name
+    #: another one.
+    sql: bool = True
+    keepalive: int = 65  # seconds for which an idle connection stays open
+    #: Further variables of the server.
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def __init__(
-        self,
-        directory: str | Path,
-        settings: Settings | None = None,
-        *,
-        port: int = 0,
-        workers: int = 2,
-        threads: int = 1,
-        config_files: Sequence[str | Path] = (),
-        sql: bool = True,
-        keepalive: int = 65,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self.directory = Path(directory).absolute()
+    def __post_init__(self) -> None:
+        self.directory = self.directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.sql = sql
         # Who names a database has one of another kind.
-        own = 'connection' not in (settings or {}).get('database', {})
-        self.database = self.directory / 'keystone.db' if sql and own else None
-        self.workers = workers
-        self.threads = threads
-        self.keepalive = keepalive
-        self.environment = dict(environment or {})
+        own = 'connection' not in self.settings.get('database', {})
+        self.database = (
+            self.directory / 'keystone.db' if self.sql and own else None
+        )
+        self.environment = dict(self.environment)
         self.log_file = self.directory / 'keystone.log'
         self._commands_log_file = self.directory / 'commands.log'
         self.configuration = self.directory / 'keystone.conf'
-        self.config_files = [
-            self.configuration,
-            *(Path(name).absolute() for name in config_files),
-        ]
+        further = [path.absolute() for path in self.config_files]
+        self.config_files = [self.configuration, *further]
         # Bound here and handed down, so that nobody takes it meanwhile.
-        self._listener: socket.socket | None = _listen(port)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener: socket.socket | None = _listen(self.port)
+        self.port = self._listener.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         self._group: Group | None = None
-        self.configure(settings or {})
+        self._keys = self.directory / 'keys'
+        if not self._keys.exists():
+            self._keys.mkdir(mode=0o700)
+            for name in '0', '1':  # a staged and a primary key
+                key = Fernet.generate_key().decode()
+                write_private(self._keys / name, key)
+        self.configure(self.settings)
 
     @property
     def url(self) -> str:
@@ -163,49 +120,33 @@ class Keystone:
         """Process id of the master, or None while it is stopped."""
         return self._process.pid if self._process else None
 
-    def defaults(self) -> dict[str, dict[str, Any]]:
-        """Return the options that a server has unless told otherwise."""
-        keys = self.directory / 'keys'
-        return {
+    def configure(self, settings: Settings) -> None:
+        """Write ``keystone.conf``; a running server needs a restart."""
+        self.settings = settings
+        keys = {'key_repository': self._keys}
+        defaults: Settings = {
             'DEFAULT': {'use_stderr': True, 'debug': False},
             # Longer ones would be cut by bcrypt, with a warning each time.
             'identity': {'max_password_length': 72},
             # Without SQL nothing is named, and nothing could be opened.
-            'database': {
-                # Workers wait for each other's writes.
-                'connection': f'sqlite:///{self.database}?timeout=30',
-            }
+            # Workers wait for each other's writes.
+            'database': {'connection': f'sqlite:///{self.database}?timeout=30'}
             if self.database
             else {},
-            'fernet_tokens': {'key_repository': keys},
-            'fernet_receipts': {'key_repository': keys},
-            'credential': {'key_repository': keys},
+            'fernet_tokens': keys,
+            'fernet_receipts': keys,
+            'credential': keys,
         }
-
-    def configure(self, settings: Settings) -> None:
-        """Write ``keystone.conf``; a running server needs a restart."""
-        self.settings = settings
-        sections = merge(self.defaults(), settings)
-        text = ''.join(_section(name, sections[name]) for name in sections)
-        write_private(self.configuration, text)
-        self._write_keys()
-
-    def _write_keys(self) -> None:
-        """Make a key repository: a primary and a staged key."""
-        keys = self.directory / 'keys'
-        if keys.exists():
-            return
-        keys.mkdir(mode=0o700)
-        for name in '0', '1':
-            write_private(keys / name, Fernet.generate_key().decode())
+        lines = []
+        for section, options in merge(defaults, settings).items():
+            lines.append(f'[{section}]')
+            lines += [f'{k} = {_value(v)}' for k, v in options.items()]
+        write_private(self.configuration, '\n'.join([*lines, '']))
 
     # -- commands
 
     def manage(self, *arguments: str, **environment: str) -> None:
-        """Run ``keystone-manage``.
-
-        :raises ServerError: with the end of its output, if it fails.
-        """
+        """Run ``keystone-manage``, as :meth:`run` does."""
         self.run('keystone-manage', *arguments, **environment)
 
     def run(
@@ -224,7 +165,7 @@ class Keystone:
         """
         program = Path(sys.executable).parent / command
         files = [f'--config-file={name}' for name in self.config_files]
-        lines = []
+        output = ''
         with self._commands_log_file.open('a+', errors='replace') as log:
             print('$', command, *arguments, file=log, flush=True)
             start = log.tell()
@@ -240,20 +181,20 @@ class Keystone:
                 assert process.stdout is not None
                 try:
                     for line in process.stdout:
-                        lines.append(line)
+                        output += line
                         progress(line.rstrip('\n'))
                 except BaseException:
                     process.kill()
                     raise
             log.seek(start)
             errors = log.read()
-            log.write(''.join(lines))
+            log.write(output)
         if process.returncode:
             raise ServerError(
                 f'{command} {" ".join(arguments)} exited with'
-                f' {process.returncode}:\n' + _tail(''.join(lines) + errors)
+                f' {process.returncode}:\n{tail(output + errors)}'
             )
-        return ''.join(lines)
+        return output
 
     def bootstrap(self, password: str) -> None:
         """Make the SQL tables, if there is SQL, and the user ``admin``.
@@ -270,9 +211,10 @@ class Keystone:
             self.manage('db_sync')
         self.manage(
             'bootstrap',
-            f'--bootstrap-public-url={self.url}/v3',
-            f'--bootstrap-internal-url={self.url}/v3',
-            f'--bootstrap-admin-url={self.url}/v3',
+            *(
+                f'--bootstrap-{interface}-url={self.url}/v3'
+                for interface in ('public', 'internal', 'admin')
+            ),
             f'--bootstrap-region-id={REGION}',
             OS_BOOTSTRAP_PASSWORD=password,
         )
@@ -289,16 +231,7 @@ class Keystone:
         listener = self._listener or _listen(self.port)
         self._listener = None
         with listener, self.log_file.open('ab') as log:
-            (self.directory / 'gunicorn.conf.py').write_text(
-                _GUNICORN.format(
-                    listener=listener.fileno(),
-                    workers=self.workers,
-                    threads=self.threads,
-                    keepalive=self.keepalive,
-                    pidfile=str(self.directory / 'keystone.pid'),
-                    directory=str(self.directory),
-                )
-            )
+            self._configure_gunicorn(listener.fileno())
             self._group = Group(str(self.directory), remove=False)
             self._process = self._group.spawn(
                 [sys.executable, '-m', 'gunicorn'],
@@ -309,10 +242,35 @@ class Keystone:
                 pass_fds=[listener.fileno()],
             )
         try:
-            self._wait()
+            until(self._answers, f'an answer of Keystone at {self.url}')
+        except WaitedInVain as error:
+            self.stop()
+            raise ServerError(f'{error}:\n{tail(self.log())}') from error
         except BaseException:
             self.stop()
             raise
+
+    def _configure_gunicorn(self, listener: int) -> None:
+        # Read by gunicorn from its working directory.  Keystone parses the
+        # command line of its process, so nothing may stand there.
+        settings = {
+            'wsgi_app': 'lab.wsgi:application',
+            'bind': f'fd://{listener}',
+            'workers': self.workers,
+            # Open connections that are idle keep no worker busy, whatever
+            # the threads.
+            'worker_class': 'gthread',
+            'threads': self.threads,
+            'keepalive': self.keepalive,
+            'preload_app': True,
+            'timeout': 60,
+            'graceful_timeout': 2,
+            'worker_tmp_dir': str(self.directory),
+            'control_socket_disable': True,
+            'proc_name': 'keystone',
+        }
+        lines = [f'{name} = {value!r}\n' for name, value in settings.items()]
+        (self.directory / 'gunicorn.conf.py').write_text(''.join(lines))
 
     def _environment(self) -> dict[str, str]:
         environment = os.environ | self.environment
@@ -325,28 +283,24 @@ class Keystone:
         environment.pop('GUNICORN_CMD_ARGS', None)
         return environment
 
-    def _wait(self) -> None:
-        try:
-            until(self._answers, f'an answer of Keystone at {self.url}')
-        except WaitedInVain as error:
-            raise ServerError(f'{error}:\n{_tail(self.log())}') from error
-
     def _answers(self) -> bool:
         if self._process is None or self._process.poll() is not None:
-            raise ServerError(f'Keystone ended:\n{_tail(self.log())}')
+            raise ServerError(f'Keystone ended:\n{tail(self.log())}')
         # The socket listens before anybody accepts: an answer counts.
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.suppress(OSError):
             return self.status('/v3', timeout=PATIENCE) == 200
         return False
 
     def status(self, path: str, timeout: float = 5) -> int:
-        """Return the HTTP status of a GET on a connection of its own."""
-        connection = http.client.HTTPConnection(
-            '127.0.0.1', self.port, timeout=timeout
-        )
-        with contextlib.closing(connection):
-            connection.request('GET', path)
-            return connection.getresponse().status
+        """Return the HTTP status of a GET on a connection of its own.
+
+        :param timeout: seconds.
+        """
+        with direct_session() as session:
+            answer = session.get(
+                self.url + path, timeout=timeout, allow_redirects=False
+            )
+        return answer.status_code
 
     def stop(self) -> None:
         """Stop the server in order, if it runs; kill it if that is slow."""
@@ -360,25 +314,20 @@ class Keystone:
 
     def kill(self) -> None:
         """End the server at once, if it runs."""
-        process, self._process = self._process, None
-        group, self._group = self._group, None
         if self._listener is not None:
             self._listener.close()
-            self._listener = None
-        if group is not None:
-            group.kill()
-        if process is not None:
-            process.wait()
+        if self._group is not None:
+            self._group.kill()
+        self._listener = self._group = self._process = None
 
     def release(self) -> None:
         """Let the server live on when this process ends.
 
         It is then stopped by ``kill_marked`` of its directory.
         """
-        self._process = None
-        group, self._group = self._group, None
-        if group is not None:
-            group.release()
+        if self._group is not None:
+            self._group.release()
+        self._group = self._process = None
 
     def restart(self) -> None:
         """Stop the server and start it on the same port."""
@@ -387,30 +336,19 @@ class Keystone:
 
     def log(self) -> str:
         """Return all that the server has written."""
-        try:
-            return self.log_file.read_text(errors='replace')
-        except FileNotFoundError:
+        if not self.log_file.exists():
             return ''
+        return self.log_file.read_text(errors='replace')
 
     def commands_log(self) -> str:
         """Return all that the commands have written."""
         return self._commands_log_file.read_text(errors='replace')
 
-    def __enter__(self) -> Keystone:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-@contextlib.contextmanager
-def serving(keystone: Keystone) -> Iterator[Keystone]:
-    """Start a server for the time of a ``with`` block."""
-    try:
-        keystone.start()
-        yield keystone
-    finally:
-        keystone.stop()
 
 
 def _listen(port: int) -> socket.socket:
@@ -418,29 +356,11 @@ def _listen(port: int) -> socket.socket:
 
     :raises ServerError: if the port is taken.
     """
-    listener = socket.socket()
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(('127.0.0.1', port))
-        listener.listen(128)
+        return socket.create_server(('127.0.0.1', port), backlog=128)
     except OSError as error:
-        listener.close()
-        raise ServerError(f'port {port}: {error.strerror}') from error
-    return listener
-
-
-def merge(*several: Settings) -> dict[str, dict[str, Any]]:
-    """Return the options of all; a later value wins."""
-    merged: dict[str, dict[str, Any]] = {}
-    for settings in several:
-        for name, options in settings.items():
-            merged.setdefault(name, {}).update(options)
-    return merged
-
-
-def _section(name: str, options: Mapping[str, Any]) -> str:
-    lines = [f'{key} = {_value(options[key])}' for key in options]
-    return '\n'.join([f'[{name}]', *lines, '', ''])
+        reason = os.strerror(error.errno or 0)
+        raise ServerError(f'port {port}: {reason}') from error
 
 
 def _value(value: Any) -> str:
@@ -455,10 +375,10 @@ def _value(value: Any) -> str:
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner reads."""
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, 'w') as file:
-        file.write(text)
+    path.touch(0o600, exist_ok=False)
+    path.write_text(text)
 
 
-def _tail(text: str, lines: int = 15) -> str:
-    return '\n'.join(text.splitlines()[-lines:])
+def tail(text: str) -> str:
+    """Return the last lines of a text."""
+    return '\n'.join(text.splitlines()[-15:])

@@ -10,14 +10,12 @@ What matters for time is what waits for what.  A request to Cassandra is
 under way at once are one wait.  What goes to MariaDB is behind all before it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Names a file, for :mod:`lab.wsgi`.
 VARIABLE = 'KEYSTONE_LAB_STATEMENTS'
@@ -26,44 +24,32 @@ _ENDS = ('COMMIT', 'ROLLBACK')
 _PING = 'PING'
 
 
-@dataclasses.dataclass(frozen=True)
-class Sent:
-    """One statement.
-
-    :ivar wait: 1 for what waits for nothing; else one more than the highest
-        of those whose answers were there.
-    """
+class Sent(NamedTuple):
+    """One statement."""
 
     text: str
+    #: 1 for what waits for nothing; else one more than the highest of those
+    #: whose answers were there.
     wait: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Trips:
-    """What one request cost.
+    """What one request cost."""
 
-    :ivar statements: all that was sent but the following.
-    :ivar ends: COMMIT and ROLLBACK.
-    :ivar pings: tests of a connection.
-    :ivar waits: round trips that followed each other.
-    """
-
-    statements: int
-    ends: int
-    pings: int
-    waits: int
+    statements: int  # all that was sent but the following
+    ends: int  # COMMIT and ROLLBACK
+    pings: int  # tests of a connection
+    waits: int  # round trips that followed each other
 
 
 def trips(sent: Iterable[Sent]) -> Trips:
     """Return what statements cost together."""
-    texts = []
-    waits = 0
-    for each in sent:
-        texts.append(each.text.strip())
-        waits = max(waits, each.wait)
-    ends = sum(text in _ENDS for text in texts)
-    pings = texts.count(_PING)
-    return Trips(len(texts) - ends - pings, ends, pings, waits)
+    sent = list(sent)
+    ends = sum(each.text in _ENDS for each in sent)
+    pings = sum(each.text == _PING for each in sent)
+    waits = max((each.wait for each in sent), default=0)
+    return Trips(len(sent) - ends - pings, ends, pings, waits)
 
 
 class _Request(threading.local):
@@ -130,11 +116,9 @@ def _watch_cassandra(request: _Request) -> None:
     from keystone_cassandra_token.db.store import Store
 
     def noted(statements: tuple[Any, ...], send: Any) -> Any:
-        text = (
-            f'BATCH of {len(statements)}'
-            if len(statements) > 1
-            else statements[0].cql
-        )
+        text = statements[0].cql
+        if len(statements) > 1:
+            text = f'BATCH of {len(statements)}'
         wait = request.send(text)
         future = send()
         # Of this one alone: the driver asks for itself, too.

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in the tables, read beside Keystone with the same configuration."""
 
-from __future__ import annotations
-
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +44,10 @@ class Tables:
             default_config_dirs=[],
         )
         options.register_opts(conf)
-        self._connection = connect(conf)
-        self.keyspace: str = self._connection.keyspace
-        self.contact_points: list[str] = conf.database.cassandra_node_ips
+        connection = connect(conf)
+        self.keyspace: str = connection.keyspace
+        self.execute = connection.session.execute
+        self.close = connection.cluster.shutdown
 
     def token_row(self, audit_id: str) -> dict[str, Any] | None:
         """Return the row of the token with this audit id.
@@ -56,7 +56,7 @@ class Tables:
         the row still has.
         """
         # The table is a demo's: reading all of it is no harm.
-        rows = self._connection.session.execute(
+        rows = self.execute(
             'SELECT id_hash, user_id, project_id, methods, audit_ids,'
             ' issued_at, expires_at, TTL(expires_at) AS ttl'
             f' FROM {self.keyspace}."token"'
@@ -68,7 +68,7 @@ class Tables:
 
     def remaining_uses(self, trust_id: str) -> int | None:
         """Return the uses that a limited trust has left."""
-        row = self._connection.session.execute(
+        row = self.execute(
             f'SELECT remaining FROM {self.keyspace}.trust_use WHERE id = %s',
             (trust_id,),
         ).one()
@@ -77,30 +77,19 @@ class Tables:
     def count(self) -> dict[str, int]:
         """Return how many live rows each expiring table has."""
         return {
-            name: self._connection.session.execute(
+            name: self.execute(
                 f'SELECT COUNT(*) AS n FROM {self.keyspace}."{name}"'
             ).one()['n']
             for name in EXPIRING
         }
 
-    def drop_keyspace(self) -> None:
-        """Drop the keyspace with all that is in it."""
-        self._connection.session.execute(
-            f'DROP KEYSPACE IF EXISTS {self.keyspace}', timeout=60
-        )
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.cluster.shutdown()
-
 
 def drop_keyspace(config_files: Sequence[str | Path]) -> None:
     """Drop the keyspace that these configuration files name."""
-    tables = Tables(config_files)
-    try:
-        tables.drop_keyspace()
-    finally:
-        tables.close()
+    with contextlib.closing(Tables(config_files)) as tables:
+        tables.execute(
+            f'DROP KEYSPACE IF EXISTS {tables.keyspace}', timeout=60
+        )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wait for a condition, never for a length of time."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -25,7 +23,8 @@ def until(
     """Call ``condition`` until it returns something true, and return that.
 
     :param what: is waited for, in words that follow "for".
-    :raises WaitedInVain: if it has not come within ``timeout`` seconds.
+    :param timeout: seconds.
+    :raises WaitedInVain: if it has not come by then.
     """
     end = time.monotonic() + timeout
     while not (found := condition()):

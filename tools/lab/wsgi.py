@@ -9,8 +9,6 @@ the drivers are then in use before the workers are forked.  With
 what it sent to the databases (:mod:`lab.statements`).
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -44,32 +42,17 @@ def application(
 def _log_in(password: str) -> None:
     from werkzeug.test import Client
 
-    user = {
-        'name': 'admin',
-        'domain': {'id': 'default'},
-        'password': password,
-    }
+    user = {'name': 'admin', 'domain': {'id': 'default'}, 'password': password}
+    identity = {'methods': ['password'], 'password': {'user': user}}
     answer = Client(application).post(
-        '/v3/auth/tokens',
-        json={
-            'auth': {
-                'identity': {
-                    'methods': ['password'],
-                    'password': {'user': user},
-                }
-            }
-        },
+        '/v3/auth/tokens', json={'auth': {'identity': identity}}
     )
     print(f'lab: log-in before the fork: {answer.status}', file=sys.stderr)
 
 
-_statements = (
-    statements.Record(os.environ[statements.VARIABLE])
-    if statements.VARIABLE in os.environ
-    else None
-)
-
-if _statements:
+_statements = None
+if path := os.environ.get(statements.VARIABLE):
+    _statements = statements.Record(path)
     _statements.watch()
 if 'KEYSTONE_LAB_LOGIN' in os.environ:
     _log_in(os.environ.pop('KEYSTONE_LAB_LOGIN'))
