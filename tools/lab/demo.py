@@ -119,6 +119,8 @@ class Demo:
         more = {
             'token': {'caching': False},
             'security_compliance': LOCK_OUT,
+            # A machine may be too busy to answer as soon as a cloud should.
+            'cassandra': {'request_timeout': 30, 'request_deadline': 60},
         }
         server = points_at(self._cluster, self._keyspace)
         keystone.configure(merge(ALL_DRIVERS, server, more))
