@@ -633,6 +633,21 @@ class TestEndpointRaces:
 
 
 class TestAssociationRaces:
+    def test_nobody_is_given_a_group_that_is_being_deleted(
+        self, driver, store
+    ):
+        lost, project = group(driver), fresh()
+        driver.add_endpoint_group_to_project(lost, project)
+        with faults.stalled(
+            store, GROUPS_OF.delete, lambda: driver.delete_endpoint_group(lost)
+        ) as deletion:
+            for each in (project, fresh()):
+                with pytest.raises(exception.EndpointGroupNotFound):
+                    driver.add_endpoint_group_to_project(lost, each)
+            assert driver.list_endpoint_groups_for_project(project) == []
+        assert deletion.said is None
+        assert rows(store, GROUPS_OF, lost, [project]) == 0
+
     @pytest.mark.parametrize('seconds', [-5, 5])
     def test_no_clock_decides(self, driver, store, seconds):
         pair = endpoint(driver, service(driver)), fresh()
@@ -674,7 +689,13 @@ class TestOrphans:
         assert shown(driver, project) == {made}
         assert ENDPOINTS.remove(store, made)
         assert shown(driver, project) == {other}
-        # They are listed, and can be removed.
+        # A group that is gone has been given to nobody.
+        (listed,) = driver.list_endpoint_groups_for_project(project)
+        assert listed['endpoint_group_id'] == kept
+        assert driver.list_projects_associated_with_endpoint_group(lost) == []
+        with pytest.raises(exception.NotFound):
+            driver.get_endpoint_group_in_project(lost, project)
+        # They can be removed.
         driver.remove_endpoint_from_project(made, project)
         driver.remove_endpoint_group_from_project(lost, project)
         assert driver.list_endpoints_for_project(project) == []
