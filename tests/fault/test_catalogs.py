@@ -613,6 +613,43 @@ class TestEndpointRaces:
         assert driver.list_endpoints_for_project(project) == []
         check(driver)
 
+    def test_it_goes_with_the_service_that_it_came_to(self, driver, store):
+        """It was moved in time: who deletes the service has seen it there."""
+        before, after = service(driver), service(driver)
+        made = endpoint(driver, before)
+        with faults.stalled(
+            store,
+            SERVICES.settle,
+            lambda: driver.update_endpoint(made, {'service_id': after}),
+        ) as late:
+            driver.delete_service(after)
+        assert late.said['service_id'] == after
+        assert made not in endpoint_ids(driver)
+        check(driver)
+
+    def test_who_deletes_looks_where_all_datacenters_agree(
+        self, driver, store
+    ):
+        """A read in one of them may be too early for another's endpoint."""
+        root, made = region(driver), service(driver)
+        endpoint(driver, made, root)
+        with (
+            faults.counted(store) as sent,
+            pytest.raises(exception.RegionDeletionError),
+        ):
+            driver.delete_region(root)
+        assert sent == [(REGIONS.get_all,), (ENDPOINTS.settle_all,)]
+        with faults.counted(store) as sent:
+            driver.delete_service(made)
+        # Once is enough: who comes later finds the service gone.
+        assert [each for each in sent if each[0].verb != 'DELETE'] == [
+            (SERVICES.get,),
+            (ENDPOINTS.settle_all,),
+            (ENDPOINTS_OF.list_holders,),
+        ]
+        driver.delete_region(root)
+        check(driver)
+
     def test_a_region_that_it_has_again_is_looked_at(self, driver, store):
         """It leaves its region, which is deleted, before a change says that
         it stays there."""

@@ -92,7 +92,9 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def delete_region(self, region_id: str) -> None:
         def used() -> list[str]:
-            return [each['region_id'] for each in ENDPOINTS.all(self.db)]
+            # Also what another datacenter has written a moment ago.
+            found = ENDPOINTS.all_settled(self.db)
+            return [each['region_id'] for each in found]
 
         if not regions.remove(self.db, region_id, used):
             raise exception.RegionNotFound(region_id=region_id)
