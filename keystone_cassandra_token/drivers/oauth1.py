@@ -14,7 +14,9 @@ succeeds.  If the reply is lost, a serial read tells which one did::
                -> request token removed
 
 A crash leaves a consumed request token, with or without its access token,
-never two access tokens.  The deletion of a consumer removes its tokens, then
+never two access tokens.  An exchange beside which the token is authorized
+again is refused: Keystone has compared the verifier of the former
+authorization.  The deletion of a consumer removes its tokens, then
 the consumer, then again the tokens, for those made meanwhile.  After a crash
 the same call does the rest.  A creator of a token reads the consumer before
 and after, and removes the token if the consumer is gone.
@@ -49,6 +51,7 @@ from keystone_cassandra_token.db.cql import (
     lwt_global_read,
     read,
 )
+from keystone_cassandra_token.db.outcome import Outcome
 from keystone_cassandra_token.db.rows import Row, json_map, micros, text
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.tables.derived import DerivedTables
@@ -272,13 +275,20 @@ class OAuth1(Driver, base.Oauth1DriverBase):
                 'expires_at': _expiry(access_token_duration),
             }
         )
-        if not self._agreed(
+        exchanged = self._agreed(
             EXCHANGE,
             request,
             'access_token_id',
             verifier=request['verifier'],
             access_token_id=new['id'],
-        ):
+        )
+        if not exchanged:
+            # What is there has another verifier, or was exchanged.
+            if exchanged.row and exchanged.row['access_token_id'] is None:
+                raise exception.Conflict(
+                    type='request_token',
+                    details=_('It was authorized again meanwhile'),
+                )
             raise exception.NotFound(_('Request token not found'))
         if not ACCESS_TOKENS.create(
             self.db, new, self._ttl(new['expires_at'])
@@ -321,8 +331,8 @@ class OAuth1(Driver, base.Oauth1DriverBase):
 
     def _agreed(
         self, statement: Statement, request: Stored, own: str, **values: Any
-    ) -> bool:
-        """Write a request token conditionally; return whether that was done.
+    ) -> Outcome:
+        """Write a request token conditionally; return what became of it.
 
         With the life that it has: a cell written without would outlive it.
 
@@ -333,7 +343,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         ttl = self._ttl(request['expires_at'])
         if ttl is not None:
             if ttl <= 0:
-                return False
+                return Outcome(False, {})
             statement = _EXPIRING[statement]
             binds['ttl'] = ttl
 
@@ -344,7 +354,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
                 return None
             return False  # somebody else has used it up, or it was deleted
 
-        return bool(self.db.cas_settled(statement, SETTLE, applied, **binds))
+        return self.db.cas_settled(statement, SETTLE, applied, **binds)
 
     def _delete_tokens(self, consumer_id: str) -> None:
         ids = REQUESTS_BY_CONSUMER.ids(self.db, consumer_id)

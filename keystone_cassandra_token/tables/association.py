@@ -11,12 +11,23 @@ holds ids::
 
 A crash leaves at most a listed row without an association.  Readers look for
 the association, so they skip it.
+
+What is given, or its holder, can be deleted at that moment.  No foreign key
+forbids it; the order of writes on both sides does::
+
+    add:     look for it -> association -> look again, and take it back if
+             it is gone
+    delete:  the entity -> its associations
+
+Each looks after it has written, so that one of the two sees the other.  What
+a crash leaves, or another datacenter that has not heard of a deletion adds,
+refers to what is gone: readers leave that out.  So a deletion wins.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keystone_cassandra_token.db import clock, errors, parts
@@ -145,13 +156,41 @@ class Association:
         :raises OutcomeUnknown: if that cannot be found out; it is safe to
             retry.
         """
+        return self._add(db, key) is not None
+
+    def add_checked(
+        self, db: Store, check: Callable[[], object], **key: Any
+    ) -> bool:
+        """Make an association of what others may be deleting.
+
+        :param check: raises if what it refers to is not there.  Before, so
+            that nothing is written for nothing; and after, since who deletes
+            that may have looked too early to see the association.
+        :returns: as :meth:`add`.
+        :raises StoreUnavailable: if it may be there; it is safe to retry.
+        """
+        check()
+        made = self._add(db, key)
+        if made is None:
+            return False
+        try:
+            check()
+        except errors.StoreUnavailable:
+            raise
+        except Exception:
+            self.discard(db, made)
+            raise
+        return True
+
+    def _add(self, db: Store, key: Mapping[str, Any]) -> Pair | None:
+        """Make an association; return it, None if there was one."""
         new = {**key, 'incarnation': clock.incarnation()}
         if self._links:
             db.run(self.insert_listed, **self._listing(new))
         made = self.create(db, new)
         if self._links and not made:
             db.run(self.delete_listed, **self._listing(new))
-        return bool(made)
+        return new if made else None
 
     def create(self, db: Store, new: Mapping[str, Any]) -> Outcome:
         """Write the row of an association alone, if there is none.

@@ -56,6 +56,13 @@ class Fence:
             return False
         if self._put(db, entity_id, found):
             return True
+        return self.is_there(db, entity_id)
+
+    def is_there(self, db: Store, entity_id: str) -> bool:
+        """Return whether an entity is there, wherever it was last changed.
+
+        What others are doing with it is done then.
+        """
         return self._is_entity(self.find(db, entity_id))
 
     def is_made(self, db: Store, new: Mapping[str, Any]) -> bool:

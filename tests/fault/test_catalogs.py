@@ -613,6 +613,43 @@ class TestEndpointRaces:
         assert driver.list_endpoints_for_project(project) == []
         check(driver)
 
+    def test_it_goes_with_the_service_that_it_came_to(self, driver, store):
+        """It was moved in time: who deletes the service has seen it there."""
+        before, after = service(driver), service(driver)
+        made = endpoint(driver, before)
+        with faults.stalled(
+            store,
+            SERVICES.settle,
+            lambda: driver.update_endpoint(made, {'service_id': after}),
+        ) as late:
+            driver.delete_service(after)
+        assert late.said['service_id'] == after
+        assert made not in endpoint_ids(driver)
+        check(driver)
+
+    def test_who_deletes_looks_where_all_datacenters_agree(
+        self, driver, store
+    ):
+        """A read in one of them may be too early for another's endpoint."""
+        root, made = region(driver), service(driver)
+        endpoint(driver, made, root)
+        with (
+            faults.counted(store) as sent,
+            pytest.raises(exception.RegionDeletionError),
+        ):
+            driver.delete_region(root)
+        assert sent == [(REGIONS.get_all,), (ENDPOINTS.settle_all,)]
+        with faults.counted(store) as sent:
+            driver.delete_service(made)
+        # Once is enough: who comes later finds the service gone.
+        assert [each for each in sent if each[0].verb != 'DELETE'] == [
+            (SERVICES.get,),
+            (ENDPOINTS.settle_all,),
+            (ENDPOINTS_OF.list_holders,),
+        ]
+        driver.delete_region(root)
+        check(driver)
+
     def test_a_region_that_it_has_again_is_looked_at(self, driver, store):
         """It leaves its region, which is deleted, before a change says that
         it stays there."""
@@ -633,6 +670,21 @@ class TestEndpointRaces:
 
 
 class TestAssociationRaces:
+    def test_nobody_is_given_a_group_that_is_being_deleted(
+        self, driver, store
+    ):
+        lost, project = group(driver), fresh()
+        driver.add_endpoint_group_to_project(lost, project)
+        with faults.stalled(
+            store, GROUPS_OF.delete, lambda: driver.delete_endpoint_group(lost)
+        ) as deletion:
+            for each in (project, fresh()):
+                with pytest.raises(exception.EndpointGroupNotFound):
+                    driver.add_endpoint_group_to_project(lost, each)
+            assert driver.list_endpoint_groups_for_project(project) == []
+        assert deletion.said is None
+        assert rows(store, GROUPS_OF, lost, [project]) == 0
+
     @pytest.mark.parametrize('seconds', [-5, 5])
     def test_no_clock_decides(self, driver, store, seconds):
         pair = endpoint(driver, service(driver)), fresh()
@@ -674,7 +726,13 @@ class TestOrphans:
         assert shown(driver, project) == {made}
         assert ENDPOINTS.remove(store, made)
         assert shown(driver, project) == {other}
-        # They are listed, and can be removed.
+        # A group that is gone has been given to nobody.
+        (listed,) = driver.list_endpoint_groups_for_project(project)
+        assert listed['endpoint_group_id'] == kept
+        assert driver.list_projects_associated_with_endpoint_group(lost) == []
+        with pytest.raises(exception.NotFound):
+            driver.get_endpoint_group_in_project(lost, project)
+        # They can be removed.
         driver.remove_endpoint_from_project(made, project)
         driver.remove_endpoint_group_from_project(lost, project)
         assert driver.list_endpoints_for_project(project) == []

@@ -26,6 +26,7 @@ import keystone.conf
 import pytest
 from keystone import exception
 from keystone.common import utils as ks_utils
+from keystone.common.driver_hints import Hints
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
 from lab.cassandra import Cluster
@@ -45,6 +46,12 @@ from keystone_cassandra_token.db import (
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base, trust
+from keystone_cassandra_token.drivers.assignment import role
+from keystone_cassandra_token.drivers.catalog import driver as catalog
+from keystone_cassandra_token.drivers.catalog import endpoints
+from keystone_cassandra_token.drivers.catalog.project_endpoints import (
+    GROUPS_OF,
+)
 from keystone_cassandra_token.drivers.identity import federation, users
 from keystone_cassandra_token.drivers.token import provider as token
 from keystone_cassandra_token.drivers.token import revoke
@@ -451,6 +458,101 @@ class TestTwoRegions:
             there.delete_idp(idp_id)
             change.finish()
         assert isinstance(change.said, exception.IdentityProviderNotFound)
+
+    def test_no_rule_is_left_of_a_role_that_is_deleted_elsewhere(
+        self, regions: Regions
+    ) -> None:
+        here, there = (in_region(role.Role, each) for each in regions.both)
+        prior, implied = uuid.uuid4().hex, uuid.uuid4().hex
+        for each in (prior, implied):
+            here.create_role(each, {'id': each, 'name': each})
+            regions.agreed(role.ROLES.entity, each)
+        with faults.stalled(
+            regions.there,
+            role.RULES.insert,
+            lambda: there.create_implied_role(prior, implied),
+        ) as creation:
+            here.delete_role(implied)
+        # Whether that one has heard of it or not.
+        assert isinstance(creation.said, (exception.UnexpectedError, dict))
+        until(
+            lambda: (
+                not any(
+                    driver.list_implied_roles(prior)
+                    for driver in (here, there)
+                )
+            ),
+            'no rule of a role that is gone',
+            PATIENCE,
+        )
+
+    def test_no_project_has_a_group_that_is_deleted_elsewhere(
+        self, regions: Regions
+    ) -> None:
+        here, there = (
+            in_region(catalog.Catalog, each) for each in regions.both
+        )
+        group_id, project_id = uuid.uuid4().hex, uuid.uuid4().hex
+        here.create_endpoint_group(
+            group_id, {'id': group_id, 'name': 'g', 'filters': {}}
+        )
+        regions.agreed(endpoints.GROUPS, group_id)
+        with faults.stalled(
+            regions.there,
+            GROUPS_OF.insert,
+            lambda: there.add_endpoint_group_to_project(group_id, project_id),
+        ) as gift:
+            here.delete_endpoint_group(group_id)
+        assert isinstance(
+            gift.said, (exception.EndpointGroupNotFound, type(None))
+        )
+        until(
+            lambda: (
+                not any(
+                    driver.list_endpoint_groups_for_project(project_id)
+                    for driver in (here, there)
+                )
+            ),
+            'no group that is gone',
+            PATIENCE,
+        )
+
+    def test_no_endpoint_is_left_of_a_service_that_is_deleted_elsewhere(
+        self, regions: Regions
+    ) -> None:
+        here, there = (
+            in_region(catalog.Catalog, each) for each in regions.both
+        )
+        for _ in range(ROUNDS):
+            service_id, endpoint_id = uuid.uuid4().hex, uuid.uuid4().hex
+            here.create_service(
+                service_id,
+                {'id': service_id, 'type': 't', 'enabled': True},
+            )
+            regions.agreed(endpoints.SERVICES, service_id)
+            with faults.stalled(
+                regions.there,
+                endpoints.SERVICES.settle,
+                functools.partial(
+                    there.create_endpoint,
+                    endpoint_id,
+                    {
+                        'id': endpoint_id,
+                        'service_id': service_id,
+                        'interface': 'public',
+                        'url': 'http://one',
+                    },
+                ),
+            ) as creation:
+                # It sees the endpoint, however late that is replicated.
+                here.delete_service(service_id)
+            assert isinstance(creation.said, exception.ValidationError)
+            assert regions.agreed(endpoints.ENDPOINTS, endpoint_id) is None
+        assert not any(
+            each['service_id'] == service_id
+            for driver in (here, there)
+            for each in driver.list_endpoints(Hints())
+        )
 
 
 @pytest.fixture(scope='module')

@@ -337,6 +337,23 @@ class TestRaces:
         assert len(refused) >= EXCHANGERS // 2
         assert owned(driver, user_id) == won
 
+    def test_what_is_authorized_again_is_exchanged_with_its_verifier_alone(
+        self, driver, store
+    ):
+        """Keystone has compared the verifier that was there before."""
+        token = authorized(driver, 'user')
+        with faults.stalled(
+            store,
+            oauth1.EXCHANGE_EXPIRING,
+            lambda: driver.create_access_token(token, 600),
+        ) as late:
+            driver.authorize_request_token(token, 'other', [])
+        assert type(late.said) is exception.Conflict
+        shown_now = driver.get_request_token(token)
+        assert shown_now['authorizing_user_id'] == 'other'
+        made = driver.create_access_token(token, 600)
+        assert owned(driver, 'other') == [made['id']]
+
     def test_nor_one_whose_removal_failed(self, driver, store):
         """It is there still, used up, when the authorization comes."""
         token = authorized(driver, 'user')

@@ -277,14 +277,24 @@ class TestRaces:
         self, driver, store, gone
     ):
         roles = {'prior': make(driver), 'implied': make(driver)}
-        with faults.hold(store, RULES.insert) as held:
-            late = in_thread(lambda: imply(driver, *roles.values()))
-            assert held.reached.wait(faults.PATIENCE)
+        with faults.stalled(
+            store, RULES.insert, lambda: imply(driver, *roles.values())
+        ) as late:
             driver.delete_role(roles[gone]['id'])
-            held.release()
-            late.join(faults.PATIENCE)
-        # It is in the table, and nobody sees it.
-        assert roles[gone]['id'] in str(store.rows(RULES.get_all, RULES.row))
+        assert type(late.said) is exception.UnexpectedError
+        assert roles[gone]['id'] not in str(
+            store.rows(RULES.get_all, RULES.row)
+        )
+
+    @pytest.mark.parametrize('gone', ['prior', 'implied'])
+    def test_a_rule_of_who_has_not_heard_that_its_role_is_gone(
+        self, driver, store, gone
+    ):
+        """Another datacenter makes it, or a server that dies then."""
+        roles = {'prior': make(driver), 'implied': make(driver)}
+        driver.delete_role(roles[gone]['id'])
+        key = {f'{name}_role_id': each['id'] for name, each in roles.items()}
+        assert RULES.add(store, **key)
         assert not implies(driver, *roles.values())
         # Nor does a next life of the role bring it back.
         driver.create_role(roles[gone]['id'], roles[gone])

@@ -473,6 +473,22 @@ class TestRaces:
         assert not is_limit(driver, wanted)
         assert not is_registered(driver, registered)
 
+    def test_of_two_equal_renames_one_is_refused(self, driver, store):
+        """As it is where one comes after the other."""
+        registered = make(driver)
+        changes = {'resource_name': 'share', 'default_limit': 1}
+        with faults.stalled(
+            store,
+            REGISTERED_LIMITS.entity.update,
+            lambda: driver.update_registered_limit(registered['id'], changes),
+        ) as late:
+            renamed = driver.update_registered_limit(
+                registered['id'], {'resource_name': 'share'}
+            )
+        assert type(late.said) is exception.Conflict
+        assert driver.get_registered_limit(registered['id']) == renamed
+        make_limit(driver, renamed)  # it is open
+
     def test_all_at_once(self, driver):
         """Whoever wins, nothing is left that does not fit."""
         registered = make(driver)

@@ -7,9 +7,10 @@ order the two are written and what a crash leaves.  ``implied_role`` has the
 rules by which one role implies another, in one partition too.
 
 A rule is valid while both of its roles exist; readers check that.  It is
-removed after its role.  A rule that a crash leaves, or that is made while its
-role is deleted, is not shown, and is removed before a role with that id is
-created again.
+removed after its role, and who makes one while a role of it is deleted is
+refused (``tables.association``).  A rule that a crash leaves, or that another
+datacenter makes before it has heard of the deletion, is not shown, and is
+removed before a role with that id is created again.
 """
 
 from __future__ import annotations
@@ -168,12 +169,15 @@ class Role(Driver, base.RoleDriverBase):
             'implied_role_id': implied_role_id,
         }
         lengths.check(key, RULES.row, 'implied_role')
-        roles = {prior_role_id, implied_role_id}
-        if len(ROLES.entity.find_all(self.db, roles)) < len(roles):
-            # What SQL makes of a foreign key without its row; Keystone has
-            # looked for the roles before.
-            raise lengths.not_stored('implied_role')
-        if not RULES.add(self.db, **key):
+
+        def check() -> None:
+            roles = {prior_role_id, implied_role_id}
+            if len(ROLES.entity.find_all(self.db, roles)) < len(roles):
+                # What SQL makes of a foreign key without its row; Keystone
+                # has looked for the roles before.
+                raise lengths.not_stored('implied_role')
+
+        if not RULES.add_checked(self.db, check, **key):
             raise duplicate('implied_role')
         return key
 

@@ -12,8 +12,8 @@ region).
 A service goes before its endpoints, an endpoint before what projects have of
 it.  A crash in between leaves endpoints that are listed and can be deleted,
 and no catalog has; deleting the same service again deletes them too.  A group
-goes after what projects have of it: Keystone shows none of a project's groups
-if one of them is gone.
+goes before what projects have of it, too, and nobody has been given what is
+gone: Keystone shows none of a project's groups if it does not find one.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class Catalog(Driver, base.CatalogDriverBase):
 
     def delete_region(self, region_id: str) -> None:
         def used() -> list[str]:
-            return [each['region_id'] for each in ENDPOINTS.all(self.db)]
+            # Also what another datacenter has written a moment ago.
+            found = ENDPOINTS.all_settled(self.db)
+            return [each['region_id'] for each in found]
 
         if not regions.remove(self.db, region_id, used):
             raise exception.RegionNotFound(region_id=region_id)
@@ -273,9 +275,8 @@ class Catalog(Driver, base.CatalogDriverBase):
         return endpoints.group_to_ref(changed)
 
     def delete_endpoint_group(self, endpoint_group_id: str) -> None:
-        GROUPS_OF.remove_having(self.db, endpoint_group_id)
         gone = GROUPS.remove(self.db, endpoint_group_id)
-        # What was given meanwhile, by who saw the group still.
+        # Also what a deletion that was cut short has left.
         GROUPS_OF.remove_having(self.db, endpoint_group_id)
         if not gone:
             raise _no_group(endpoint_group_id)
@@ -288,13 +289,10 @@ class Catalog(Driver, base.CatalogDriverBase):
             'project_id': project_id,
         }
         lengths.check(pair, GROUPS_OF.row, 'project_endpoint_group')
-        self._group(endpoint_group_id)
-        if not GROUPS_OF.add(self.db, **pair):
+        if not GROUPS_OF.add_checked(
+            self.db, lambda: self._group(endpoint_group_id), **pair
+        ):
             raise duplicate('project_endpoint_group')
-        if GROUPS.find(self.db, endpoint_group_id) is None:
-            # Who deleted it meanwhile may have looked too early for this.
-            GROUPS_OF.remove(self.db, **pair)
-            raise _no_group(endpoint_group_id)
 
     def get_endpoint_group_in_project(
         self, endpoint_group_id: str, project_id: str
@@ -303,7 +301,10 @@ class Catalog(Driver, base.CatalogDriverBase):
             'endpoint_group_id': endpoint_group_id,
             'project_id': project_id,
         }
-        if GROUPS_OF.find(self.db, **pair) is None:
+        if (
+            GROUPS.find(self.db, endpoint_group_id) is None
+            or GROUPS_OF.find(self.db, **pair) is None
+        ):
             raise _group_not_in_project()
         return pair
 
@@ -316,12 +317,20 @@ class Catalog(Driver, base.CatalogDriverBase):
     def list_endpoint_groups_for_project(
         self, project_id: str
     ) -> list[dict[str, str]]:
-        found = GROUPS_OF.of(self.db, project_id)
-        return list(map(GROUPS_OF.key, found))
+        found = GROUPS_OF.of_async(self.db, project_id)
+        groups = GROUPS.all_async(self.db)
+        there = {group['id'] for group in groups.result()}
+        return [
+            GROUPS_OF.key(pair)
+            for pair in found.result()
+            if pair['endpoint_group_id'] in there
+        ]
 
     def list_projects_associated_with_endpoint_group(
         self, endpoint_group_id: str
     ) -> list[dict[str, str]]:
+        if GROUPS.find(self.db, endpoint_group_id) is None:
+            return []
         found = GROUPS_OF.having(self.db, endpoint_group_id)
         return list(map(GROUPS_OF.key, found))
 

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Services and their endpoints: rows, and what endpoints refer to.
 
-SQL has foreign keys from an endpoint to its service and its region.  Here an
-endpoint is written first, and then what it refers to gets a new incarnation:
-who deletes a region reads it before it looks for endpoints, and so deletes
-none that came to have one meanwhile; who deletes a service looks for
-endpoints afterwards.  An endpoint whose service or region turns out to be
-gone is taken back; one that was moved there moves back.  If what it came from
-is gone by then too, it is without a region, or goes with its service.
+SQL has foreign keys from an endpoint to its service and its region.  Here the
+order of writes does, as in ``tables.association``: an endpoint is written, and
+then what it refers to is looked at again::
+
+    service:  deleted -> its endpoints looked for, and deleted with it
+    region:   read -> endpoints looked for -> deleted as it was read, or
+              refused
+
+So a region, whose deletion looks first, gets a new incarnation from who looks
+again; then a deletion that looked too early fails, and is made again.  All of
+these looks are agreed on by all datacenters.
+
+An endpoint whose service or region turns out to be gone is taken back; one
+that was moved there moves back, unless it was deleted with its new service:
+then it was moved in time.  If what it came from is gone by then too, it is
+without a region, or goes with its service.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -149,16 +159,25 @@ def create(db: Store, new: Stored) -> bool:
     if not ENDPOINTS.create(db, new):
         return False
     with _undone_by(lambda: ENDPOINTS.discard(db, new)):
-        _touch_references(db, new)
+        _check_again(db, new)
     return True
+
+
+class _Undone(enum.Enum):
+    """What is left of an endpoint that was moved to what is gone."""
+
+    #: It is where it was, or without a region.
+    MOVED_BACK = enum.auto()
+    #: It was deleted where it came to be.
+    DELETED_THERE = enum.auto()
+    #: It was deleted where it came from, or by itself.
+    DELETED = enum.auto()
 
 
 def change(
     db: Store, endpoint_id: str, changes: Mapping[str, Any]
 ) -> Stored | None:
     """Change an endpoint; return what it has become, None if it is gone.
-
-    Also if it went with the service that it was to have.
 
     :raises keystone.exception.ValidationError: if the service or region that
         it is to have is not there.
@@ -167,26 +186,29 @@ def change(
         return None
     _check(db, changes)
     was: Stored = {}
-    there = True
+    undone = _Undone.MOVED_BACK
 
     def wanted(now: Stored) -> Mapping[str, Any]:
         was.update(now)
         return changes
 
     def undo() -> None:
-        nonlocal there
-        there = _move_back(db, endpoint_id, was, changes)
+        nonlocal undone
+        undone = _move_back(db, endpoint_id, was, changes)
 
     changed = ENDPOINTS.change(db, endpoint_id, wanted)
     if changed is None:
         return None
     try:
         with _undone_by(undo):
-            _touch_references(db, changes)
+            _check_again(db, changes)
     except exception.ValidationError:
-        if not there:
+        if undone is _Undone.MOVED_BACK:
+            raise
+        if undone is _Undone.DELETED:
             return None
-        raise
+        # As if the service had been deleted a moment after the move: who
+        # deleted it has seen the endpoint there.
     return changed
 
 
@@ -195,8 +217,8 @@ def _move_back(
     endpoint_id: str,
     was: Mapping[str, Any],
     changes: Mapping[str, Any],
-) -> bool:
-    """Let an endpoint refer to what it did; return whether it is there."""
+) -> _Undone:
+    """Let an endpoint refer to what it did."""
     back: Stored = {}
 
     def moved(now: Stored) -> Stored:
@@ -209,13 +231,15 @@ def _move_back(
         return back
 
     if ENDPOINTS.change(db, endpoint_id, moved) is None:
-        return False
+        if 'service_id' in changes:
+            return _Undone.DELETED_THERE
+        return _Undone.DELETED
     service_id, region_id = back.get('service_id'), back.get('region_id')
-    if service_id is not None and not _touch(db, 'service_id', service_id):
+    if service_id is not None and not _is_there(db, 'service_id', service_id):
         # Who deleted it did not see this endpoint there.
         remove_of_service(db, service_id)
-        return False
-    if region_id is not None and not _touch(db, 'region_id', region_id):
+        return _Undone.DELETED
+    if region_id is not None and not _is_there(db, 'region_id', region_id):
         ENDPOINTS.change(
             db,
             endpoint_id,
@@ -223,11 +247,11 @@ def _move_back(
                 {'region_id': None} if now['region_id'] == region_id else {}
             ),
         )
-    return True
+    return _Undone.MOVED_BACK
 
 
 def remove_of_service(db: Store, service_id: str) -> None:
-    """Delete a service's endpoints, and what projects have of them.
+    """Delete the endpoints of a service that is gone, with what projects have.
 
     :raises Contended: if too many others change them at once.
     """
@@ -235,14 +259,17 @@ def remove_of_service(db: Store, service_id: str) -> None:
     while attempts.another():
         found = [
             endpoint
-            for endpoint in ENDPOINTS.all(db)
+            # Also what another datacenter has written a moment ago.
+            for endpoint in ENDPOINTS.all_settled(db)
             if endpoint['service_id'] == service_id
         ]
-        if not found:
-            return
-        # Others have got another service meanwhile, or are looked at again.
+        left = len(found)
         for endpoint in batches.discard_all(db, ENDPOINTS, found):
             ENDPOINTS_OF.remove_having(db, endpoint['id'])
+            left -= 1
+        if not left:
+            return  # who comes with another one finds the service gone
+        # These have got another service meanwhile, or are looked at again.
 
 
 def matches(endpoint: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
@@ -269,20 +296,23 @@ def _check(db: Store, endpoint: Mapping[str, Any]) -> None:
             raise _missing(name)
 
 
-def _touch_references(db: Store, endpoint: Mapping[str, Any]) -> None:
-    """Give what an endpoint refers to a new incarnation.
-
-    So a deletion of it that has read it before fails.
-    """
+def _check_again(db: Store, endpoint: Mapping[str, Any]) -> None:
+    """Check that what an endpoint refers to is there, once it is written."""
     for name in _REFERENCES:
         value = endpoint.get(name)
-        if value is not None and not _touch(db, name, value):
+        if value is not None and not _is_there(db, name, value):
             raise _missing(name)
 
 
-def _touch(db: Store, name: str, value: str) -> bool:
-    """Give a referred entity a new incarnation; return whether it exists."""
+def _is_there(db: Store, name: str, value: str) -> bool:
+    """Return whether what an endpoint refers to by now is there.
+
+    Who deletes it later sees the endpoint.
+    """
     entity, _ = _REFERENCES[name]
+    if entity is SERVICES:
+        return entity.fence.is_there(db, value)
+    # Who deletes a region has looked for endpoints before.
     return entity.fence.touch(db, value)
 
 

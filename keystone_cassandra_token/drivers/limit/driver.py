@@ -109,7 +109,7 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
                 contextlib.suppress(_ChangeCancelled),
                 conflict('registered_limit'),
             ):
-                if changes.keys() & set(CALLED):
+                if self._is_renamed(changes):
                     # As with SQL, also where it keeps its name.
                     name = rows.name_key(self.db, old | changes)
                     REGISTERED_LIMITS.check_free(self.db, name)
@@ -247,6 +247,12 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             def unless_cancelled(now: Stored) -> Mapping[str, Any]:
                 if now['incarnation'] != marked:
                     raise _ChangeCancelled
+                if self._is_renamed(changes) and (
+                    rows.name_key(self.db, {**now, **changes})
+                    == rows.name_key(self.db, now)
+                ):
+                    # Another one gave it this name since that was looked for.
+                    raise NameTaken(registered_limit_id)
                 return {**changes, 'closed_at': None}
 
             changed = REGISTERED_LIMITS.change(
@@ -255,6 +261,11 @@ class UnifiedLimit(Driver, base.UnifiedLimitDriverBase):
             if changed is None:
                 raise _ChangeCancelled
         return changed
+
+    @staticmethod
+    def _is_renamed(changes: Mapping[str, Any]) -> bool:
+        """Return whether changes name what a registered limit is called by."""
+        return not changes.keys().isdisjoint(CALLED)
 
     @contextlib.contextmanager
     def _change_in_progress(
