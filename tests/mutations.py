@@ -287,6 +287,28 @@ MUTATIONS = (
         'retry_num == 0',
         'tests/unit/test_session.py tests/fault/test_hang.py',
     ),
+    Mutation(
+        'a request forgets what it has read once it writes',
+        'db/sender.py',
+        '        if operation not in consistency.LEAVES_REMEMBERED:\n'
+        '            remembered.forget()\n',
+        '',
+        'tests/contract/test_remembered.py',
+    ),
+    Mutation(
+        'a request forgets what it has read once its helpers write',
+        'db/parts.py',
+        '            remembered.forget()\n',
+        '            pass\n',
+        'tests/contract/test_remembered.py',
+    ),
+    Mutation(
+        'a read that was sent before a write is not remembered',
+        'db/remembered.py',
+        '        self._found = {}\n',
+        '        self._found.clear()\n',
+        'tests/unit/test_remembered.py',
+    ),
 )
 
 
