@@ -68,9 +68,9 @@ from tests.fault import faults
 #: Chooses the pairs of a run; each process of a run has it.
 SEED = 'KEYSTONE_CASSANDRA_PAIRS_SEED'
 #: Others that one operation meets in a run, of all.
-PAIRS = 2
+PAIRS = 1
 #: Conditional writes of one operation that are late in a run, of all.
-LATE = 2
+LATE = 1
 DONE = 'done'
 AT_ONCE = datetime.timedelta(0)
 KNOWN = pathlib.Path(__file__).with_name('known_violations.txt')
