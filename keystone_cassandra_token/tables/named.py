@@ -116,11 +116,18 @@ class Named:
         :param ttl: as for the entity.
         :raises NameTaken: if a name or its id is in use.
         """
-        if self.entity.find(db, new['id']):
-            # Before a write that would have to be undone.
-            raise NameTaken(new['id'])
+        # Looked for while names are claimed, and known before anything else is
+        # written that would have to be undone.
+        found = db.one_async(self.entity.get, self.entity.row, id=new['id'])
+
+        def check_free() -> None:
+            row = found.result()
+            if row and self.entity.exists(row):
+                raise NameTaken(new['id'])
+
         with _attempt(db, ttl) as attempt:
-            attempt.claim(self._names(db, new))
+            attempt.claim(self._names(db, new), check_free)
+            check_free()
             new['stamps'] = attempt.stamps(new['id'])
             if not self.entity.create(db, new, ttl, attempt.renew):
                 raise NameTaken(new['id'])
@@ -278,16 +285,23 @@ class _Attempt:
         self._ttl = ttl
         self._made: dict[_Name, Claim] = {}
 
-    def claim(self, names: Sequence[_Name]) -> None:
+    def claim(
+        self,
+        names: Sequence[_Name],
+        check_free: Callable[[], object] = lambda: None,
+    ) -> None:
         """Claim names; what was claimed before is made sure of.
 
+        :param check_free: as for :meth:`~.unique.Claims.take`.
         :raises NameTaken: if somebody else has one of them.
         """
 
         def claim(db: Store, name: _Name) -> None:
             made = self._made.get(name)
             self._made[name] = (
-                name.claims.take(db, name.owner, name.key, name, self._ttl)
+                name.claims.take(
+                    db, name.owner, name.key, name, self._ttl, check_free
+                )
                 if made is None
                 else name.claims.renew(db, made)
             )

@@ -192,10 +192,13 @@ class Claims:
         key: Key,
         owners: Owners,
         ttl: int | None = None,
+        check_free: Callable[[], object] = lambda: None,
     ) -> Claim:
         """Claim a name.
 
         :param ttl: seconds after which the claim expires with its owner.
+        :param check_free: called before a claim of the same owner is shared:
+            raises if that is there already, and is the only one to have it.
         :raises NameTaken: if somebody else has it.
         :raises Contended: if it changes hands all the time.
         """
@@ -208,7 +211,9 @@ class Claims:
                 return claim
             shared = seen['owner'] == owner
             # What an older version let expire column by column is nobody's.
-            if not shared and seen['owner'] is not None:
+            if shared:
+                check_free()
+            elif seen['owner'] is not None:
                 self._check_orphaned(db, seen, key, owners)
             if self._replace(db, seen, claim):
                 if not shared:
