@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.named import Named
+from keystone_cassandra_token.tables.unique import label
 from lab.benchmark.systems import Systems
 from lab.mariadb import MariaDB
 
@@ -60,9 +63,7 @@ def write(
     Many rows go in one request: a million round trips would take half an
     hour.
     """
-    plain = Statement(
-        statement.cql.replace(' IF NOT EXISTS', ''), Operation.WRITE
-    )
+    plain = Statement(re.sub(' IF .*', '', statement.cql), Operation.WRITE)
     prepared = systems.bare.prepare(plain.text(systems.place.name))
 
     def request(some: list[Mapping[str, Any]]) -> Any:
@@ -105,25 +106,23 @@ def write_named(
     """Write entities with their index rows and their claims."""
     entity = named.entity
     for some in portions(entities, 10_000):
-        rows = [entity.row.dump(each) for each in some]
-        write(
-            systems,
-            entity.insert,
-            ({k: row[k] for k in entity.insert.binds} for row in rows),
+        rows: dict[Statement, list[Mapping[str, Any]]] = (
+            collections.defaultdict(list)
         )
-        by_statement: dict[Statement, list[Mapping[str, Any]]] = {}
         for each in some:
+            now, stamp = clock.to_micros(clock.utcnow()), clock.incarnation()
+            each['stamps'] = {}
+            for spec in named.specs:
+                for key in spec.keys(db, each):
+                    each['stamps'][label(spec.claims.table, key)] = str(stamp)
+                    claim = {
+                        'owner': each['id'],
+                        'stamp': stamp,
+                        'claimed_at': now,
+                    }
+                    rows[spec.claims.insert].append({**key, **claim})
+            rows[entity.insert].append(entity.stored(each, None))
             for statement, key in entity.indexes.inserts(each):
-                by_statement.setdefault(statement, []).append(key)
-        for statement, keys in by_statement.items():
-            write(systems, statement, keys)
-        now = clock.to_micros(clock.utcnow())
-        write(
-            systems,
-            named.claims.insert,
-            (
-                {**key, 'owner': each['id'], 'claimed_at': now}
-                for each in some
-                for key in named.keys(db, each)
-            ),
-        )
+                rows[statement].append(key)
+        for statement, found in rows.items():
+            write(systems, statement, found)
