@@ -45,7 +45,8 @@ def portions(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def create_tables(systems: Systems, *kinds: str) -> None:
     """Make the tables of Keystone's SQL drivers; what a client does."""
-    for kind in kinds:
+    # Users refer to tables of the first.
+    for kind in ('federation', *kinds):
         driver('sql', kind)
     engine = sqlalchemy.create_engine(systems.place.database)
     sql.ModelBase.metadata.create_all(engine)

@@ -46,7 +46,7 @@ PAGE = 100
 #: Ids of SQL's local users, behind those that a bootstrap makes.
 _LOCAL = 1_000_000
 #: The SQL drivers whose tables are needed.
-_SQL = ('federation', 'identity', 'credential', 'application_credential')
+_SQL = ('identity', 'credential', 'application_credential')
 
 
 def run(under_way: Run) -> None:
