@@ -18,7 +18,7 @@ JUDGED = [name for name in table.BENCHMARKS if name != 'hang']
 def test_each_target_is_about_what_is_measured(name: str) -> None:
     calls = systems.calls(name)
     assert verdict.TARGETS[name]
-    for target in verdict.TARGETS[name]:
+    for target in verdict.TARGETS[name].values():
         for figure in (target.ours, target.theirs):
             operation = figure.operation.removesuffix(verdict.BATCH)
             assert figure.system in calls[operation].systems

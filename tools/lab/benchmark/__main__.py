@@ -3,33 +3,35 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+import time
 
 from rich.console import Console
 
-from lab import LabError
-from lab.benchmark import plot, report, run, table, verdict
+from lab.benchmark import plot, report, table, verdict
+from lab.benchmark.clients import preload
+from lab.benchmark.run import Run
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def measure(plan: argparse.Namespace) -> int:
     """Run a benchmark; return the exit status.
 
     0 if it ran, whatever it measured; 1 with ``--check`` if a target was
-    missed; 2 if it could not run.
+    missed.
     """
-    plan = table.arguments(argv)
-    table.interrupt_at_signals()
-    try:
-        found = run.measure(plan)
-    except LabError as error:
-        print(f'{table.PROGRAM}: {error}', file=sys.stderr)
-        return table.FAILED
-    except KeyboardInterrupt:
-        run.say('interrupted; everything that was started is stopped')
-        return 130
-    report.show(Console(), found)
+    began = time.monotonic()
+    module = f'lab.benchmark.{plan.benchmark}'
+    preload([module])
+    with Run(plan) as under_way:
+        importlib.import_module(module).run(under_way)
+    found = under_way.found
+    took = f'{(time.monotonic() - began) / 60:.1f} min'
+    found.context['Run'] = f'{time.strftime("%Y-%m-%d")}, {took}'
     rows = report.rows(plan.benchmark, found.measured)
+    found.verdicts[:0] = verdict.judge(plan.benchmark, rows)
+    report.show(Console(), found)
     if plan.json:
         report.write_json(plan.json, rows)
         report.write_context(report.context_path(plan.json), found)
@@ -41,4 +43,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(table.run(measure))

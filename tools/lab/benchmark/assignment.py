@@ -7,64 +7,53 @@ measured goes through the drivers.
 
 from __future__ import annotations
 
-import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from keystone.assignment.backends import sql as sql_assignment
-from keystone.resource.backends import sql as sql_resource
 from keystone.resource.backends import sql_model
 from keystone.resource.backends.base import NULL_DOMAIN_ID
 
 from keystone_cassandra_token.db import clock
-from keystone_cassandra_token.drivers.assignment import driver as assignment
 from keystone_cassandra_token.drivers.assignment import grants
 from keystone_cassandra_token.drivers.resource import driver as resource
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.tables.index import shard_of
 from lab.benchmark import fill
-from lab.benchmark.measure import Series
-from lab.benchmark.run import Run, say
-from lab.benchmark.systems import Call, Systems
+from lab.benchmark.run import Run
+from lab.benchmark.systems import (
+    ASKED,
+    GROUPS_OF_A_USER,
+    Call,
+    Systems,
+    bare,
+    by_driver,
+)
 
 PROJECTS = 10_000  # at least TREE + ASKED + 2
 DOMAINS = 20
 USERS = 10_000  # and as many groups
 ROLES = 500
-#: Users that are asked for, each with one project on which it has a role and
-#: its groups one each.
-ASKED = 1000
-GROUPS_OF_A_USER = 20
 #: Grants of the project all of whose grants are listed.
 OF_ONE = 500
 #: Projects of the tree that is listed, of four levels.
 TREE = 1000
 _FIRST, _SECOND = 10, 100
 
-MODELS = (
-    sql_model.Project,
-    sql_model.ProjectTag,
-    sql_model.ProjectOption,
-    sql_assignment.RoleAssignment,
-    sql_assignment.SystemRoleAssignment,
-)
-
 
 def run(under_way: Run) -> None:
     """Fill the servers and measure."""
     count = under_way.plan.grants
-    place = under_way.place('grants', under_way.node, sql=True)
-    pool = under_way.pool(place)
-    pool.call(fill.create_tables, *MODELS)
-    say(f'filling MariaDB: {count} grants')
-    fill.load(under_way.sql, place.name, _sql_rows(count))
-    say(f'filling Cassandra: {count} grants')
-    pool.call(_fill_cassandra, count)
+    pool = under_way.pool('grants', under_way.node, sql=True)
+    pool.call(fill.create_tables, 'resource', 'assignment')
+    under_way.fill_both(
+        pool, f'{count} grants', _sql_rows, _fill_cassandra, count
+    )
     under_way.settle(under_way.node)
     under_way.tell(
-        pool,
         Grants=f'{count} of {ROLES} roles to {USERS} users and'
         f' as many groups, on {PROJECTS} projects in {DOMAINS}'
         f' domains; {ASKED} users are asked for, with'
@@ -89,21 +78,21 @@ def _projects() -> Iterator[dict[str, Any]]:
     """
     for number in range(DOMAINS):
         yield _project('domain', number, NULL_DOMAIN_ID, None)
-    first = _id('domain', 0)
     for number in range(PROJECTS):
-        if number == 0:
-            yield _project('project', number, first, first)
-        elif number <= TREE:
-            if number <= _FIRST:
-                parent = 0
-            elif number <= _FIRST + _SECOND:
-                parent = 1 + number % _FIRST
-            else:
-                parent = _FIRST + 1 + number % _SECOND
-            yield _project('project', number, first, _id('project', parent))
-        else:
-            domain_id = _id('domain', number % DOMAINS)
-            yield _project('project', number, domain_id, domain_id)
+        domain_id = _id('domain', number % DOMAINS if number > TREE else 0)
+        parent_id = domain_id
+        if 0 < number <= TREE:
+            parent_id = _id('project', _parent(number))
+        yield _project('project', number, domain_id, parent_id)
+
+
+def _parent(number: int) -> int:
+    """Return the parent of a project in the tree."""
+    if number <= _FIRST:
+        return 0
+    if number <= _FIRST + _SECOND:
+        return 1 + number % _FIRST
+    return _FIRST + 1 + number % _SECOND
 
 
 def _project(
@@ -137,8 +126,19 @@ def _groups_of(number: int) -> list[str]:
 
 def _grants(count: int) -> Iterator[dict[str, Any]]:
     """Yield the grants, each once."""
-    chance = random.Random(0)
     seen = set()
+    for each in _wanted():
+        key = tuple(each.values())
+        if key not in seen:
+            seen.add(key)
+            yield each
+        if len(seen) == count:
+            return
+
+
+def _wanted() -> Iterator[dict[str, Any]]:
+    """Yield grants without end: those that are asked for, then any."""
+    chance = random.Random(0)
 
     def grant(kind: str, actor_id: str, project_id: str) -> dict[str, Any]:
         return {
@@ -149,33 +149,24 @@ def _grants(count: int) -> Iterator[dict[str, Any]]:
             'inherited': False,
         }
 
-    def wanted() -> Iterator[dict[str, Any]]:
-        for number in range(ASKED):
-            yield grant('User', _id('user', number), _on(number)) | {
-                'role_id': _id('role', 0)
-            }
-            for group_id in _groups_of(number):
-                yield grant('Group', group_id, _on(number))
-        for number in range(OF_ONE):
-            yield grant('User', _id('user', number), _THE_ONE)
-        while True:
-            kind = chance.choice(['User', 'User', 'Group'])
-            yield grant(
-                kind,
-                _id(kind.lower(), chance.randrange(USERS)),
-                _id('project', chance.randrange(PROJECTS - 1)),
-            )
-
-    for each in wanted():
-        key = tuple(each.values())
-        if key not in seen:
-            seen.add(key)
-            yield each
-        if len(seen) == count:
-            return
+    for number in range(ASKED):
+        yield grant('User', _id('user', number), _on(number)) | {
+            'role_id': _id('role', 0)
+        }
+        for group_id in _groups_of(number):
+            yield grant('Group', group_id, _on(number))
+    for number in range(OF_ONE):
+        yield grant('User', _id('user', number), _THE_ONE)
+    while True:
+        kind = chance.choice(['User', 'User', 'Group'])
+        yield grant(
+            kind,
+            _id(kind.lower(), chance.randrange(USERS)),
+            _id('project', chance.randrange(PROJECTS - 1)),
+        )
 
 
-def _sql_rows(count: int) -> Iterator[fill.Rows]:
+def _sql_rows(count: int) -> Iterator[fill.SqlRows]:
     root = _project('domain', 0, NULL_DOMAIN_ID, None) | {
         'id': NULL_DOMAIN_ID,
         'name': NULL_DOMAIN_ID,
@@ -184,7 +175,7 @@ def _sql_rows(count: int) -> Iterator[fill.Rows]:
     yield (
         sql_model.Project,
         ' '.join(root),
-        (list(each.values()) for each in itertools.chain([root], _projects())),
+        (list(each.values()) for each in (root, *_projects())),
     )
     yield (
         sql_assignment.RoleAssignment,
@@ -195,20 +186,16 @@ def _sql_rows(count: int) -> Iterator[fill.Rows]:
 
 def _fill_cassandra(systems: Systems, count: int) -> None:
     """Fill Cassandra, with plain writes; what a client does."""
-    fill.write_named(
-        systems,
-        resource.Resource().db,
-        projects.PROJECTS,
-        map(projects.PROJECTS.entity.new, _projects()),
-    )
+    db = resource.Resource().db
+    fill.write_named(systems, db, projects.PROJECTS, _projects())
     for some in fill.portions(_grants(count), 20_000):
         made = []
         for each in some:
             incarnation = clock.incarnation()
             settled_at = clock.micros_of(incarnation) + grants.Step.SETTLED
             made.append(
-                each
-                | {
+                {
+                    **each,
                     'incarnation': incarnation,
                     'settled': True,
                     'written_at': settled_at,
@@ -226,80 +213,51 @@ def _fill_cassandra(systems: Systems, count: int) -> None:
 # -- the operations
 
 
-_DRIVERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    'cassandra': (resource.Resource, assignment.Assignment),
-    'sql': (sql_resource.Resource, sql_assignment.Assignment),
-}
+def _by_name(opened: Any, number: int) -> object:
+    number += TREE + 1
+    return opened.get_project_by_name(
+        f'project-{number}', _id('domain', number % DOMAINS)
+    )
 
 
-def _asked() -> Iterator[int]:
-    return itertools.cycle(random.Random(1).sample(range(ASKED), ASKED))
+def _check(opened: Any, number: int) -> object:
+    return opened.check_grant_role_id(
+        _id('role', 0), user_id=_id('user', number), project_id=_on(number)
+    )
 
 
-def _resource(call: Callable[[Any, int], object], driver: int = 0) -> Call:
-    """Return an operation of a driver, for numbers below ``ASKED``."""
-
-    def make(systems: Systems, series: Series) -> Callable[[], object]:
-        opened = _DRIVERS[series.system][driver]()
-        numbers = _asked()
-        return lambda: call(opened, next(numbers))
-
-    return Call(make)
+def _create(opened: Any, _: int) -> object:
+    role_id, user_id, project_id = (uuid.uuid4().hex for _ in range(3))
+    return opened.create_grant(role_id, user_id=user_id, project_id=project_id)
 
 
-def _assignment(**wanted: Callable[[int], Any]) -> Call:
+def _list(wanted: Callable[[int], dict[str, Any]]) -> Call:
     """Return a list of grants, by what it is asked for."""
-
-    def call(driver: Any, number: int) -> object:
-        return driver.list_role_assignments(
-            **{name: value(number) for name, value in wanted.items()}
-        )
-
-    return _resource(call, 1)
+    return _assignment(lambda d, n: d.list_role_assignments(**wanted(n)))
 
 
-def _bare(systems: Systems, series: Series) -> Callable[[], object]:
-    """A bare read of the rows that ``get_project`` reads."""
-    keys = ((_on(number),) for number in _asked())
-    return systems.read(projects.PROJECTS.entity.get, keys)
+_resource = partial(by_driver, 'resource')
+_assignment = partial(by_driver, 'assignment')
 
-
+#: ``d`` is a driver, ``n`` the number of a user.
 CALLS = {
-    'read project row': Call(_bare, ('bare',)),
-    'get_project': _resource(lambda driver, n: driver.get_project(_on(n))),
-    'get_project_by_name': _resource(
-        lambda driver, n: driver.get_project_by_name(
-            f'project-{TREE + 1 + n}', _id('domain', (TREE + 1 + n) % DOMAINS)
-        )
-    ),
+    'read project row': bare(projects.PROJECTS.entity.get, _on),
+    'get_project': _resource(lambda d, n: d.get_project(_on(n))),
+    'get_project_by_name': _resource(_by_name),
     'domain by name': _resource(
-        lambda driver, n: driver.get_project_by_name(
-            f'domain-{n % DOMAINS}', None
-        )
+        lambda d, n: d.get_project_by_name(f'domain-{n % DOMAINS}', None)
     ),
     'subtree of 1 000': _resource(
-        lambda driver, n: driver.list_projects_in_subtree(_id('project', 0))
+        lambda d, n: d.list_projects_in_subtree(_id('project', 0))
     ),
-    'check_grant': _resource(
-        lambda driver, n: driver.check_grant_role_id(
-            _id('role', 0), user_id=_id('user', n), project_id=_on(n)
-        ),
-        1,
+    'check_grant': _assignment(_check),
+    'grants of a user on a project': _list(
+        lambda n: {'user_id': _id('user', n), 'project_ids': [_on(n)]}
     ),
-    'grants of a user on a project': _assignment(
-        user_id=lambda n: _id('user', n), project_ids=lambda n: [_on(n)]
+    'grants of 20 groups on a project': _list(
+        lambda n: {'group_ids': _groups_of(n), 'project_ids': [_on(n)]}
     ),
-    'grants of 20 groups on a project': _assignment(
-        group_ids=_groups_of, project_ids=lambda n: [_on(n)]
-    ),
-    'all grants of a user': _assignment(user_id=lambda n: _id('user', n)),
-    '500 grants of a project': _assignment(project_ids=lambda n: [_THE_ONE]),
-    'create_grant': _resource(
-        lambda driver, n: driver.create_grant(
-            uuid.uuid4().hex,
-            user_id=uuid.uuid4().hex,
-            project_id=uuid.uuid4().hex,
-        ),
-        1,
-    ),
+    'all grants of a user': _list(lambda n: {'user_id': _id('user', n)}),
+    '500 grants of a project': _list(lambda n: {'project_ids': [_THE_ONE]}),
+    'create_grant': _assignment(_create),
 }

@@ -26,36 +26,25 @@ _PATIENCE = 300
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """Somebody who logs in.
-
-    :ivar token: of the project.
-    :ivar trust: id of a trust in this person.
-    :ivar credential: id and secret of an application credential.
-    """
+    """Somebody who logs in."""
 
     name: str
     password: str
-    token: str
-    trust: str
-    credential: tuple[str, str]
+    token: str  # of the project
+    trust: str  # id of a trust in this person
+    credential: tuple[str, str]  # id and secret, of an application
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """A Keystone that has been filled.
-
-    :ivar workers: their process ids, as the answers name them.
-    :ivar admin: token of an administrator.
-    :ivar project: name of that of all people.
-    :ivar users: in the domain that is listed.
-    """
+    """A Keystone that has been filled."""
 
     port: int
-    workers: tuple[str, ...]
-    admin: str
-    project: str
+    workers: tuple[str, ...]  # process ids, as the answers name them
+    admin: str  # token of an administrator
+    project: str  # name of that of all people
     people: tuple[Person, ...]
-    users: int
+    users: int  # in the domain that is listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,33 +66,28 @@ class Caller:
 
     def __init__(self, site: Site, number: int) -> None:
         wanted = site.workers[number % len(site.workers)]
-        others = []
+        with contextlib.ExitStack() as others:
 
-        def connected() -> bool:
-            # Without a proxy, whatever the environment names.
-            self._connection = http.client.HTTPConnection(
-                '127.0.0.1', site.port, timeout=_PATIENCE
-            )
-            answer = self.send(Request('GET', '/v3'))
-            if answer.headers['X-Worker'] == wanted:
-                return True
-            # Open for now: the other worker is no better a choice then.
-            others.append(self._connection)
-            return False
+            def connected() -> bool:
+                # Without a proxy, whatever the environment names.
+                self._connection = http.client.HTTPConnection(
+                    '127.0.0.1', site.port, timeout=_PATIENCE
+                )
+                answer = self.send(Request('GET', '/v3'))
+                if answer.headers['X-Worker'] == wanted:
+                    return True
+                # Open for now: the other worker is no better a choice then.
+                others.callback(self._connection.close)
+                return False
 
-        try:
             until(connected, f'a connection to worker {wanted}')
-        finally:
-            for each in others:
-                each.close()
 
     def send(self, request: Request) -> http.client.HTTPResponse:
         """Send a request and read the answer.
 
         :raises LabError: if it is not the expected one.
         """
-        body = None
-        headers = dict(request.headers)
+        body, headers = None, {**request.headers}
         if request.body is not None:
             body = json.dumps(request.body)
             headers['Content-Type'] = 'application/json'
@@ -118,7 +102,6 @@ class Caller:
         return answer
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
 
@@ -141,50 +124,46 @@ class Callers:
         )
 
 
-def _login(
-    method: str, content: Any, scope: Mapping[str, Any] | None = None
-) -> Request:
+# -- the operations
+
+
+def _log_in(method: str, content: Any, **scope: Any) -> Request:
     auth: dict[str, Any] = {'identity': {'methods': [method], method: content}}
     if scope:
         auth['scope'] = scope
     return Request('POST', '/v3/auth/tokens', body={'auth': auth}, status=201)
 
 
-def _password(person: Person, scope: Mapping[str, Any]) -> Request:
+def _by_password(person: Person, **scope: Any) -> Request:
     user = {
         'name': person.name,
         'domain': {'id': 'default'},
         'password': person.password,
     }
-    return _login('password', {'user': user}, scope)
+    return _log_in('password', {'user': user}, **scope)
 
 
 def password(site: Site, person: Person) -> Request:
     """A log-in to the project."""
     project = {'name': site.project, 'domain': {'id': 'default'}}
-    return _password(person, {'project': project})
+    return _by_password(person, project=project)
 
 
 def trust(site: Site, person: Person) -> Request:
     """A log-in by which one acts for somebody else."""
-    return _password(person, {'OS-TRUST:trust': {'id': person.trust}})
+    return _by_password(person, **{'OS-TRUST:trust': {'id': person.trust}})
 
 
 def credential(site: Site, person: Person) -> Request:
     """A log-in of a program."""
-    credential_id, secret = person.credential
-    return _login(
-        'application_credential', {'id': credential_id, 'secret': secret}
-    )
+    content = dict(zip(('id', 'secret'), person.credential, strict=True))
+    return _log_in('application_credential', content)
 
 
 def validation(site: Site, person: Person) -> Request:
     """What each service asks about the token that it was sent."""
-    return Request(
-        'GET',
-        '/v3/auth/tokens',
-        {'X-Auth-Token': site.admin, 'X-Subject-Token': person.token},
-    )
+    headers = {'X-Auth-Token': site.admin, 'X-Subject-Token': person.token}
+    return Request('GET', '/v3/auth/tokens', headers)
 
 
 def catalog(site: Site, person: Person) -> Request:
@@ -199,13 +178,8 @@ def creation(site: Site, person: Person) -> Request:
         'domain_id': 'default',
         'password': uuid.uuid4().hex,
     }
-    return Request(
-        'POST',
-        '/v3/users',
-        {'X-Auth-Token': site.admin},
-        {'user': user},
-        status=201,
-    )
+    headers = {'X-Auth-Token': site.admin}
+    return Request('POST', '/v3/users', headers, {'user': user}, status=201)
 
 
 def page(site: Site, person: Person) -> Request:
@@ -246,13 +220,3 @@ def operation(callers: Callers, series: Series) -> Callable[[], object]:
     first = callers.number % len(site.people)
     coming = itertools.islice(requests(site, series.operation), first, None)
     return lambda: caller.send(next(coming))
-
-
-def send_some(number: int, site: Site, operation: str, count: int) -> None:
-    """Send some requests, on a connection of their own to a worker.
-
-    :param number: of the worker.
-    """
-    with contextlib.closing(Caller(site, number)) as caller:
-        for request in itertools.islice(requests(site, operation), count):
-            caller.send(request)

@@ -12,21 +12,15 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import Any
 
 from lab import LabError
-from lab.benchmark.measure import Sample
 
 #: Names modules that clients are forked with.
 preload = multiprocessing.set_forkserver_preload
-
-#: Clients that work together begin together, this many seconds after the
-#: order was given.
-_HEAD_START = 0.05
 
 #: What a client has open.
 _opened: Any = None
@@ -79,17 +73,6 @@ class Pool:
         except BrokenExecutor as error:
             raise LabError('a client process died') from error
 
-    def measure(
-        self, function: Callable[..., Sample], clients: int, *arguments: Any
-    ) -> list[Sample]:
-        """Run ``function(made, begin, *arguments)`` in several clients.
-
-        ``begin`` is the moment at which all are to start, see
-        :func:`wait_until`.
-        """
-        begin = time.monotonic() + _HEAD_START
-        return self.share(function, [(begin, *arguments)] * clients)
-
 
 def _begin(make: Callable[[int], Any], number: int) -> None:
     global _opened
@@ -113,11 +96,6 @@ def _run(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         # Not all exceptions can be sent from one process to another.
         told = traceback.format_exc()
         raise LabError(f'a client process failed:\n{told}') from None
-
-
-def wait_until(moment: float) -> None:
-    """Sleep until the monotonic clock shows this."""
-    time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def stop_all() -> None:

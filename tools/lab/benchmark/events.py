@@ -9,6 +9,7 @@ audit id and one for its chain.
 from __future__ import annotations
 
 import datetime
+import itertools
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -43,10 +44,11 @@ MIX = (
     ' project or both of the tokens checked, from before they were issued.'
 )
 
-_SHAPES = (
-    *(('audit_id', 'audit_chain_id') * 9),
-    'user_id',
-    'trust_id',
+_SHAPES = (*(('audit_id', 'audit_chain_id') * 9), 'user_id', 'trust_id')
+_RELATED = (
+    {'user_id': USER},
+    {'project_id': PROJECT},
+    {'user_id': USER, 'project_id': PROJECT},
 )
 
 
@@ -64,45 +66,23 @@ def events(
     :param reference: naive UTC; the youngest event's time.
     """
     related = _related_count(size)
+    youngest, oldest = RELATED_AGE
     for number in range(first, size, step):
         if number < related:
-            yield _related(number, related, reference)
+            age = youngest + (oldest - youngest) * number // related
+            values = _RELATED[number % len(_RELATED)]
         else:
-            yield _unrelated(number, size, reference)
+            age = SPREAD * number // size
+            shape = _SHAPES[number % len(_SHAPES)]
+            values = {shape: _id_of(shape, number)}
+        moment = reference - datetime.timedelta(seconds=age)
+        yield revoke_model.RevokeEvent(
+            issued_before=moment, revoked_at=moment, **values
+        )
 
 
 def _related_count(size: int) -> int:
     return max(RELATED_LEAST, size // RELATED_SHARE)
-
-
-def _related(
-    number: int, count: int, reference: datetime.datetime
-) -> revoke_model.RevokeEvent:
-    youngest, oldest = RELATED_AGE
-    age = youngest + (oldest - youngest) * number // count
-    names = (('user_id',), ('project_id',), ('user_id', 'project_id'))
-    values = {'user_id': USER, 'project_id': PROJECT}
-    moment = _before(reference, age)
-    return revoke_model.RevokeEvent(
-        issued_before=moment,
-        revoked_at=moment,
-        **{name: values[name] for name in names[number % len(names)]},
-    )
-
-
-def _unrelated(
-    number: int, size: int, reference: datetime.datetime
-) -> revoke_model.RevokeEvent:
-    shape = _SHAPES[number % len(_SHAPES)]
-    value = (
-        _audit_id(number)
-        if shape.startswith('audit')
-        else uuid.UUID(int=(1 << 64) + number).hex
-    )
-    moment = _before(reference, SPREAD * number // size)
-    return revoke_model.RevokeEvent(
-        issued_before=moment, revoked_at=moment, **{shape: value}
-    )
 
 
 def audit_event() -> revoke_model.RevokeEvent:
@@ -112,10 +92,18 @@ def audit_event() -> revoke_model.RevokeEvent:
 
 def revoked_audit_id(size: int) -> str:
     """Return an audit id that an event of this many is for."""
-    number = _related_count(size)
-    while _SHAPES[number % len(_SHAPES)] != 'audit_id':
-        number += 1
-    return _audit_id(number)
+    numbers = itertools.count(_related_count(size))
+    return next(
+        _id_of('audit_id', number)
+        for number in numbers
+        if _SHAPES[number % len(_SHAPES)] == 'audit_id'
+    )
+
+
+def _id_of(shape: str, number: int) -> str:
+    if shape.startswith('audit'):
+        return f'event{number:017d}'  # 22 characters, as Keystone's
+    return uuid.UUID(int=(1 << 64) + number).hex
 
 
 def token_values(
@@ -127,7 +115,7 @@ def token_values(
     :param trust: whether it is of a trust and of an OAuth1 consumer, and
         so has subjects of every kind: nine.
     """
-    issued_at = _before(reference, age)
+    issued_at = reference - datetime.timedelta(seconds=age)
     values: dict[str, Any] = revoke_model.blank_token_data(issued_at)
     values |= {
         'user_id': USER,
@@ -164,13 +152,3 @@ def new_token(lifetime: float) -> token_model.TokenModel:
         subsecond=True,
     )
     return token
-
-
-def _before(reference: datetime.datetime, seconds: float) -> datetime.datetime:
-    moment = reference - datetime.timedelta(seconds=seconds)
-    return moment.replace(microsecond=0)
-
-
-def _audit_id(number: int) -> str:
-    # 22 characters, as Keystone's.
-    return f'event{number:017d}'

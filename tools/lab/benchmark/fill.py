@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import cassandra.concurrent
-import cassandra.query
 import sqlalchemy
+from cassandra.cluster import Session
+from cassandra.concurrent import execute_concurrent
+from cassandra.query import BatchStatement, BatchType
 from keystone.common import sql
 
 from keystone_cassandra_token.db import clock
@@ -17,7 +20,8 @@ from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.named import Named
-from lab.benchmark.systems import Systems
+from keystone_cassandra_token.tables.unique import label
+from lab.benchmark.systems import Systems, driver
 from lab.mariadb import MariaDB
 
 _ROWS_A_REQUEST = 50
@@ -27,7 +31,9 @@ _REQUESTS_AT_ONCE = 400
 _ATTEMPTS = 30
 
 #: A table of Keystone's SQL drivers: its model, the columns, the rows.
-Rows = tuple[Any, str, Iterable[Sequence[Any]]]
+SqlRows = tuple[Any, str, Iterable[Sequence[Any]]]
+#: Values of the markers, by statement.
+Rows = dict[Statement, list[Mapping[str, Any]]]
 
 
 def portions(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -37,15 +43,17 @@ def portions(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
-def create_tables(systems: Systems, *models: Any) -> None:
+def create_tables(systems: Systems, *kinds: str) -> None:
     """Make the tables of Keystone's SQL drivers; what a client does."""
+    # Users refer to tables of the first.
+    for kind in ('federation', *kinds):
+        driver('sql', kind)
     engine = sqlalchemy.create_engine(systems.place.database)
-    tables = [model.__table__ for model in models]
-    sql.ModelBase.metadata.create_all(engine, tables=tables)
+    sql.ModelBase.metadata.create_all(engine)
     engine.dispose()
 
 
-def load(server: MariaDB, database: str, tables: Iterable[Rows]) -> None:
+def load(server: MariaDB, database: str, tables: Iterable[SqlRows]) -> None:
     """Fill tables of Keystone's SQL drivers."""
     for model, columns, rows in tables:
         table = f'`{database}`.`{model.__tablename__}`'
@@ -60,72 +68,76 @@ def write(
     Many rows go in one request: a million round trips would take half an
     hour.
     """
-    plain = Statement(statement.cql.partition(' IF ')[0], Operation.WRITE)
+    plain = Statement(re.sub(' IF .*', '', statement.cql), Operation.WRITE)
     prepared = systems.bare.prepare(plain.text(systems.place.name))
 
-    def request(some: list[Mapping[str, Any]]) -> Any:
-        batch = cassandra.query.BatchStatement(
-            batch_type=cassandra.query.BatchType.UNLOGGED
-        )
+    def request(some: list[Mapping[str, Any]]) -> tuple[Any, ...]:
+        batch = BatchStatement(batch_type=BatchType.UNLOGGED)
         for row in some:
-            batch.add(
-                prepared,
-                {k: row[k] for k in plain.binds if row[k] is not None},
-            )
+            values = {k: v for k, v in row.items() if v is not None}
+            batch.add(prepared, values)
         return batch, ()
 
-    batches = map(request, portions(rows, _ROWS_A_REQUEST))
-    for requests in portions(batches, _REQUESTS_AT_ONCE):
-        _send(systems, requests)
+    requests = map(request, portions(rows, _ROWS_A_REQUEST))
+    for some in portions(requests, _REQUESTS_AT_ONCE):
+        _send(systems.bare, some, _ATTEMPTS)
 
 
-def _send(systems: Systems, requests: list[Any]) -> None:
-    for last in (False,) * (_ATTEMPTS - 1) + (True,):
-        answers = cassandra.concurrent.execute_concurrent(
-            systems.bare,
-            requests,
-            concurrency=_REQUESTS_UNDER_WAY,
-            raise_on_first_error=last,
-        )
-        requests = [
-            request
-            for request, (done, _) in zip(requests, answers, strict=True)
-            if not done
-        ]
-        if not requests:
-            return
+def _send(session: Session, requests: list[Any], attempts: int) -> None:
+    answers = execute_concurrent(
+        session,
+        requests,
+        concurrency=_REQUESTS_UNDER_WAY,
+        raise_on_first_error=attempts == 1,
+    )
+    refused = [
+        request
+        for request, answer in zip(requests, answers, strict=True)
+        if not answer.success
+    ]
+    if refused:
+        _send(session, refused, attempts - 1)
+
+
+def write_all(systems: Systems, rows: Rows) -> None:
+    """Write the rows of several statements."""
+    for statement, some in rows.items():
+        write(systems, statement, some)
 
 
 def write_named(
     systems: Systems,
     db: Store,
     named: Named,
-    entities: Iterable[dict[str, Any]],
+    entities: Iterable[Mapping[str, Any]],
 ) -> None:
-    """Write entities with their index rows and their claims."""
-    entity = named.entity
-    for some in portions(entities, 10_000):
-        rows = [entity.row.dump(each) for each in some]
-        write(systems, entity.insert, rows)
-        by_statement: dict[Statement, list[Mapping[str, Any]]] = {}
+    """Write entities with their index rows and their claims.
+
+    :param entities: columns and values of each.
+    """
+    for some in portions(map(named.entity.new, entities), 10_000):
+        rows: Rows = collections.defaultdict(list)
         for each in some:
-            for statement, key in entity.indexes.inserts(each):
-                by_statement.setdefault(statement, []).append(key)
-        for statement, keys in by_statement.items():
-            write(systems, statement, keys)
-        now = clock.to_micros(clock.utcnow())
-        for spec in named.specs:
-            write(
-                systems,
-                spec.claims.insert,
-                (
-                    {
-                        **key,
-                        'owner': each['id'],
-                        'stamp': clock.incarnation(),
-                        'claimed_at': now,
-                    }
-                    for each in some
-                    for key in spec.keys(db, each)
-                ),
-            )
+            add_named(rows, db, named, each)
+        write_all(systems, rows)
+
+
+def add_named(
+    rows: Rows, db: Store, named: Named, new: dict[str, Any]
+) -> None:
+    """Add all rows of an entity."""
+    entity = named.entity
+    made = {
+        'owner': new['id'],
+        'stamp': clock.incarnation(),
+        'claimed_at': clock.to_micros(clock.utcnow()),
+    }
+    new['stamps'] = {}
+    for spec in named.specs:
+        for key in spec.keys(db, new):
+            rows[spec.claims.insert].append({**key, **made})
+            stamp = label(spec.claims.table, key)
+            new['stamps'][stamp] = str(made['stamp'])
+    rows[entity.insert].append(entity.stored(new, None))
+    for statement, key in entity.indexes.inserts(new):
+        rows[statement].append(key)

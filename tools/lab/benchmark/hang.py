@@ -10,7 +10,6 @@ node has gone on.
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 
 from lab.benchmark.measure import Sample, Series
 from lab.benchmark.run import Run, say
@@ -18,7 +17,7 @@ from lab.benchmark.systems import Call
 from lab.benchmark.verdict import at_most
 from lab.cassandra import Cluster
 from lab.load import HEALTH, LOG_IN, VALIDATION, Load
-from lab.server import ALL_DRIVERS, Keystone, merge, points_at
+from lab.server import ALL_DRIVERS, Keystone, Settings, merge, points_at
 from lab.waiting import until
 
 _WARM = 'warming up'
@@ -33,22 +32,19 @@ def run(under_way: Run) -> None:
     """Start nodes and a server; measure."""
     say('starting three nodes')
     cluster = under_way.enter(Cluster.start(nodes=3, own=True))
-    home = Path(under_way.folder, 'home')
+    home = under_way.folder / 'home'
     (home / '.keystone').mkdir(parents=True)
     # Its middleware reads nothing but default files.
     (home / '.keystone' / 'keystone.conf').write_text(
         '[healthcheck]\nbackends = cassandra\n'
     )
+    own: Settings = {
+        'identity': {'password_hash_rounds': _HASH_ROUNDS},
+        'token': {'caching': False},
+    }
     keystone = Keystone(
-        Path(under_way.folder, 'keystone'),
-        merge(
-            ALL_DRIVERS,
-            points_at(cluster, 'keystone'),
-            {
-                'identity': {'password_hash_rounds': _HASH_ROUNDS},
-                'token': {'caching': False},
-            },
-        ),
+        under_way.folder / 'keystone',
+        merge(ALL_DRIVERS, points_at(cluster, 'keystone'), own),
         sql=False,
         environment={'HOME': str(home)},
     )
@@ -59,43 +55,36 @@ def run(under_way: Run) -> None:
     keystone.bootstrap(password)
     keystone.start()
     count = under_way.plan.requests
-    hung = cluster.nodes[1]
     with Load(keystone, password, _OPERATIONS) as load:
         say('warming up')
         load.during(_WARM, count)
         say('measuring before')
         load.during(BEFORE, count)
-        hung.pause()
+        cluster.nodes[1].pause()
         say('measuring while a node hangs')
         load.during(HUNG, count)
         until(
             lambda: 'Heartbeat failed' in keystone.log(), 'a failed heartbeat'
         )
         load.during(DOWN, count)
-        hung.resume()
+        cluster.nodes[1].resume()
         say('measuring after')
         load.during(AFTER, count)
     _note(under_way, load)
 
 
 def _note(under_way: Run, load: Load) -> None:
+    """Add what came out."""
     found = under_way.found
     for phase in (BEFORE, HUNG, DOWN, AFTER):
         for operation in _OPERATIONS:
             seconds = load.seconds(operation, phase)
-            series = Series(phase, operation, 0, 0)
             sample = Sample(tuple(seconds), 0.0, 0.0, sum(seconds))
-            found.measured.add(series, [sample])
+            found.measured.add(Series(phase, operation, 0, 0), [sample])
     for operation in _OPERATIONS:
-        figures = found.measured.figures(Series(HUNG, operation, 0, 0))
-        found.verdicts.append(
-            at_most(
-                f'{operation} while a node of three hangs, p99',
-                figures.p99,
-                _LIMIT,
-                's',
-            )
-        )
+        p99 = found.measured.figures(Series(HUNG, operation, 0, 0)).p99
+        target = f'{operation} while a node of three hangs, p99'
+        found.verdicts.append(at_most(target, p99, _LIMIT, 's'))
     # A new worker connects first, and a health check does not wait for it.
     refused = [each for each in load.refused() if each.phase != _WARM]
     for each in refused:

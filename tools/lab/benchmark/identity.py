@@ -9,93 +9,70 @@ third of a second by design and the same in both, is left out.
 from __future__ import annotations
 
 import collections
-import itertools
 import random
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from keystone.application_credential.backends import sql as sql_app_cred
-from keystone.common import password_hashing
 from keystone.common.driver_hints import Hints
-from keystone.credential.backends import sql as sql_credential
-from keystone.federation.backends import sql as sql_federation
-from keystone.identity.backends import sql as sql_identity
 from keystone.identity.backends import sql_model
 
 from keystone_cassandra_token.db import clock
-from keystone_cassandra_token.drivers import application_credential, credential
 from keystone_cassandra_token.drivers.identity import driver as identity
-from keystone_cassandra_token.drivers.identity import (
-    groups,
-    memberships,
-    users,
-)
+from keystone_cassandra_token.drivers.identity import groups, users
+from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.tables.index import SHARDS, shard_of
 from lab import LabError
 from lab.benchmark import fill
-from lab.benchmark.clients import Pool
 from lab.benchmark.measure import Series
-from lab.benchmark.run import Run, say
-from lab.benchmark.systems import BOTH, Call, Place, Systems
+from lab.benchmark.run import Run
+from lab.benchmark.systems import (
+    ASKED,
+    BOTH,
+    GROUPS_OF_A_USER,
+    HASH,
+    Call,
+    PlacePool,
+    Systems,
+    bare,
+    by_driver,
+    driver,
+)
 
 DOMAIN = uuid.uuid5(uuid.NAMESPACE_OID, 'domain').hex
-HASH = '$2b$12$' + 53 * 'x'
-#: Users that are in groups and have credentials; these are asked for.
-ASKED = 1000
-GROUPS_OF_A_USER = 20
 PAGE = 100
 #: Ids of SQL's local users, behind those that a bootstrap makes.
 _LOCAL = 1_000_000
-
-#: The tables of Keystone's SQL drivers that are needed.
-MODELS = (
-    sql_federation.IdentityProviderModel,
-    sql_federation.FederationProtocolModel,
-    sql_model.User,
-    sql_model.LocalUser,
-    sql_model.Password,
-    sql_model.FederatedUser,
-    sql_model.NonLocalUser,
-    sql_model.Group,
-    sql_model.UserGroupMembership,
-    sql_model.ExpiringUserGroupMembership,
-    sql_model.UserOption,
-    sql_credential.CredentialModel,
-    sql_app_cred.ApplicationCredentialModel,
-    sql_app_cred.ApplicationCredentialRoleModel,
-    sql_app_cred.AccessRuleModel,
-    sql_app_cred.ApplicationCredentialAccessRuleModel,
-)
+#: The SQL drivers whose tables are needed.
+_SQL = ('identity', 'credential', 'application_credential')
 
 
 def run(under_way: Run) -> None:
     """Fill the servers and measure."""
     plan = under_way.plan
-    place = under_way.place('people', under_way.node, sql=True)
-    pool = under_way.pool(place)
-    pool.call(fill.create_tables, *MODELS)
-    fill_both(under_way, pool, place, plan.users, plan.groups)
+    pool = under_way.pool('people', under_way.node, sql=True)
+    pool.call(fill.create_tables, *_SQL)
+    fill_both(under_way, pool, plan.users, plan.groups)
     for system in BOTH:
         pool.call(_add_credentials, system)
     under_way.settle(under_way.node)
     under_way.tell(
-        pool,
         People=f'{plan.users} users and {plan.groups} groups in one domain;'
         f' {ASKED} users are in {GROUPS_OF_A_USER} groups each and have'
         ' a credential and an application credential',
-        Partitions=_partitions(under_way, place),
+        Partitions=_partitions(under_way, pool.place.name),
     )
     under_way.with_each_number_of_clients(pool, plan.users)
 
 
-def _partitions(under_way: Run, place: Place) -> str:
+def _partitions(under_way: Run, keyspace: str) -> str:
     """Return how large partitions are, and with a million users would be."""
 
     def largest(table: str) -> int:
         node = under_way.node.nodes[0]
-        told = node.nodetool('tablestats', f'{place.name}.{table}')
+        told = node.nodetool('tablestats', f'{keyspace}.{table}')
         found = re.search(r'Compacted partition maximum bytes: (\d+)', told)
         if found is None:
             raise LabError(f'nodetool does not tell the size of {table}')
@@ -124,7 +101,6 @@ def user_id(number: int) -> str:
 
 
 def group_id(number: int) -> str:
-    """Return the id of a group."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f'group {number}').hex
 
 
@@ -137,16 +113,15 @@ def _memberships(count: int, group_count: int) -> Iterator[tuple[str, str]]:
 
 
 def fill_both(
-    under_way: Run, pool: Pool, place: Place, count: int, group_count: int
+    under_way: Run, pool: PlacePool, count: int, group_count: int
 ) -> None:
     """Fill both systems with users and groups; SQL has its tables."""
-    say(f'filling MariaDB: {count} users')
-    fill.load(under_way.sql, place.name, _sql_rows(count, group_count))
-    say(f'filling Cassandra: {count} users')
-    pool.call(_fill_cassandra, count, group_count)
+    under_way.fill_both(
+        pool, f'{count} users', _sql_rows, _fill_cassandra, count, group_count
+    )
 
 
-def _sql_rows(count: int, group_count: int) -> Iterator[fill.Rows]:
+def _sql_rows(count: int, group_count: int) -> Iterator[fill.SqlRows]:
     now = clock.utcnow()
     micros = clock.to_micros(now)
     numbers = range(count)
@@ -189,29 +164,22 @@ def _fill_cassandra(systems: Systems, count: int, group_count: int) -> None:
     }
     people = (
         {
-            'id': user_id(number),
+            'id': user_id(n),
             'domain_id': DOMAIN,
             'enabled': True,
-            'local_name': f'user-{number}',
+            'local_name': f'user-{n}',
             'created_at': now,
             'lock_epoch': 0,
             'passwords': [password],
         }
-        for number in range(count)
+        for n in range(count)
     )
+    fill.write_named(systems, db, users.USERS, people)
     some_groups = (
-        {
-            'id': group_id(number),
-            'domain_id': DOMAIN,
-            'name': f'group-{number}',
-        }
-        for number in range(group_count)
+        {'id': group_id(n), 'domain_id': DOMAIN, 'name': f'group-{n}'}
+        for n in range(group_count)
     )
-    for named, entities in (
-        (users.USERS, people),
-        (groups.GROUPS, some_groups),
-    ):
-        fill.write_named(systems, db, named, map(named.entity.new, entities))
+    fill.write_named(systems, db, groups.GROUPS, some_groups)
     joined = [
         {
             'user_id': user,
@@ -221,102 +189,44 @@ def _fill_cassandra(systems: Systems, count: int, group_count: int) -> None:
         }
         for user, group in _memberships(count, group_count)
     ]
-    fill.write(systems, memberships.MEMBERSHIPS.insert, joined)
-    fill.write(systems, memberships.MEMBERSHIPS.insert_listed, joined)
+    fill.write(systems, MEMBERSHIPS.insert, joined)
+    fill.write(systems, MEMBERSHIPS.insert_listed, joined)
 
 
 def _add_credentials(systems: Systems, system: str) -> None:
     """Give the users who are asked for what they have, by the drivers."""
-    credentials = _driver(system, 'credential')
-    app_creds = _driver(system, 'application_credential')
+    credentials = driver(system, 'credential')
+    app_creds = driver(system, 'application_credential')
+    what = {'type': 'ec2', 'encrypted_blob': 'x' * 200, 'key_hash': 'hash'}
+    where = {'name': 'name', 'secret': 'secret', 'project_id': 'project'}
     for number in range(ASKED):
-        made = {
-            'id': user_id(number),
-            'user_id': user_id(number),
-            'type': 'ec2',
-            'encrypted_blob': 'x' * 200,
-            'key_hash': 'hash',
-        }
-        credentials.create_credential(made['id'], made)
+        owned = {'id': user_id(number), 'user_id': user_id(number)}
+        credentials.create_credential(owned['id'], owned | what)
         app_creds.create_application_credential(
-            {
-                'id': user_id(number),
-                'user_id': user_id(number),
-                'name': 'name',
-                'secret': 'secret',
-                'project_id': 'project',
-            },
-            [{'id': 'role'}],
+            owned | where, [{'id': 'role'}]
         )
 
 
 # -- the operations
 
 
-_DRIVERS: dict[tuple[str, str], Callable[[], Any]] = {
-    ('cassandra', 'identity'): identity.Identity,
-    ('cassandra', 'credential'): credential.Credential,
-    ('cassandra', 'application_credential'): (
-        application_credential.ApplicationCredential
-    ),
-    ('sql', 'identity'): sql_identity.Identity,
-    ('sql', 'credential'): sql_credential.Credential,
-    ('sql', 'application_credential'): sql_app_cred.ApplicationCredential,
-}
-
-
-def _driver(system: str, kind: str) -> Any:
-    # Making and checking hashes is left out.
-    password_hashing.check_password = lambda *_: True
-    password_hashing.hash_password = lambda _: HASH
-    return _DRIVERS[system, kind]()
-
-
-def _asked() -> Iterator[int]:
-    return itertools.cycle(random.Random(1).sample(range(ASKED), ASKED))
-
-
-def _by_id(
-    method: str, kind: str = 'identity', more: Sequence[Any] = ()
-) -> Call:
-    """Return an operation that asks for one user's thing by id."""
-
-    def make(systems: Systems, series: Series) -> Callable[[], object]:
-        call = getattr(_driver(series.system, kind), method)
-        numbers = _asked()
-        return lambda: call(user_id(next(numbers)), *more)
-
-    return Call(make)
-
-
-def _by_name(systems: Systems, series: Series) -> Callable[[], object]:
-    driver = _driver(series.system, 'identity')
-    numbers = _asked()
-    return lambda: driver.get_user_by_name(f'user-{next(numbers)}', DOMAIN)
-
-
-def _create(systems: Systems, series: Series) -> Callable[[], object]:
-    driver = _driver(series.system, 'identity')
-
-    def run() -> object:
-        made = {
-            'id': uuid.uuid4().hex,
-            'name': uuid.uuid4().hex,
-            'domain_id': 'another domain',
-            'enabled': True,
-            'password': 'secret',
-        }
-        return driver.create_user(made['id'], made)
-
-    return run
+def _create(opened: Any, _: int) -> object:
+    made = {
+        'id': uuid.uuid4().hex,
+        'name': uuid.uuid4().hex,
+        'domain_id': 'another domain',
+        'enabled': True,
+        'password': 'secret',
+    }
+    return opened.create_user(made['id'], made)
 
 
 def _join(systems: Systems, series: Series) -> Callable[[], object]:
     """A user joins a group."""
-    driver = _driver(series.system, 'identity')
+    opened = driver(series.system, 'identity')
     chance = random.Random()
     plan = systems.plan
-    return lambda: driver.add_user_to_group(
+    return lambda: opened.add_user_to_group(
         user_id(chance.randrange(ASKED, plan.users)),
         group_id(chance.randrange(plan.groups)),
     )
@@ -324,7 +234,7 @@ def _join(systems: Systems, series: Series) -> Callable[[], object]:
 
 def _page(systems: Systems, series: Series) -> Callable[[], object]:
     """A page of the domain's users, from anywhere."""
-    driver = _driver(series.system, 'identity')
+    opened = driver(series.system, 'identity')
     chance = random.Random(1)
 
     def run() -> object:
@@ -332,28 +242,34 @@ def _page(systems: Systems, series: Series) -> Callable[[], object]:
         hints.add_filter('domain_id', DOMAIN)
         hints.set_limit(PAGE)
         hints.marker = user_id(chance.randrange(systems.plan.users))
-        return driver.list_users(hints)
+        return opened.list_users(hints)
 
     return run
 
 
-def _bare(systems: Systems, series: Series) -> Callable[[], object]:
-    """A bare read of the rows that ``get_user`` reads."""
-    keys = ((user_id(number),) for number in _asked())
-    return systems.read(users.USERS.entity.get, keys)
+_identity = partial(by_driver, 'identity')
 
-
+#: ``d`` is a driver, ``n`` the number of a user.
 CALLS = {
-    'read user row': Call(_bare, ('bare',)),
-    'get_user': _by_id('get_user'),
-    'get_user_by_name': Call(_by_name),
-    'authenticate': _by_id('authenticate', more=['secret']),
-    'list_groups_for_user': _by_id('list_groups_for_user', more=[Hints()]),
-    'get_credential': _by_id('get_credential', 'credential'),
-    'application credential log-in': _by_id(
-        'authenticate', 'application_credential', ['secret']
+    'read user row': bare(users.USERS.entity.get, user_id),
+    'get_user': _identity(lambda d, n: d.get_user(user_id(n))),
+    'get_user_by_name': _identity(
+        lambda d, n: d.get_user_by_name(f'user-{n}', DOMAIN)
+    ),
+    'authenticate': _identity(
+        lambda d, n: d.authenticate(user_id(n), 'secret')
+    ),
+    'list_groups_for_user': _identity(
+        lambda d, n: d.list_groups_for_user(user_id(n), Hints())
+    ),
+    'get_credential': by_driver(
+        'credential', lambda d, n: d.get_credential(user_id(n))
+    ),
+    'application credential log-in': by_driver(
+        'application_credential',
+        lambda d, n: d.authenticate(user_id(n), 'secret'),
     ),
     'list_users, a page of 100': Call(_page),
-    'create_user': Call(_create),
+    'create_user': _identity(_create),
     'add_user_to_group': Call(_join),
 }

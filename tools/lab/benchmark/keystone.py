@@ -13,31 +13,26 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import itertools
 import secrets
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from lab import statements
 from lab.benchmark import calls, events, identity, revocation
-from lab.benchmark.calls import OPERATIONS, VALIDATION, Callers, Person, Site
+from lab.benchmark.calls import OPERATIONS, VALIDATION, Person, Site
 from lab.benchmark.clients import Pool
 from lab.benchmark.report import Table
-from lab.benchmark.run import Run, say
-from lab.benchmark.systems import BOTH, DAY, Call, Place
-from lab.benchmark.verdict import MIDDLE, Verdict, round_trips, times
+from lab.benchmark.run import Run, Turn, say
+from lab.benchmark.systems import BOTH, DAY, Call, Place, PlacePool
+from lab.benchmark.verdict import MIDDLE, round_trips, times
 from lab.client import ADMIN_SCOPE, Client
 from lab.people import People, soon
-from lab.server import (
-    ALL_DRIVERS,
-    REGION,
-    Keystone,
-    Settings,
-    merge,
-    points_at,
-)
+from lab.server import ALL_DRIVERS, REGION, Keystone, merge, points_at
 from lab.statements import Trips
 
 #: Live revocations for all requests; validation is measured with more too.
@@ -53,33 +48,30 @@ _WORKERS = 2
 #: For both; the smallest value.
 _HASH_ROUNDS = 4
 
-_Sites = Mapping[str, Site]
-_Keystones = Mapping[str, Keystone]
+_Counted = Mapping[str, Mapping[str, Trips]]
 
 
 def run(under_way: Run) -> None:
     """Fill the servers, count what goes to the databases, measure."""
     plan = under_way.plan
-    place = under_way.place('whole', under_way.node, sql=True)
+    pool = under_way.pool('whole', under_way.node, sql=True)
     password = secrets.token_urlsafe(16)
     keystones = {}
     for system in BOTH:
         say(f'bootstrapping Keystone ({system})')
-        keystones[system] = _keystone(under_way, system, place)
+        keystones[system] = _keystone(under_way, system, pool.place)
         under_way.enter(keystones[system])
         keystones[system].bootstrap(password)
-    _restart(keystones, 1)
-    pool = under_way.pool(place)
-    identity.fill_both(under_way, pool, place, plan.users, GROUPS)
+        _restart(keystones[system], 1)
+    identity.fill_both(under_way, pool, plan.users, GROUPS)
+    pool.shrink(0)
     sites = {}
     for system, keystone in keystones.items():
         say(f'filling by requests ({system})')
         sites[system] = fill(keystone.port, password, plan.users)
     # Their tokens were issued now, in the middle of the events' hour.
-    place = dataclasses.replace(
-        place,
-        reference=events.now() + datetime.timedelta(seconds=MIDDLE),
-    )
+    middle = events.now() + datetime.timedelta(seconds=MIDDLE)
+    place = dataclasses.replace(pool.place, reference=middle)
     _revoke(under_way, place, FEW)
     counted = {
         system: count(keystone, sites[system])
@@ -87,82 +79,80 @@ def run(under_way: Run) -> None:
     }
     if plan.statements:
         _keep(plan.statements, keystones)
-    _tell(under_way, pool)
-    pool.shrink(0)
-    workers = _restart(keystones, _WORKERS)
-    sites = {
-        system: dataclasses.replace(site, workers=workers[system])
-        for system, site in sites.items()
-    }
+    _tell(under_way)
+    for system, keystone in keystones.items():
+        workers = _restart(keystone, _WORKERS)
+        sites[system] = dataclasses.replace(sites[system], workers=workers)
     under_way.settle(under_way.node)
-    pool = Pool(functools.partial(Callers, plan, sites))
-    _measure(under_way, pool, FEW)
+    callers = Pool(functools.partial(calls.Callers, plan, sites))
+    _measure(under_way, callers, FEW, OPERATIONS)
     memory = _memory(sites)
     _revoke(under_way, place, plan.events)
     under_way.settle(under_way.node)
-    _measure(under_way, pool, plan.events, [VALIDATION])
+    _measure(under_way, callers, plan.events, [VALIDATION])
     grown = _memory(sites)
-    found = under_way.found
-    found.context['Worker'] = '; '.join(
-        f'{system} {memory[system][0] / 1e6:.0f} MB resident (proportional'
-        f' set {memory[system][1] / 1e6:.0f} MB), after validations with'
-        f' {plan.events} revocations {grown[system][0] / 1e6:.0f} MB'
-        for system in BOTH
+    under_way.found.context['Worker'] = '; '.join(
+        f'{system} {rss / 1e6:.0f} MB resident (proportional set'
+        f' {pss / 1e6:.0f} MB), after validations with {plan.events}'
+        f' revocations {grown[system][0] / 1e6:.0f} MB'
+        for system, (rss, pss) in memory.items()
     )
-    found.verdicts += _verdicts(counted, memory)
-    found.tables.append(table(counted))
-
-
-def _verdicts(
-    counted: Mapping[str, Mapping[str, Trips]],
-    memory: Mapping[str, tuple[int, int]],
-) -> Iterator[Verdict]:
     for name in OPERATIONS:
-        yield round_trips(name, *(counted[system][name] for system in BOTH))
+        trips = (counted[system][name] for system in BOTH)
+        under_way.found.verdicts.append(round_trips(name, *trips))
     ours, theirs = (memory[system][0] / 1e6 for system in BOTH)
-    yield times('memory of a worker against SQL', ours, theirs, 1.2, 'MB')
+    target = 'memory of a worker against SQL'
+    under_way.found.verdicts.append(times(target, ours, theirs, 1.2, 'MB'))
+    under_way.found.tables.append(table(counted))
+
+
+def _tell(under_way: Run) -> None:
+    context = {
+        'Keystone': f'gunicorn, {_WORKERS} workers of one thread each,'
+        f' password_hash_rounds {_HASH_ROUNDS}; both with the default'
+        ' cache, which ends with a request',
+        'Content': f'{PEOPLE} people who log in by name, each in'
+        f' {GROUPS_OF_A_PERSON} groups; {SERVICES + 1} services,'
+        f' {SERVICES * len(INTERFACES) + 3} endpoints;'
+        f' {under_way.plan.users} users in the domain that is listed',
+        'Live revocations': f'{events.UNRELATED} an hour in whose middle the'
+        ' tokens were issued',
+    }
+    under_way.tell(**context)
 
 
 def _keystone(under_way: Run, system: str, place: Place) -> Keystone:
     """Make a Keystone, not yet started."""
-    settings: Settings = {
+    common = {
         'identity': {'password_hash_rounds': _HASH_ROUNDS},
         'token': {'expiration': DAY},
     }
-    if system == 'cassandra':
-        node = points_at(under_way.node, place.name)
-        settings = merge(settings, ALL_DRIVERS, node)
-    else:
-        database = {'database': {'connection': place.database}}
-        settings = merge(settings, database)
+    own = {
+        'cassandra': (ALL_DRIVERS, points_at(under_way.node, place.name)),
+        'sql': ({'database': {'connection': place.database}},),
+    }
     return Keystone(
-        Path(under_way.folder, f'keystone-{system}'),
-        settings,
-        threads=1,
+        under_way.folder / f'keystone-{system}',
+        merge(common, *own[system]),
         sql=system == 'sql',
         keepalive=DAY,
     )
 
 
-def _restart(
-    keystones: _Keystones, workers: int
-) -> dict[str, tuple[str, ...]]:
-    """Start the servers anew and return their workers.
+def _restart(keystone: Keystone, workers: int) -> tuple[str, ...]:
+    """Start a server anew and return its workers.
 
     A single worker writes down its statements, which takes time.
     """
-    found = {}
-    for system, keystone in keystones.items():
-        if keystone.pid:
-            keystone.stop()
-        keystone.workers = workers
-        keystone.environment.pop(statements.VARIABLE, None)
-        if workers == 1:
-            keystone.environment[statements.VARIABLE] = str(_sent(keystone))
-        keystone.start()
-        with contextlib.closing(Client(keystone.url, workers)) as client:
-            found[system] = tuple(client.workers)
-    return found
+    if keystone.pid:
+        keystone.stop()
+    keystone.workers = workers
+    keystone.environment.pop(statements.VARIABLE, None)
+    if workers == 1:
+        keystone.environment[statements.VARIABLE] = str(_sent(keystone))
+    keystone.start()
+    with contextlib.closing(Client(keystone.url, workers)) as client:
+        return tuple(client.workers)
 
 
 def _sent(keystone: Keystone) -> Path:
@@ -177,29 +167,42 @@ def fill(port: int, password: str, users: int) -> Site:
     """Make people, a catalog and what is asked for."""
     with contextlib.closing(Client(f'http://127.0.0.1:{port}', 1)) as client:
         admin = client.log_in('admin', password, **ADMIN_SCOPE).auth_token
-        domain = {'name': 'listed', 'explicit_domain_id': identity.DOMAIN}
-        client.call('POST', '/domains', admin, {'domain': domain})
-        _fill_catalog(client, admin)
+
+        def create(path: str, **body: Any) -> Any:
+            return client.call('POST', path, admin, body)
+
+        create(
+            '/domains',
+            domain={'name': 'listed', 'explicit_domain_id': identity.DOMAIN},
+        )
+        _fill_catalog(create)
         names = [f'person-{number}' for number in range(PEOPLE)]
         people = People(client, admin, 'measured', names)
-        _fill_groups(client, admin, people)
-        made = [
+        roles = client.request('GET', '/roles', admin).json()['roles']
+        reader = next(r['id'] for r in roles if r['name'] == 'reader')
+        for number in range(GROUPS_OF_A_PERSON):
+            group = {'name': f'group-{number}', 'domain_id': 'default'}
+            made = create('/groups', group=group)['id']
+            for path in (
+                *(
+                    f'/groups/{made}/users/{each}'
+                    for each in people.ids.values()
+                ),
+                f'/projects/{people.project}/groups/{made}/roles/{reader}',
+            ):
+                client.call('PUT', path, admin, None)
+        everybody = tuple(
             _person(client, people, name, names[number - 1])
             for number, name in enumerate(names)
-        ]
+        )
         workers = tuple(client.workers)
-    return Site(port, workers, admin, 'measured', tuple(made), users)
+    return Site(port, workers, admin, 'measured', everybody, users)
 
 
-def _fill_catalog(client: Client, admin: str) -> None:
+def _fill_catalog(create: Callable[..., Any]) -> None:
     for number in range(SERVICES):
         name = f'service-{number}'
-        service = client.call(
-            'POST',
-            '/services',
-            admin,
-            {'service': {'name': name, 'type': name}},
-        )
+        service = create('/services', service={'name': name, 'type': name})
         for interface in INTERFACES:
             endpoint = {
                 'service_id': service['id'],
@@ -207,42 +210,23 @@ def _fill_catalog(client: Client, admin: str) -> None:
                 'region_id': REGION,
                 'url': f'https://{interface}.{name}.example/$(project_id)s',
             }
-            client.call('POST', '/endpoints', admin, {'endpoint': endpoint})
-
-
-def _fill_groups(client: Client, admin: str, people: People) -> None:
-    """Put each person into groups that have a role on the project."""
-    roles = client.request('GET', '/roles', admin).json()['roles']
-    reader = next(role['id'] for role in roles if role['name'] == 'reader')
-    for number in range(GROUPS_OF_A_PERSON):
-        group = {'name': f'group-{number}', 'domain_id': 'default'}
-        made = client.call('POST', '/groups', admin, {'group': group})['id']
-        for user_id in people.ids.values():
-            path = f'/groups/{made}/users/{user_id}'
-            client.call('PUT', path, admin, None)
-        path = f'/projects/{people.project}/groups/{made}/roles/{reader}'
-        client.call('PUT', path, admin, None)
+            create('/endpoints', endpoint=endpoint)
 
 
 def _person(client: Client, people: People, name: str, trustor: str) -> Person:
-    token = people.log_in(name)
-    until = soon(DAY)
-    return Person(
-        name,
-        people.passwords[name],
-        token,
-        people.trust(
-            people.log_in(trustor), client, until, trustor, name, uses=None
-        ),
-        people.application_credential(token, client, until, name),
+    token, until = people.log_in(name), soon(DAY)
+    trust = people.trust(
+        people.log_in(trustor), client, until, trustor, name, uses=None
     )
+    credential = people.application_credential(token, client, until, name)
+    return Person(name, people.passwords[name], token, trust, credential)
 
 
 def _revoke(under_way: Run, place: Place, size: int) -> None:
     """Add revocations to both."""
     say(f'loading {size} revocations')
-    pool = under_way.pool(place)
-    revocation.load(pool, under_way.sql, place, size)
+    pool = PlacePool(place)
+    revocation.load(pool, under_way.sql, size)
     pool.shrink(0)
 
 
@@ -253,16 +237,19 @@ def count(keystone: Keystone, site: Site) -> dict[str, Trips]:
     """Return the round trips of each operation, when it is not the first."""
     say(f'counting round trips ({keystone.directory.name})')
     found = {}
-    for operation in OPERATIONS:
-        # Each person once before: their names are then looked up.
-        for _ in range(2):
-            calls.send_some(0, site, operation, PEOPLE)
-        sent = statements.read(_sent(keystone))[-PEOPLE:]
-        found[operation] = statistics.mode(map(statements.trips, sent))
+    with contextlib.closing(calls.Caller(site, 0)) as caller:
+        for operation in OPERATIONS:
+            # Each person once before: their names are then looked up.
+            for request in itertools.islice(
+                calls.requests(site, operation), 2 * PEOPLE
+            ):
+                caller.send(request)
+            sent = statements.read(_sent(keystone))[-PEOPLE:]
+            found[operation] = statistics.mode(map(statements.trips, sent))
     return found
 
 
-def _keep(path: str, keystones: _Keystones) -> None:
+def _keep(path: str, keystones: Mapping[str, Keystone]) -> None:
     """Copy what the servers' requests have sent."""
     text = ''.join(
         f'{{"system": "{system}", {line[1:]}\n'
@@ -272,17 +259,13 @@ def _keep(path: str, keystones: _Keystones) -> None:
     Path(path).write_text(text)
 
 
-def table(counted: Mapping[str, Mapping[str, Trips]]) -> Table:
+def table(counted: _Counted) -> Table:
     """Return the round trips as a table."""
     return Table(
         'Round trips of a request to the database',
         (
-            'system',
-            'operation',
-            'statements',
-            'COMMIT or ROLLBACK',
-            'pings',
-            'follow each other',
+            *('system', 'operation', 'statements', 'COMMIT or ROLLBACK'),
+            *('pings', 'follow each other'),
         ),
         tuple(
             (system, name, *map(str, dataclasses.astuple(found[name])))
@@ -296,54 +279,27 @@ def table(counted: Mapping[str, Mapping[str, Trips]]) -> Table:
 
 
 def _measure(
-    under_way: Run, pool: Pool, size: int, names: Sequence[str] = ()
+    under_way: Run, pool: Pool, size: int, names: Iterable[str]
 ) -> None:
     for clients in under_way.plan.clients:
-        turns = [
-            turn
-            for name in names or OPERATIONS
-            for turn in under_way.turns(
-                pool,
-                size,
-                [name],
-                age=MIDDLE if name == VALIDATION else 0,
-                clients=clients,
+        turns: list[Turn] = []
+        for name in names:
+            age = MIDDLE if name == VALIDATION else 0
+            turns += under_way.turns(
+                pool, size, [name], age=age, clients=clients
             )
-        ]
         what = f'{size} revocations with {clients} clients'
         under_way.measure(what, turns)
 
 
-def _memory(sites: _Sites) -> dict[str, tuple[int, int]]:
+def _memory(sites: Mapping[str, Site]) -> dict[str, tuple[int, int]]:
     """Return the bytes of the largest worker: resident, and its share."""
     found = {}
     for system, site in sites.items():
-        memory = [
-            psutil.Process(int(worker)).memory_full_info()
-            for worker in site.workers
-        ]
-        found[system] = (
-            max(each.rss for each in memory),
-            max(each.pss for each in memory),
-        )
+        processes = (psutil.Process(int(worker)) for worker in site.workers)
+        memory = [each.memory_full_info() for each in processes]
+        found[system] = max(m.rss for m in memory), max(m.pss for m in memory)
     return found
-
-
-def _tell(under_way: Run, pool: Pool) -> None:
-    under_way.tell(
-        pool,
-        **{
-            'Keystone': f'gunicorn, {_WORKERS} workers of one thread each,'
-            f' password_hash_rounds {_HASH_ROUNDS}; both with the default'
-            ' cache, which ends with a request',
-            'Content': f'{PEOPLE} people who log in by name, each in'
-            f' {GROUPS_OF_A_PERSON} groups; {SERVICES + 1} services,'
-            f' {SERVICES * len(INTERFACES) + 3} endpoints;'
-            f' {under_way.plan.users} users in the domain that is listed',
-            'Live revocations': f'{events.UNRELATED} an hour in whose middle'
-            ' the tokens were issued',
-        },
-    )
 
 
 CALLS = {name: Call(calls.operation) for name in OPERATIONS}

@@ -7,79 +7,68 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-
-#: An end to a loop that is bounded by time alone.
-_MOST = 200_000
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """What one client process measured in one go.
+class Sample(NamedTuple):
+    """What one client process measured in one go; all in seconds."""
 
-    :ivar latencies: of each operation, in seconds.
-    :ivar cpu: of the whole process, its threads included, in seconds.
-    :ivar began: on the clock that all processes of a machine share, seconds.
-    :ivar ended: likewise.
-    """
-
-    latencies: tuple[float, ...]
-    cpu: float
-    began: float
+    latencies: tuple[float, ...]  # of each operation
+    cpu: float  # of the whole process, its threads included
+    began: float  # on the clock that all processes of a machine share
     ended: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """What is measured: one line of the table.
-
-    :ivar size: rows that are live, of the kind the benchmark is about.
-    :ivar token_age: of the token that is checked, in seconds.
-    """
+class Series(NamedTuple):
+    """What is measured: one line of the table."""
 
     system: str
     operation: str
-    size: int
-    token_age: int
+    size: int  # rows that are live, of the kind the benchmark is about
+    token_age: int = 0  # of the token that is checked, in seconds
     clients: int = 1
-
-
-class Measurements:
-    """Samples of all series, in the order in which each was first seen."""
-
-    def __init__(self) -> None:
-        self._turns: dict[Series, list[list[Sample]]] = {}
-
-    def add(self, series: Series, turn: list[Sample]) -> None:
-        """Add what all clients measured at the same time."""
-        self._turns.setdefault(series, []).append(turn)
-
-    def __iter__(self) -> Iterator[Series]:
-        return iter(self._turns)
-
-    def figures(self, series: Series) -> Figures:
-        """Return the figures of all turns of a series together."""
-        turns = self._turns[series]
-        samples = [sample for turn in turns for sample in turn]
-        latencies = sorted(x for s in samples for x in s.latencies)
-        return Figures(
-            p50=percentile(latencies, 50),
-            p99=percentile(latencies, 99),
-            # Turns follow each other, the clients of one work together.
-            rate=len(latencies) / sum(_duration(turn) for turn in turns),
-            cpu=sum(s.cpu for s in samples) / len(latencies),
-            count=len(latencies),
-        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """Figures of a series: seconds, operations per second, seconds."""
+    """Figures of a series."""
 
-    p50: float
-    p99: float
-    rate: float
-    cpu: float
+    p50: float  # seconds
+    p99: float  # seconds
+    rate: float  # operations per second, of all clients together
+    cpu: float  # seconds of an operation
     count: int
+
+
+class Measurements(dict[Series, list[list[Sample]]]):
+    """Samples by series and turn, in the order in which each came first."""
+
+    def add(self, series: Series, turn: list[Sample]) -> None:
+        """Add what all clients measured at the same time."""
+        self.setdefault(series, []).append(turn)
+
+    def figures(self, series: Series) -> Figures:
+        """Return the figures of all turns of a series together."""
+        samples = [sample for turn in self[series] for sample in turn]
+        latencies = sorted(x for s in samples for x in s.latencies)
+        # Turns follow each other, the clients of one work together.
+        seconds = sum(
+            max(s.ended for s in turn) - min(s.began for s in turn)
+            for turn in self[series]
+        )
+        count = len(latencies)
+        return Figures(
+            percentile(latencies, 50),
+            percentile(latencies, 99),
+            rate=count / seconds,
+            cpu=sum(s.cpu for s in samples) / count,
+            count=count,
+        )
+
+    def all_figures(self) -> Iterator[tuple[Series, Figures]]:
+        """Yield each series with its figures."""
+        for series in self:
+            yield series, self.figures(series)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -98,23 +87,13 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 def loop(
     operation: Callable[[], object], count: int, seconds: float
 ) -> Sample:
-    """Run an operation until it ran ``count`` times or time is up.
-
-    At least once.
-    """
-    latencies = []
+    """Run an operation ``count`` times or until time is up; at least once."""
+    latencies: list[float] = []
     cpu = time.process_time()
     began = now = time.monotonic()
-    end = began + seconds
-    while len(latencies) < min(count, _MOST):
+    while not latencies or (len(latencies) < count and now < began + seconds):
         before = time.perf_counter()
         operation()
         latencies.append(time.perf_counter() - before)
         now = time.monotonic()
-        if now >= end:
-            break
     return Sample(tuple(latencies), time.process_time() - cpu, began, now)
-
-
-def _duration(turn: list[Sample]) -> float:
-    return max(s.ended for s in turn) - min(s.began for s in turn)

@@ -25,19 +25,15 @@ _COLOURS = {
 def draw(name: str, rows: Rows, path: str) -> None:
     """Draw the rows of a benchmark; the path's ending is the format."""
     import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     # The same rows make the same file.
     matplotlib.rcParams['svg.hashsalt'] = name
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout='constrained')
-    if name == 'revocation':
-        _checks(axes, rows)
-    else:
-        _operations(axes, rows)
+    figure = Figure(figsize=(8, 5), layout='constrained')
+    axes = figure.subplots()
+    chosen = [row for row in rows if row['clients'] == 1]
+    (_checks if name == 'revocation' else _operations)(axes, chosen)
     figure.savefig(path, metadata={'Date': None})
-    pyplot.close(figure)
 
 
 def _checks(axes: Any, rows: Rows) -> None:
@@ -50,18 +46,14 @@ def _checks(axes: Any, rows: Rows) -> None:
         line = sorted(
             (row['size'], row['p50_ms'], row['p99_ms'])
             for row in rows
-            if row['system'] == system
-            and row['operation'] == operation
+            if (row['system'], row['operation']) == (system, operation)
             and row['token_age_s'] == verdict.MIDDLE
-            and row['clients'] == 1
         )
         if line:
-            sizes, middle, high = zip(*line, strict=True)
-            colour = _COLOURS[system]
-            axes.plot(
-                sizes, middle, 'o-', color=colour, label=f'{system}, p50'
-            )
-            axes.plot(sizes, high, '.:', color=colour, label=f'{system}, p99')
+            sizes, p50, p99 = zip(*line, strict=True)
+            style = {'color': _COLOURS[system]}
+            axes.plot(sizes, p50, 'o-', label=f'{system}, p50', **style)
+            axes.plot(sizes, p99, '.:', label=f'{system}, p99', **style)
     axes.set(
         xscale='log',
         yscale='log',
@@ -74,16 +66,12 @@ def _checks(axes: Any, rows: Rows) -> None:
 
 
 def _operations(axes: Any, rows: Rows) -> None:
-    """p50 of each operation with one client, p99 as a whisker."""
-    chosen = [row for row in rows if row['clients'] == 1]
-    labels = [_label(row, chosen) for row in chosen]
-    middle = [row['p50_ms'] for row in chosen]
-    above = [row['p99_ms'] - row['p50_ms'] for row in chosen]
+    """p50 of each operation, p99 as a whisker."""
     axes.barh(
-        labels,
-        middle,
-        xerr=[[0] * len(above), above],
-        color=[_COLOURS[row['system']] for row in chosen],
+        [_label(row, rows) for row in rows],
+        [row['p50_ms'] for row in rows],
+        xerr=[[0] * len(rows), [r['p99_ms'] - r['p50_ms'] for r in rows]],
+        color=[_COLOURS[row['system']] for row in rows],
     )
     axes.invert_yaxis()
     axes.set(xscale='log', xlabel='ms, p50; line to p99')
@@ -91,10 +79,6 @@ def _operations(axes: Any, rows: Rows) -> None:
 
 def _label(row: Mapping[str, Any], rows: Rows) -> str:
     """Return what names a row: its size only if there are several."""
-    sizes = {
-        other['size']
-        for other in rows
-        if other['operation'] == row['operation']
-    }
+    sizes = {r['size'] for r in rows if r['operation'] == row['operation']}
     size = f', {row["size"]}' if len(sizes) > 1 else ''
     return f'{row["system"]}: {row["operation"]}{size}'

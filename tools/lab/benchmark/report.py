@@ -6,98 +6,65 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import rich.box
 import rich.table
 from rich.console import Console
 
-from lab.benchmark.measure import Measurements, Series
+from lab.benchmark.measure import Figures, Measurements, Series
 from lab.benchmark.verdict import MIDDLE, Verdict
 
 #: Keys of a row, in their order; the same for every benchmark.
 ROW = (
-    'benchmark',
-    'system',
-    'operation',
-    'size',
-    'token_age_s',
-    'clients',
-    'p50_ms',
-    'p99_ms',
-    'ops_per_s',
-    'n',
+    *('benchmark', 'system', 'operation', 'size', 'token_age_s', 'clients'),
+    *('p50_ms', 'p99_ms', 'ops_per_s', 'n'),
 )
 _HEADINGS = (
-    'system',
-    'operation',
-    'size',
-    'token age s',
-    'clients',
-    'p50 ms',
-    'p99 ms',
-    'ops/s',
-    'client CPU ms',
-    'n',
+    *('system', 'operation', 'size', 'token age s', 'clients'),
+    *('p50 ms', 'p99 ms', 'ops/s', 'client CPU ms', 'n'),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Figures; a line begins with the system and the operation."""
 
     name: str
-    headings: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
 
 
 @dataclasses.dataclass
 class Found:
-    """All that a benchmark hands out.
+    """All that a benchmark hands out."""
 
-    :ivar context: what the figures depend on, by name.
-    :ivar tables: what is told beside the figures of time.
-    """
-
-    measured: Measurements
-    context: dict[str, str]
-    verdicts: list[Verdict]
-    tables: list[Table]
-
-    def all_tables(self) -> Iterator[Table]:
-        """Yield the figures of time, then the other tables."""
-        lines = (_cells(series, self.measured) for series in self.measured)
-        yield Table('', _HEADINGS, tuple(lines))
-        yield from self.tables
+    measured: Measurements = dataclasses.field(default_factory=Measurements)
+    #: What the figures depend on, by name.
+    context: dict[str, str] = dataclasses.field(default_factory=dict)
+    verdicts: list[Verdict] = dataclasses.field(default_factory=list)
+    #: What is told beside the figures of time.
+    tables: list[Table] = dataclasses.field(default_factory=list)
 
 
 def rows(name: str, measured: Measurements) -> list[dict[str, Any]]:
     """Return one row for each series: times in ms, rates in 1/s."""
-    return [_row(name, series, measured) for series in measured]
+    found = []
+    for series, figures in measured.all_figures():
+        times = (round(x * 1000, 4) for x in (figures.p50, figures.p99))
+        rate = round(figures.rate, 3)
+        values = (name, *series, *times, rate, figures.count)
+        found.append(dict(zip(ROW, values, strict=True)))
+    return found
 
 
-def _row(name: str, series: Series, measured: Measurements) -> dict[str, Any]:
-    figures = measured.figures(series)
-    values = (
-        name,
-        *dataclasses.astuple(series),
-        round(figures.p50 * 1000, 4),
-        round(figures.p99 * 1000, 4),
-        round(figures.rate, 3),
-        figures.count,
-    )
-    return dict(zip(ROW, values, strict=True))
-
-
-def _cells(series: Series, measured: Measurements) -> tuple[str, ...]:
+def _line(series: Series, figures: Figures) -> list[str]:
     """Return a line of the table."""
-    figures = measured.figures(series)
-    return (
+    return [
         series.system,
         series.operation,
-        f'{series.size:,}'.replace(',', ' '),
+        _grouped(series.size),
         str(series.token_age),
         str(series.clients),
         short(figures.p50 * 1000),
@@ -105,7 +72,7 @@ def _cells(series: Series, measured: Measurements) -> tuple[str, ...]:
         short(figures.rate),
         short(figures.cpu * 1000),
         str(figures.count),
-    )
+    ]
 
 
 def show(console: Console, found: Found) -> None:
@@ -115,7 +82,8 @@ def show(console: Console, found: Found) -> None:
     line is folded.
     """
     console.width = max(80, console.width) if console.is_terminal else 1000
-    for table in found.all_tables():
+    lines = [_line(*each) for each in found.measured.all_figures()]
+    for table in (Table('', _HEADINGS, lines), *found.tables):
         if table.name:
             _say(console, f'\n{table.name}:')
         shown = rich.table.Table(
@@ -158,71 +126,53 @@ def page(name: str, found: Found) -> str:
 
     :param name: of the benchmark; its plot lies beside the page.
     """
+    verdicts = [
+        (v.target, v.limit, v.measured, v.word) for v in found.verdicts
+    ]
+    targets = Table('', ('target', 'limit', 'measured', 'verdict'), verdicts)
     lines = [
         '.. Made by tools/benchmark; do not edit.',
         '',
         f'.. image:: benchmark-{name}.svg',
         '   :alt: Time of each operation with one client, p50 and p99',
         '',
-        *_list_table(*_by_operation(found.measured)),
     ]
-    for table in found.tables:
-        lines += ['', f'{table.name}:', '']
-        lines += _list_table(table.headings, table.lines)
-    lines += ['', *(f':{k}: {value}' for k, value in found.context.items())]
-    lines.append('')
-    lines += _list_table(
-        ('target', 'limit', 'measured', 'verdict'),
-        ((v.target, v.limit, v.measured, v.word) for v in found.verdicts),
-    )
-    return '\n'.join(lines) + '\n'
+    for table in (_by_operation(found.measured), *found.tables):
+        lines += _list_table(table)
+    lines += [f':{key}: {value}' for key, value in found.context.items()]
+    return '\n'.join([*lines, '', *_list_table(targets)])
 
 
-def _by_operation(
-    measured: Measurements,
-) -> tuple[list[str], list[list[str]]]:
+def _by_operation(measured: Measurements) -> Table:
     """Return one line for each operation, size and number of clients.
 
     Of tokens of several ages, the one in the middle of its hour.
     """
-    chosen = [each for each in measured if each.token_age in (0, MIDDLE)]
-    systems = list(dict.fromkeys(each.system for each in chosen))
-    lines: dict[tuple[str, int, int], dict[str, str]] = {}
-    for each in chosen:
-        figures = measured.figures(each)
-        key = (each.operation, each.size, each.clients)
-        lines.setdefault(key, {})[each.system] = (
-            f'{short(figures.p50 * 1000)} / {short(figures.p99 * 1000)},'
-            f' {short(figures.rate)}'
-        )
-    headings = [
-        'operation',
-        'size',
-        'clients',
-        *(f'{system}: p50 / p99 ms, ops/s' for system in systems),
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    systems: dict[str, None] = {}  # in order
+    for series, figures in measured.all_figures():
+        if series.token_age in (0, MIDDLE):
+            systems[series.system] = None
+            key = series.operation, _grouped(series.size), str(series.clients)
+            p50, p99 = (short(x * 1000) for x in (figures.p50, figures.p99))
+            cells.setdefault(key, {})[series.system] = (
+                f'{p50} / {p99}, {short(figures.rate)}'
+            )
+    columns = (f'{system}: p50 / p99 ms, ops/s' for system in systems)
+    lines = [
+        (*key, *(found.get(system, '') for system in systems))
+        for key, found in cells.items()
     ]
-    return headings, [
-        [
-            operation,
-            f'{size:,}'.replace(',', ' '),
-            str(clients),
-            *(found.get(system, '') for system in systems),
-        ]
-        for (operation, size, clients), found in lines.items()
-    ]
+    return Table('', ('operation', 'size', 'clients', *columns), lines)
 
 
-def _list_table(
-    headings: Sequence[str], body: Iterable[Sequence[str]]
-) -> list[str]:
-    """Return a table for the documentation."""
-    lines = ['.. list-table::', '   :header-rows: 1', '']
-    for line in (headings, *body):
-        lines += [
-            f'   {"*" if number == 0 else " "} - {cell}'
-            for number, cell in enumerate(line)
-        ]
-    return lines
+def _list_table(table: Table) -> list[str]:
+    """Return a table for the documentation, under its name."""
+    lines = [f'{table.name}:', ''] if table.name else []
+    lines += ['.. list-table::', '   :header-rows: 1', '']
+    for first, *others in (table.headings, *table.lines):
+        lines += [f'   * - {first}', *(f'     - {cell}' for cell in others)]
+    return [*lines, '']
 
 
 def write_json(path: str, found: Sequence[Mapping[str, Any]]) -> None:
@@ -233,16 +183,14 @@ def write_json(path: str, found: Sequence[Mapping[str, Any]]) -> None:
 
 def write_context(path: str, found: Found) -> None:
     """Write what does not fit the rows' form beside them."""
-    measured = found.measured
-    names = ROW[1 : 1 + len(dataclasses.fields(Series))]
     document = {
         'context': found.context,
         'client_cpu': [
             {
-                **dict(zip(names, dataclasses.astuple(series), strict=True)),
-                'client_cpu_ms': round(measured.figures(series).cpu * 1000, 4),
+                **dict(zip(ROW[1:], series, strict=False)),
+                'client_cpu_ms': round(figures.cpu * 1000, 4),
             }
-            for series in measured
+            for series, figures in found.measured.all_figures()
         ],
         'targets': [dataclasses.asdict(each) for each in found.verdicts],
         'tables': {
@@ -263,16 +211,17 @@ def context_path(path: str) -> str:
 
 def replace(path: str, content: str) -> None:
     """Write a file as a whole or not at all."""
-    folder = os.path.dirname(os.path.abspath(path))
-    descriptor, temporary = tempfile.mkstemp(dir=folder)
+    temporary = Path(f'{path}.{os.getpid()}')
     try:
-        with open(descriptor, 'w', encoding='utf-8') as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary.write_text(content, 'utf-8')
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _grouped(value: int) -> str:
+    """Return a number with a space before each thousand."""
+    return f'{value:,}'.replace(',', ' ')
 
 
 def short(value: float) -> str:

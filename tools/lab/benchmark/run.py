@@ -12,30 +12,25 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import psutil
 
 from lab import ports
-from lab.benchmark import verdict
-from lab.benchmark.clients import Pool, preload, stop_all
-from lab.benchmark.measure import Measurements, Series
-from lab.benchmark.report import Found, rows
-from lab.benchmark.systems import (
-    DAY,
-    Place,
-    Systems,
-    calls,
-    prepare,
-    run,
-)
+from lab.benchmark import fill, systems
+from lab.benchmark.clients import Pool, stop_all
+from lab.benchmark.measure import Series
+from lab.benchmark.report import Found
+from lab.benchmark.systems import DAY, Place, PlacePool
 from lab.benchmark.table import BENCHMARKS
 from lab.cassandra import Cluster
 from lab.mariadb import MariaDB
 from lab.server import CASSANDRA_DRIVERS, Keystone, merge, points_at
 from lab.waiting import until
+
+T = TypeVar('T')
 
 #: Systems whose server is compiled while it runs: they get this many more
 #: operations ahead, which are not measured.
@@ -46,11 +41,8 @@ _WARM_COUNT = 500
 HEAP_MB = 1024
 
 
-class Turn(NamedTuple):
-    """A series, and the clients that measure it when it is its turn."""
-
-    series: Series
-    pool: Pool
+#: A series, and the clients that measure it when it is its turn.
+Turn = tuple[Series, Pool]
 
 
 class Run:
@@ -63,22 +55,21 @@ class Run:
 
     def __init__(self, plan: argparse.Namespace) -> None:
         self.plan = plan
-        self.found = Found(Measurements(), {}, [], [])
+        self.found = Found()
         self._servers = contextlib.ExitStack()
 
     def __enter__(self) -> Run:
-        self.folder = self.enter(
-            tempfile.TemporaryDirectory(
-                prefix='benchmark-', dir=ports.state_directory()
-            )
+        folder = tempfile.TemporaryDirectory(
+            prefix='benchmark-', dir=ports.state_directory()
         )
+        self.folder = Path(self.enter(folder))
         return self
 
     def __exit__(self, *_: object) -> None:
         stop_all()  # first, so that no client sees a server go
         self._servers.close()
 
-    def enter(self, server: contextlib.AbstractContextManager[Any]) -> Any:
+    def enter(self, server: contextlib.AbstractContextManager[T]) -> T:
         """Start something that lives as long as the run."""
         return self._servers.enter_context(server)
 
@@ -99,35 +90,33 @@ class Run:
 
     def _node(self, commitlog_sync: str) -> Cluster:
         say(f'starting Cassandra, commit log {commitlog_sync}')
-        started: Cluster = self.enter(
-            Cluster.start(
-                commitlog_sync=commitlog_sync, heap_mb=HEAP_MB, own=True
-            )
+        cluster = Cluster.start(
+            commitlog_sync=commitlog_sync, heap_mb=HEAP_MB, own=True
         )
-        return started
+        return self.enter(cluster)
 
     @functools.cached_property
     def sql(self) -> MariaDB:
         say('starting MariaDB')
-        server: MariaDB = self.enter(MariaDB())
-        return server
+        return self.enter(MariaDB())
 
-    def place(
+    def pool(
         self,
         name: str,
         node: Cluster,
         sql: bool = False,
         window: int = 2 * DAY,
         **more: Any,
-    ) -> Place:
-        """Make a keyspace, and a database if wanted, of this name.
+    ) -> PlacePool:
+        """Return clients of a new keyspace, and a database if wanted.
 
         :param window: ``[token] allow_expired_window``, seconds.
+        :param more: of their :class:`Place`.
         """
         database = self.sql.create(name) if sql else ''
         # Of a Keystone that is never started.
         server = Keystone(
-            Path(self.folder, name),
+            self.folder / name,
             merge(
                 CASSANDRA_DRIVERS,
                 points_at(node, name),
@@ -142,19 +131,36 @@ class Run:
             ('schema', 'apply'),
         ):
             server.run('keystone-cassandra', *words)
-        return Place(
-            self.plan,
-            name,
-            str(server.configuration),
-            tuple(node.contact_points),
-            node.port,
-            database,
-            **more,
+        return PlacePool(
+            Place(
+                self.plan,
+                name,
+                str(server.configuration),
+                tuple(node.contact_points),
+                node.port,
+                database,
+                **more,
+            )
         )
 
-    def pool(self, place: Place) -> Pool:
-        """Return clients of a place."""
-        return Pool(functools.partial(Systems, place))
+    def fill_both(
+        self,
+        pool: PlacePool,
+        what: str,
+        tables: Callable[..., Iterable[fill.SqlRows]],
+        cassandra: Callable[..., None],
+        *sizes: int,
+    ) -> None:
+        """Fill both systems with what has these sizes.
+
+        :param what: that is, in words.
+        :param tables: returns the rows for SQL.
+        :param cassandra: fills Cassandra; what a client does.
+        """
+        say(f'filling MariaDB: {what}')
+        fill.load(self.sql, pool.place.name, tables(*sizes))
+        say(f'filling Cassandra: {what}')
+        pool.call(cassandra, *sizes)
 
     # -- measuring
 
@@ -166,17 +172,17 @@ class Run:
         *,
         age: int = 0,
         clients: int = 1,
-        systems: Sequence[str] = (),
+        only: Sequence[str] = (),
     ) -> Iterator[Turn]:
         """Yield the turns of operations, of all by default.
 
-        :param systems: only those of these.
+        :param only: the systems, if not all that have the operation.
         """
-        every = calls(self.plan.benchmark)
+        every = systems.calls(self.plan.benchmark)
         for name in names or every:
             for system in every[name].systems:
-                if system in (systems or (system,)):
-                    yield Turn(Series(system, name, size, age, clients), pool)
+                if not only or system in only:
+                    yield Series(system, name, size, age, clients), pool
 
     def measure(self, what: str, turns: Iterable[Turn]) -> None:
         """Measure all series, one after the other, and that several times.
@@ -185,20 +191,18 @@ class Run:
         """
         say(f'measuring {what}')
         benchmark = BENCHMARKS[self.plan.benchmark]
-        bounds = (benchmark.count, benchmark.seconds)
         turns = list(turns)
-        rounds = 0
-        for series, pool in turns:
-            pool.share(prepare, [(series,)] * series.clients)
-            if series.system in _COMPILED:
-                warm = (_WARM_COUNT, benchmark.seconds)
-                pool.measure(run, series.clients, series, *warm)
-            rounds = self.plan.rounds
-            if series.clients > 1:
-                rounds = min(rounds, benchmark.rounds_of_many)
+        for series, pool in turns:  # opens them, too
+            ahead = _WARM_COUNT if series.system in _COMPILED else 1
+            systems.measure(pool, series, ahead, benchmark.seconds)
+        rounds = self.plan.rounds
+        if any(series.clients > 1 for series, _ in turns):
+            rounds = min(rounds, benchmark.rounds_of_many)
         for _ in range(rounds):
             for series, pool in turns:
-                samples = pool.measure(run, series.clients, series, *bounds)
+                samples = systems.measure(
+                    pool, series, benchmark.count, benchmark.seconds
+                )
                 self.found.measured.add(series, samples)
 
     def with_each_number_of_clients(self, pool: Pool, size: int) -> None:
@@ -219,13 +223,14 @@ class Run:
             timeout=3600,
         )
 
-    def tell(self, pool: Pool, **more: str) -> None:
+    def tell(self, **more: str) -> None:
         """Add to what the figures depend on, by name."""
+        cassandra = self.node.nodes[0].nodetool('version').split()[-1]
         told = {
             'Machine': f'{_processor()}, {psutil.cpu_count()} CPUs,'
             f' {psutil.virtual_memory().total / 2**30:.0f} GiB; servers and'
             ' clients share it',
-            'Cassandra': f'{pool.call(_cassandra_version)}, one node, heap'
+            'Cassandra': f'{cassandra}, one node, heap'
             f' {HEAP_MB} MB, LOCAL_QUORUM; commitlog_sync periodic (10 s)'
             ' unless it says batch',
             'Client': f'Python {platform.python_version()}, keystone'
@@ -244,35 +249,14 @@ class Run:
         self.found.context.update(told | more)
 
 
-def measure(plan: argparse.Namespace) -> Found:
-    """Run a benchmark and judge what it found."""
-    began = time.monotonic()
-    name = f'lab.benchmark.{plan.benchmark}'
-    module = importlib.import_module(name)
-    preload([name])
-    with Run(plan) as under_way:
-        module.run(under_way)
-    found = under_way.found
-    took = f'{(time.monotonic() - began) / 60:.1f} min'
-    found.context['Run'] = f'{time.strftime("%Y-%m-%d")}, {took}'
-    figures = rows(plan.benchmark, found.measured)
-    found.verdicts[:0] = verdict.judge(plan.benchmark, figures)
-    return found
-
-
 def say(text: str) -> None:
     """Tell on stderr what is going on."""
     print(f'[{time.strftime("%H:%M:%S")}] {text}', file=sys.stderr, flush=True)
 
 
-def _cassandra_version(systems: Systems) -> str:
-    found = systems.bare.execute('SELECT release_version FROM system.local')
-    return str(found.one()[0])
-
-
 def _processor() -> str:
-    with contextlib.suppress(OSError), open('/proc/cpuinfo') as file:
-        for line in file:
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
+    with contextlib.suppress(OSError):
+        told = Path('/proc/cpuinfo').read_text()
+        if found := re.search(r'model name\s*: (.*)', told):
+            return found[1]
     return platform.machine()

@@ -14,76 +14,110 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lab import LabError
 from lab.cassandra_install import find_jars, find_java
 
 PROGRAM = 'tools/benchmark'
-#: Exit statuses: something did not work; and all is there, go on.
+#: Exit statuses: something did not work; all is there, go on; interrupted.
 FAILED = 2
 GO_ON = 10
+INTERRUPTED = 130
 
 
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """An option, a number or several: its default, and what it is."""
+#: An option: what argparse wants to know of it.
+Option = dict[str, Any]
 
-    default: int | tuple[int, ...]
-    help: str
-    least: int = 1
 
-    def add(self, command: argparse.ArgumentParser, name: str) -> None:
-        """Add it to a command."""
-        several = isinstance(self.default, tuple)
-        shown = ','.join(map(str, self.default)) if several else self.default
-        command.add_argument(
-            f'--{name}',
-            type=self._several if several else self._one,
-            default=self.default,
-            metavar='N,N' if several else 'N',
-            help=f'{self.help} (default: {shown})',
-        )
+def number(
+    default: int | tuple[int, ...], text: str, least: int = 1
+) -> Option:
+    """Return an option that is a number, or several."""
 
-    def _several(self, text: str) -> tuple[int, ...]:
-        return tuple(sorted({self._one(part) for part in text.split(',')}))
-
-    def _one(self, text: str) -> int:
-        digits = text.strip().replace('_', '')
-        if not digits.isdecimal() or int(digits) < self.least:
+    def one(value: str) -> int:
+        digits = value.strip().replace('_', '')
+        if not digits.isdecimal() or int(digits) < least:
             raise argparse.ArgumentTypeError(
-                f'{text!r} is no number of {self.least} or more'
+                f'{value!r} is no number of {least} or more'
             )
         return int(digits)
+
+    def several(value: str) -> tuple[int, ...]:
+        return tuple(sorted({one(part) for part in value.split(',')}))
+
+    if isinstance(default, tuple):
+        shown = ','.join(map(str, default))
+        kind: Option = {'type': several, 'metavar': 'N,N'}
+    else:
+        shown = str(default)
+        kind = {'type': one, 'metavar': 'N'}
+    return {
+        **kind,
+        'default': default,
+        'help': f'{text} (default: {shown})',
+    }
+
+
+def output(text: str, metavar: str = 'FILE') -> Option:
+    """Return an option that names a file to write."""
+    return {'type': _writable, 'metavar': metavar, 'help': text}
+
+
+def _writable(path: str) -> str:
+    # Found out before the measurement, not after it.
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(folder, os.W_OK) or os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f'{path} cannot be written')
+    return path
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """One benchmark.
-
-    :ivar numbers: its own options.
-    :ivar rounds: how often each series has its turn; 0 if there are none.
-    :ivar rounds_of_many: the same with several clients, at most: a turn then
-        has many more operations.
-    :ivar count: operations in each turn, at most.
-    :ivar seconds: of a turn, at most.
-    :ivar clients: numbers of client processes.
-    """
+    """One benchmark."""
 
     help: str
-    numbers: dict[str, Number]
-    rounds: int
+    own: dict[str, Option]  # the options that only it has
+    rounds: int  # how often each series has its turn; 0 if there are none
+    #: With several clients, at most: a turn then has many more operations.
     rounds_of_many: int = 2
-    count: int = 200
-    seconds: float = 10.0
-    clients: tuple[int, ...] = (1, 8)
+    count: int = 200  # operations in each turn, at most
+    seconds: float = 10.0  # of a turn, at most
+    clients: tuple[int, ...] = (1, 8)  # numbers of client processes
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """All options by name, in their order."""
+        turns = {
+            'clients': number(
+                self.clients,
+                'numbers of client processes; 1 is always measured',
+            ),
+            'rounds': number(
+                self.rounds, 'how often each system has its turn'
+            ),
+        }
+        return {
+            **self.own,
+            **(turns if self.rounds else {}),
+            'json': output('write the rows'),
+            'plot': output('draw the figures', 'FILE.svg'),
+            'page': output(
+                'write the table for the documentation', 'FILE.inc'
+            ),
+            'check': {
+                'action': 'store_true',
+                'help': 'exit with 1 if a target was missed',
+            },
+        }
 
 
 BENCHMARKS = {
     'revocation': Benchmark(
         'revocation check and revoke, beside the SQL driver on MariaDB',
         {
-            'events': Number(
+            'events': number(
                 (10, 1_000, 10_000, 100_000, 1_000_000),
                 'numbers of live revocations',
             )
@@ -96,8 +130,8 @@ BENCHMARKS = {
         'issue and validate, beside Fernet; expiry of a flood; cost of the'
         ' session for a worker',
         {
-            'tokens': Number(20_000, 'live tokens'),
-            'flood': Number(
+            'tokens': number(20_000, 'live tokens'),
+            'flood': number(
                 200_000, 'short tokens whose end is watched, 0 for none', 0
             ),
         },
@@ -107,15 +141,15 @@ BENCHMARKS = {
     'identity': Benchmark(
         'users, groups and credentials, beside the SQL drivers on MariaDB',
         {
-            'users': Number(100_000, 'users of one domain', 1001),
-            'groups': Number(10_000, 'groups of one domain', 20),
+            'users': number(100_000, 'users of one domain', 1001),
+            'groups': number(10_000, 'groups of one domain', 20),
         },
         rounds=6,
         rounds_of_many=6,
     ),
     'assignment': Benchmark(
         'projects, domains and grants, beside the SQL drivers on MariaDB',
-        {'grants': Number(200_000, 'grants, 30000 or more', 30_000)},
+        {'grants': number(200_000, 'grants, 30000 or more', 30_000)},
         rounds=6,
         rounds_of_many=6,
     ),
@@ -123,21 +157,24 @@ BENCHMARKS = {
         'a whole Keystone by HTTP, beside one with the SQL drivers on MariaDB'
         ' and Fernet tokens',
         {
-            'users': Number(10_000, 'users of the domain that is listed'),
-            'events': Number(
+            'users': number(10_000, 'users of the domain that is listed'),
+            'events': number(
                 100_000,
                 'live revocations with which validation is measured a second'
                 ' time, after 10',
             ),
+            'statements': output(
+                'write what the requests sent to the databases, one in a line'
+            ),
         },
         rounds=5,
-        count=10**9,
+        count=200_000,  # bounded by time alone
         seconds=2.0,
         clients=(1, 16),
     ),
     'hang': Benchmark(
         'a whole Keystone by HTTP while one node of three hangs',
-        {'requests': Number(100, 'requests of each kind in each phase')},
+        {'requests': number(100, 'requests of each kind in each phase')},
         rounds=0,
     ),
 }
@@ -156,70 +193,45 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(
             name, help=benchmark.help, allow_abbrev=False
         )
-        numbers = dict(benchmark.numbers)
-        if benchmark.rounds:
-            numbers['clients'] = Number(
-                benchmark.clients,
-                'numbers of client processes; 1 is always measured',
-            )
-            numbers['rounds'] = Number(
-                benchmark.rounds, 'how often each system has its turn'
-            )
-        for option, number in numbers.items():
-            number.add(command, option)
-        files = {
-            'json': ('FILE', 'write the rows'),
-            'plot': ('FILE.svg', 'draw the figures'),
-            'page': ('FILE.inc', 'write the table for the documentation'),
-        }
-        if name == 'keystone':
-            files['statements'] = (
-                'FILE',
-                'write what the requests sent to the databases, one in a line',
-            )
-        for option, (metavar, text) in files.items():
-            command.add_argument(
-                f'--{option}', type=_output, metavar=metavar, help=text
-            )
-        command.add_argument(
-            '--check',
-            action='store_true',
-            help='exit with 1 if a target was missed',
-        )
+        for option, how in benchmark.options.items():
+            command.add_argument(f'--{option}', **how)
     chosen = parser.parse_args(argv)
-    if BENCHMARKS[chosen.benchmark].rounds:
+    if 'clients' in chosen:
         chosen.clients = tuple(sorted({1, *chosen.clients}))
     return chosen
 
 
-def _output(text: str) -> str:
-    # Found out before the measurement, not after it.
-    folder = os.path.dirname(os.path.abspath(text))
-    if not os.access(folder, os.W_OK) or os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f'{text} cannot be written')
-    return text
+def run(
+    work: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Do some work with the command line; return the exit status.
 
-
-def interrupt_at_signals() -> None:
-    """Let the signals that end a program do what Ctrl-C does."""
+    2 if it could not be done.  The signals that end a program do what Ctrl-C
+    does.
+    """
+    plan = arguments(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Look whether a benchmark can run here; return the exit status."""
-    arguments(argv)
-    interrupt_at_signals()
     try:
-        find_java()
-        find_jars()
+        return work(plan)
     except LabError as error:
         print(f'{PROGRAM}: {error}', file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        return 130
+        print(
+            f'{PROGRAM}: interrupted; everything that was started is stopped',
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+
+
+def look(_: argparse.Namespace) -> int:
+    """Look whether a benchmark can run here."""
+    find_java()
+    find_jars()
     return GO_ON
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(look))

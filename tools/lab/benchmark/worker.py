@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -15,19 +15,23 @@ from lab.benchmark.clients import Pool
 
 #: Operations of each kind after the first use.
 OPERATIONS = 200
+#: The options of a worker with Keystone's own drivers.
+_STOCK = """\
+[token]
+provider = fernet
+[revoke]
+driver = sql
+[trust]
+driver = sql
+"""
 
 
 class Worker(NamedTuple):
-    """What a worker saw of itself.
+    """What a worker saw of itself."""
 
-    :ivar loaded: resident bytes once the application is loaded.
-    :ivar used: after some hundred operations.
-    :ivar first_use: seconds of the first one: connect, prepare, read.
-    """
-
-    loaded: int
-    used: int
-    first_use: float
+    loaded: int  # resident bytes once the application is loaded
+    used: int  # resident bytes after some hundred operations
+    first_use: float  # seconds of the first one: connect, prepare, read
 
 
 def start(config_file: str, provider: str) -> Worker:
@@ -39,19 +43,20 @@ def start(config_file: str, provider: str) -> Worker:
         without them.
     """
     pool = Pool(int, 'spawn')
-    worker: Worker = pool.call(_work, config_file, provider)
+    worker: Worker = pool.call(_work, config_file, provider == 'cassandra')
     pool.shrink(0)
     return worker
 
 
-def _work(_: int, config_file: str, provider: str) -> Worker:
+def _work(_: int, config_file: str, ours: bool) -> Worker:
     # Keystone parses the command line of its process.
     sys.argv = ['keystone']
     from keystone.server.flask import core
 
     files = [config_file]
-    if provider != 'cassandra':
-        files.append(_stock(config_file))
+    if not ours:
+        files.append(f'{config_file}.stock')
+        Path(files[-1]).write_text(_STOCK)
     application = core.initialize_application('public', config_files=files)
     assert application is not None
     loaded = _resident()
@@ -59,37 +64,23 @@ def _work(_: int, config_file: str, provider: str) -> Worker:
     from keystone import exception
     from keystone.common import provider_api
 
-    api = provider_api.ProviderAPIs
-    tokens: Any = api.token_provider_api.driver
+    from lab.benchmark import events
+
+    tokens = provider_api.ProviderAPIs.token_provider_api.driver
     began = time.perf_counter()
     with contextlib.suppress(exception.TokenNotFound):
         # Well formed, and nobody's: the first read of a worker.
         tokens.validate_token('kc1_' + 43 * 'A')
     first_use = time.perf_counter() - began
-    _use(tokens, api.revoke_api.driver if provider == 'cassandra' else None)
-    return Worker(loaded, _resident(), first_use)
-
-
-def _use(tokens: Any, revocations: Any) -> None:
-    from lab.benchmark import events
-
+    revocations = provider_api.ProviderAPIs.revoke_api.driver
     now = events.now()
     for _ in range(OPERATIONS):
         token_id, _ = tokens.generate_id_and_issued_at(events.new_token(3600))
         tokens.validate_token(token_id)
-        if revocations is not None:
+        if ours:
             revocations.list_events(token=events.token_values(60, now))
             revocations.revoke(events.audit_event())
-
-
-def _stock(config_file: str) -> str:
-    """Write the options of a worker with Keystone's own drivers."""
-    path = Path(f'{config_file}.stock')
-    path.write_text(
-        '[token]\nprovider = fernet\n'
-        '[revoke]\ndriver = sql\n[trust]\ndriver = sql\n'
-    )
-    return str(path)
+    return Worker(loaded, _resident(), first_use)
 
 
 def _resident() -> int:
