@@ -23,6 +23,7 @@ from lab import LabError, cassandra_config, ports
 from lab.cassandra_config import CQL_PORT, JMX_PORT, STORAGE_PORT
 from lab.cassandra_install import find_jars, find_java
 from lab.cassandra_node import Node
+from lab.links import Links
 from lab.processes import Group, kill_marked
 
 CONTACT_POINTS = 'KEYSTONE_CASSANDRA_CONTACT_POINTS'
@@ -32,6 +33,8 @@ HEAP_MB = 900
 #: Megabytes of a heap at first that is not wanted at once: all of it is
 #: filled and locked in memory where that is allowed.
 FIRST_HEAP_MB = 200
+#: Between the address of a node and that of the forwarder before it.
+LINKED = 100
 #: What halves the CPU time of a start.
 QUICK = (
     '-XX:TieredStopAtLevel=1',
@@ -56,7 +59,12 @@ class Shape:
 
 
 class Cluster:
-    """One or more nodes; made by ``start``, ``reopen`` or ``external``."""
+    """One or more nodes; made by ``start``, ``reopen`` or ``external``.
+
+    :ivar links: between the nodes, if it was started with some.
+    """
+
+    links: Links | None = None
 
     def __init__(self, directory: str, shape: Shape) -> None:
         self.directory = directory
@@ -83,6 +91,7 @@ class Cluster:
         port: int | None = None,
         name: str | None = None,
         own: bool = False,
+        links: bool = False,
         timeout: float = 300,
         progress: Callable[[str], None] | None = None,
     ) -> 'Cluster':
@@ -142,6 +151,12 @@ class Cluster:
         try:
             cluster._group = Group(directory, remove=temporary)
             cluster._choose_addresses(name, port)
+            cluster._make_nodes(LINKED if links else 0)
+            if links:
+                cluster.links = Links(
+                    {node.known_as: node.address for node in cluster.nodes},
+                    STORAGE_PORT + cluster.shape.shift,
+                )
             cluster._start_all(timeout, progress)
             # Not before all are up: half a cluster cannot be reopened.
             cluster._save()
@@ -252,6 +267,8 @@ class Cluster:
         if self._group:
             self._group.kill()
             self._group = None
+        if self.links:
+            self.links.close()
 
     def destroy(self) -> None:
         """Kill all nodes and remove their data, temporary or not."""
@@ -268,6 +285,8 @@ class Cluster:
             # Last: killed before this, we leave the rest to the watcher.
             self._group.release()
             self._group = None
+        if self.links:
+            self.links.close()
 
     def __enter__(self) -> 'Cluster':
         return self
@@ -293,13 +312,18 @@ class Cluster:
         # The settings may hold passwords of key stores.
         os.chmod(file.name, 0o600)
 
-    def _make_nodes(self) -> None:
+    def _make_nodes(self, linked: int = 0) -> None:
+        """Make the nodes.
+
+        :param linked: added to the last part of an address, it is the one by
+            which the others know the node.
+        """
         shape = self.shape
         for number, datacenter in enumerate(shape.datacenters, 1):
-            address = f'{shape.prefix}.{number}'
             node = Node(
                 number,
-                address=address,
+                address=f'{shape.prefix}.{number}',
+                known_as=f'{shape.prefix}.{number + linked}',
                 port=shape.port,
                 shift=shape.shift,
                 datacenter=datacenter,
@@ -316,7 +340,6 @@ class Cluster:
     def _start_all(
         self, timeout: float, progress: Callable[[str], None] | None
     ) -> None:
-        self._make_nodes()
         for node in self.nodes:
             self._configure(node)
             # One after the other: two that join at once refuse each other.
@@ -335,7 +358,8 @@ class Cluster:
             yaml=cassandra_config.cassandra_yaml(
                 cluster_name='lab',
                 address=node.address,
-                seed=self.nodes[0].address,
+                known_as=node.known_as,
+                seed=self.nodes[0].known_as,
                 shift=self.shape.shift,
                 cql_port=self.port,
                 commitlog_sync=self.shape.commitlog_sync,
@@ -350,7 +374,7 @@ class Cluster:
 
         :param number: its last part: one that no other node has.
         """
-        node.address = f'{self.shape.prefix}.{number}'
+        node.address = node.known_as = f'{self.shape.prefix}.{number}'
         self._configure(node)
 
 

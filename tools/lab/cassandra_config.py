@@ -71,6 +71,7 @@ def cassandra_yaml(
     shift: int = 0,
     cql_port: int = CQL_PORT,
     commitlog_sync: str = 'periodic',
+    known_as: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of a node's cassandra.yaml.
@@ -78,6 +79,8 @@ def cassandra_yaml(
     Sizes are for a small heap; time-outs and guard rails are Cassandra's own.
 
     :param shift: added to all ports but the CQL port.
+    :param known_as: the address at which other nodes reach it, if that is
+        another one.
     :param overrides: settings that replace or add to these, by their name;
         None as a value takes a setting out.
     """
@@ -118,6 +121,8 @@ def cassandra_yaml(
         raise ValueError(
             f'commitlog_sync is periodic or batch, not {commitlog_sync!r}'
         )
+    if known_as not in (None, address):
+        settings['broadcast_address'] = known_as
     settings.update(overrides or {})
     # JSON is YAML, and needs no library.
     lines = [

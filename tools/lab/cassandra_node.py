@@ -24,9 +24,10 @@ SUPPORTED = 0x06
 class Node:
     """A node of a cluster of the lab.
 
-    Public attributes: ``number`` (from 1), ``address``, ``port`` (CQL),
-    ``datacenter``, ``directory``, ``log`` (path), ``jmx`` (address and
-    port), ``data_directory`` (with a folder for each keyspace).
+    Public attributes: ``number`` (from 1), ``address``, ``known_as`` (the
+    address at which other nodes reach it), ``port`` (CQL), ``datacenter``,
+    ``directory``, ``log`` (path), ``jmx`` (address and port),
+    ``data_directory`` (with a folder for each keyspace).
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Node:
         java_options: Sequence[str] = (),
         encrypted: bool = False,
         passwords: bool = False,
+        known_as: str | None = None,
     ) -> None:
         self.number = number
         self.address = address
+        self.known_as = known_as or address
         self.port = port
         self.datacenter = datacenter
         self.directory = directory
@@ -106,11 +109,11 @@ class Node:
             wait(_logged, self, begin, 'Created default superuser role')
         wait(Node.answers, self)
         for peer, mark in marks:
-            wait(_logged, peer, mark, f'{self.address}:{storage} is now UP')
+            wait(_logged, peer, mark, f'{self.known_as}:{storage} is now UP')
             # Up is not yet a member that is given data, and a keyspace that
             # is made before would leave its datacenter out.
             if new:
-                wait(_is_member, peer, self.address)
+                wait(_is_member, peer, self.known_as)
 
     def _launch(self) -> None:
         if self.group is None:
@@ -204,7 +207,7 @@ class Node:
 
         By what it has written since this process last started it.
         """
-        about = f'{peer.address}:{STORAGE_PORT + peer._shift} is now '
+        about = f'{peer.known_as}:{STORAGE_PORT + peer._shift} is now '
         with open(self.log, 'rb') as log:
             log.seek(self._begin)
             text = log.read()
