@@ -32,8 +32,7 @@ from typing import Any, TypeVar, cast
 from lab.waiting import WaitedInVain, until
 
 from keystone_cassandra_token.db import errors
-from keystone_cassandra_token.tables.named import Named
-from tests import statements
+from tests import entities
 from tests.fault import region_worlds
 from tests.fault.generated import (
     UNAVAILABLE,
@@ -88,21 +87,9 @@ def worlds() -> list[type[World]]:
     return [*found, *region_worlds.WORLDS]
 
 
-def walked(values: Iterable[Any]) -> Iterator[Any]:
-    """Yield what is declared for tables, and what that is made of."""
-    for each in values:
-        yield each
-        if isinstance(each, Named):
-            yield each.entity
-            yield from (spec.claims for spec in each.specs)
-
-
 #: Tables of which what many worlds have is in one partition.
 CROWDED = {
-    each.table
-    for module in statements.modules()
-    for each in walked(vars(module).values())
-    if getattr(each, 'single_partition', False) or hasattr(each, 'by_part')
+    table for table, entity in entities.ALL.items() if entity.single_partition
 }
 
 
@@ -139,6 +126,7 @@ class Bench:
         self.regions = regions
         self._alone: dict[tuple[Any, ...], Alone] = {}
         self._crowded: dict[type[World], bool] = {}
+        self._cut_off: dict[type[World], dict[str, str]] = {}
         self._threads = concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE)
 
     def close(self) -> None:
@@ -293,55 +281,52 @@ class Bench:
 
     def alone_cut_off(self, world: type[World]) -> dict[str, str]:
         """Return what each call is told that one region does by itself."""
-        cases = [Case(world, (each,)) for each in world.operations().values()]
-        found = {}
-        for outcome in self.run(cases):
-            assert not outcome.wrong, outcome.lines
-            found[outcome.case.operations[0].name] = outcome.said[0]
-        return found
+        if world not in self._cut_off:
+            every = world.operations().values()
+            outcomes = list(self.run([Case(world, (each,)) for each in every]))
+            assert not any(each.wrong for each in outcomes), outcomes
+            self._cut_off[world] = {
+                each.case.operations[0].name: each.said[0] for each in outcomes
+            }
+        return self._cut_off[world]
 
     def cases(self, world: type[World]) -> list[Case]:
         """Return all cases of a world."""
-        alone = self.alone_cut_off(world)
-        return self._cases(
-            world,
-            {name for name, said in alone.items() if said in UNAVAILABLE},
-        )
+        said = self.alone_cut_off(world)
+        wide = {name for name, each in said.items() if each in UNAVAILABLE}
+        return [
+            case
+            for pair in itertools.product(
+                world.operations().values(), repeat=2
+            )
+            for case in self._cases(world, pair, wide)
+        ]
 
-    def likely_cases(self, world: type[World]) -> list[Case]:
-        """Return most cases of a world, sooner."""
-        every = world.operations()
-        return self._cases(
-            world,
-            {
-                name
-                for name, each in every.items()
-                if self.alone(world, each).is_wide
-            },
-        )
+    def likely_cases(self, world: type[World], *pair: Operation) -> list[Case]:
+        """Return what are cases of two calls, if these are what they seem."""
+        wide = {each.name for each in pair if self.alone(world, each).is_wide}
+        return self._cases(world, pair, wide)
 
-    def _cases(self, world: type[World], wide: Collection[str]) -> list[Case]:
-        """Return the cases of a world.
+    def _cases(
+        self,
+        world: type[World],
+        pair: tuple[Operation, ...],
+        wide: Collection[str],
+    ) -> list[Case]:
+        """Return the cases of two calls.
 
         :param wide: the calls that need both regions: they are begun before
             these are cut off, too.
         """
-        every = world.operations().values()
-        points = {
-            each.name: self.alone(world, each).agreed
-            for each in every
-            if each.name in wide
-        }
-        found = []
-        for first, other in itertools.product(every, repeat=2):
-            begun = [points.get(each.name, []) for each in (first, other)]
-            if {first.name, other.name} <= {*wide}:
-                both = itertools.product(*begun)
-            else:
-                after = [START, *begun[0]]
-                both = itertools.product(after, [START])
-            found += [Case(world, (first, other), each) for each in both]
-        return found
+        first, other = (
+            self.alone(world, each).agreed if each.name in wide else []
+            for each in pair
+        )
+        if {*wide}.issuperset(each.name for each in pair):
+            points = itertools.product(first, other)
+        else:
+            points = itertools.product([START, *first], [START])
+        return [Case(world, pair, each) for each in points]
 
 
 class Run:

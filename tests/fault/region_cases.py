@@ -75,6 +75,7 @@ class Outcome:
 
 
 BOTH, NEITHER = 'both', 'neither'
+ONE_IS_LOST = 'both are told done, and one of them is lost'
 
 
 def is_not_found(said: str) -> bool:
@@ -163,7 +164,7 @@ class Judge:
                 return names[1 - last]
         if len(refused) < len(fits):
             return BOTH
-        wrong.append('both are told done, and one of them is lost')
+        wrong.append(ONE_IS_LOST)
         return names[1 - min(refused)]
 
     def _told(self, what: str) -> str:

@@ -133,7 +133,9 @@ class Projects(World):
         )
         self.create('first', 'a')
 
-    def create(self, label: str, name: str, parent: str = 'domain') -> None:
+    def create(
+        self, label: str, name: str, parent: str = 'domain', **more: Any
+    ) -> None:
         self.driver.create_project(
             self.id(label),
             {
@@ -142,6 +144,7 @@ class Projects(World):
                 'domain_id': self.id('domain'),
                 'parent_id': self.id(parent),
                 'enabled': True,
+                **more,
             },
         )
 
@@ -158,7 +161,7 @@ class Projects(World):
 
     @operation(exception.Conflict)
     def create_same(self) -> None:
-        self.create('second', 'c')
+        self.create('second', 'c', description='another')
 
     @operation(exception.Conflict)
     def create_below(self) -> None:
@@ -404,7 +407,9 @@ class Mappings(World):
         domain = self.id('domain')
         listed = self.driver.get_domain_mapping_list(domain, 'user')
         seen: dict[str, Any] = {
-            'listed': self.labels(each['public_id'] for each in listed)
+            'listed': self.labels(
+                each.to_dict()['public_id'] for each in listed
+            )
         }
         for name in ('known', 'new'):
             public = self.driver.get_public_id(self.local(name))

@@ -20,8 +20,8 @@ from tests.fault.between_regions import Bench
 from tests.fault.generated import SEED, World
 from tests.fault.region_cases import Case
 
-#: Pairs of one world in a run, of all.
-PAIRS = 2
+#: Pairs that are looked at for one that both regions can do.
+TRIES = 3
 
 
 @pytest.fixture(scope='module')
@@ -42,34 +42,40 @@ def check(found: Iterable[str], cases: Iterable[Case]) -> None:
 
 
 def chosen(bench: Bench, world: type[World]) -> list[Case]:
-    """Return some cases of a world, the same in all of a run."""
+    """Return a case of a world, the same in all of a run."""
     chance = random.Random(f'{os.environ[SEED]} {world.__name__} regions')
-    every = bench.likely_cases(world)
-    return chance.sample(every, min(PAIRS, len(every)))
+    every = list(world.operations().values())
+    for _ in range(TRIES):
+        pair = chance.choice(every), chance.choice(every)
+        if cases := bench.likely_cases(world, *pair):
+            return [chance.choice(cases)]
+    return []  # most of its calls need both regions
 
 
-def test_pairs(bench: Bench, pytestconfig: pytest.Config) -> None:
-    if pytestconfig.getoption('all_pairs'):
-        pytest.skip('all of them are done')
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if 'worlds' not in metafunc.fixturenames:
+        return
+    every = between_regions.worlds()
+    if metafunc.config.getoption('all_pairs'):
+        names = [world.__name__ for world in every]
+        metafunc.parametrize('worlds', [[each] for each in every], ids=names)
+    else:
+        metafunc.parametrize('worlds', [every], ids=['some'])
+
+
+def test_pairs(
+    bench: Bench, worlds: list[type[World]], pytestconfig: pytest.Config
+) -> None:
+    every = pytestconfig.getoption('all_pairs')
     cases = [
         case
-        for world in between_regions.worlds()
-        for case in chosen(bench, world)
+        for world in worlds
+        for case in (bench.cases(world) if every else chosen(bench, world))
     ]
-    check((line for each in bench.run(cases) for line in each.lines), cases)
-
-
-@pytest.mark.parametrize(
-    'world', between_regions.worlds(), ids=lambda world: world.__name__
-)
-def test_all_pairs(
-    bench: Bench, world: type[World], pytestconfig: pytest.Config
-) -> None:
-    if not pytestconfig.getoption('all_pairs'):
-        pytest.skip('a few of them are done')
-    cases = bench.cases(world)
     outcomes = list(bench.run(cases))
     check((line for each in outcomes for line in each.lines), cases)
-    assert regions_table.section(bench, world, outcomes) in (
-        regions_table.PAGE.read_text()
-    ), 'write the page again'
+    if every:
+        (world,) = worlds
+        assert regions_table.section(bench, world, outcomes) in (
+            regions_table.PAGE.read_text()
+        ), 'the page is to be written again'
