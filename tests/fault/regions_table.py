@@ -142,7 +142,8 @@ def main() -> int:
             sections.append(section(bench, world, outcomes))
             print(f'{world.__name__}: {len(outcomes)} cases', file=sys.stderr)
             lines = {line for each in outcomes for line in each.lines}
-            print(*sorted(lines), sep='\n', flush=True)
+            for line in sorted(lines):
+                print(line, flush=True)
     PAGE.write_text('\n'.join(sections))
     return 0
 
