@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from tests.fault import between_regions, regions_table, two_regions
 from tests.fault.between_regions import Bench
 from tests.fault.generated import SEED, World
-from tests.fault.region_cases import Case
+from tests.fault.region_cases import Case, Outcome
 
 #: Pairs that are looked at for one that both regions can do.
 TRIES = 3
@@ -32,11 +32,11 @@ def bench() -> Iterator[Bench]:
         bench.close()
 
 
-def check(found: Iterable[str], cases: Iterable[Case]) -> None:
+def check(outcomes: Sequence[Outcome], cases: Sequence[Case]) -> None:
     """Compare what is found in some cases with what is known."""
     known, perhaps = between_regions.known(cases)
-    new = sorted(set(found) - known - perhaps)
-    gone = sorted(known - set(found))
+    found = {line for outcome in outcomes for line in outcome.lines}
+    new, gone = sorted(found - known - perhaps), sorted(known - found)
     assert not new, '\n'.join(['new:', *new])
     assert not gone, '\n'.join(['no longer so, take them out:', *gone])
 
@@ -73,7 +73,7 @@ def test_pairs(
         for case in (bench.cases(world) if every else chosen(bench, world))
     ]
     outcomes = list(bench.run(cases))
-    check((line for each in outcomes for line in each.lines), cases)
+    check(outcomes, cases)
     if every:
         (world,) = worlds
         assert regions_table.section(bench, world, outcomes) in (
