@@ -70,6 +70,7 @@ LONG = (
     'fault/test_keystone_server.py',
     'fault/test_users.py',
     'fault/test_datacenters.py',
+    'fault/test_between_regions.py',
     'fault/test_catalogs.py',
     'fault/test_threads.py',
     'fault/test_answers.py',

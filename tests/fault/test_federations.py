@@ -149,6 +149,7 @@ class Providers(World):
     def __init__(self, store):
         super().__init__(store)
         self.driver = federation.Federation()
+        self.shadows = shadow_users.ShadowUsers()
         self.create('first', 'one', 'two')
         self.create('other', 'four')
         new_protocol(self.driver, self.id('first'))
@@ -246,7 +247,7 @@ class Providers(World):
             each['id']: each['mapping_id'] for each in protocols or ()
         }
         name = (self.id('first'), 'saml2', self.id('unique user'))
-        user = found(shadow_users.ShadowUsers().get_federated_user, *name)
+        user = found(self.shadows.get_federated_user, *name)
         seen['knows user'] = user is not None
         return seen
 

@@ -39,7 +39,9 @@ def settings(text):
 class TestYaml:
     def render(self, **options):
         shape = Shape(['dc1'], **options)
-        return settings(cassandra_yaml(shape, '127.1.2.3', seed='127.1.2.1'))
+        return settings(
+            cassandra_yaml(shape, '127.1.2.3', '127.1.2.1', '127.1.2.3')
+        )
 
     def test_listens_on_its_own_address_only(self):
         found = self.render()

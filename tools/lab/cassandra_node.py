@@ -84,12 +84,16 @@ class Shape:
     #: Of the Java machine, such as system properties of Cassandra.
     java_options: Sequence[str] = ()
     log_level: str = 'INFO'
+    #: Added to the last part of a node's address, it is that by which the
+    #: others know it.
+    linked: int = 0
 
 
 class Node:
     """A node of a cluster of the lab.
 
     :ivar number: from 1.
+    :ivar known_as: the address by which other nodes reach it.
     :ivar port: of CQL.
     :ivar peers: all nodes of the cluster.
     :ivar group: what the node's process belongs to.
@@ -98,6 +102,7 @@ class Node:
     def __init__(self, number: int, shape: Shape, directory: str) -> None:
         self.number = number
         self.address = f'{shape.prefix}.{number}'
+        self.known_as = f'{shape.prefix}.{number + shape.linked}'
         self.port = shape.port
         self.datacenter = shape.datacenters[number - 1]
         self.directory = directory
@@ -153,7 +158,7 @@ class Node:
             # Nobody can log in before.
             self._until_logged(self, begin, 'Created default superuser role')
         self._until(self.answers, 'an answer to CQL')
-        up = f'{self.address}:{self._storage_port} is now UP'
+        up = f'{self.known_as}:{self._storage_port} is now UP'
         for peer, mark in marks:
             self._until_logged(peer, mark, up)
             # Up is not yet a member that is given data, and a keyspace that
@@ -161,7 +166,7 @@ class Node:
             if new:
                 self._until(
                     lambda peer=peer: (
-                        f'UN  {self.address} ' in peer.nodetool('status')
+                        f'UN  {self.known_as} ' in peer.nodetool('status')
                     ),
                     f'membership as {peer!r} sees it',
                 )
@@ -266,7 +271,7 @@ class Node:
         By what it has written since this process last started it.
         """
         text = self._logged(self._begin)
-        about = f'{peer.address}:{peer._storage_port} is now '
+        about = f'{peer.known_as}:{peer._storage_port} is now '
         return text.rfind(f'{about}UP') > text.rfind(f'{about}DOWN')
 
     def nodetool(self, *arguments: str) -> str:
@@ -310,9 +315,11 @@ class Node:
     def configure(self) -> None:
         """Write the folder that the node has first on its class path."""
         # The first node is the seed of all, itself too.
-        seed = self.peers[0].address if self.peers else self.address
+        seed = self.peers[0].known_as if self.peers else self.known_as
         files = {
-            'cassandra.yaml': cassandra_yaml(self._shape, self.address, seed),
+            'cassandra.yaml': cassandra_yaml(
+                self._shape, self.address, seed, self.known_as
+            ),
             'cassandra-rackdc.properties': (
                 f'dc={self.datacenter}\nrack=rack1\n'
             ),
@@ -386,7 +393,9 @@ class Node:
         ]
 
 
-def cassandra_yaml(shape: Shape, address: str, seed: str) -> str:
+def cassandra_yaml(
+    shape: Shape, address: str, seed: str, known_as: str
+) -> str:
     """The text of a node's cassandra.yaml.
 
     Sizes are for a small heap; time-outs and guard rails are Cassandra's own.
@@ -403,6 +412,7 @@ def cassandra_yaml(shape: Shape, address: str, seed: str) -> str:
             }
         ],
         'listen_address': address,
+        'broadcast_address': known_as,
         'rpc_address': address,
         'native_transport_port': shape.port,
         'storage_port': storage_port,
