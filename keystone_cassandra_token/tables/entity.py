@@ -336,7 +336,7 @@ class Entity(EntityStatements):
         if moved:
             self.indexes.write(db, [new])
         try:
-            made = self._replace(db, old, new, changes)
+            made = self._replace(db, old, new, self.differing(old, changes))
         except errors.OutcomeUnknown as unknown:
             try:
                 made = self.fence.is_replaced(db, old, new)

@@ -148,9 +148,37 @@ class EntityStatements:
             }
         return stored | {'seen': seen}
 
+    def differing(
+        self, old: Mapping[str, Any], changes: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return those values of a change that are other ones.
+
+        What stays is not written: another datacenter may be changing it, with
+        index rows that this change would know nothing of.
+        """
+        return {
+            name: _differing(old[name], value)
+            if name in self.map_columns
+            else value
+            for name, value in changes.items()
+            if value != old[name]
+        }
+
     def exists(self, stored: Mapping[str, Any]) -> bool:
         """Return whether a row is an entity, and no ghost row or fence."""
         return is_entity(stored, self.required)
+
+
+def _differing(
+    old: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the entries of a map that the old one has not."""
+    known = old or {}
+    return {
+        name: value
+        for name, value in (new or {}).items()
+        if name not in known or known[name] != value
+    }
 
 
 def is_entity(stored: Mapping[str, Any], required: Iterable[str]) -> bool:

@@ -58,6 +58,34 @@ def test_of_one_id_made_in_two_regions_the_later_is_left(store, entity):
     assert entity.discard(store, later)
 
 
+@pytest.mark.parametrize('entity', entities.ALL.values(), ids=entities.ALL)
+def test_what_a_change_leaves_as_it_is_is_not_written(store, entity):
+    """Another region may have changed it, and index rows with it."""
+    values = entities.values_of(entity)
+    old = entity.new({'id': uuid.uuid4().hex, **values})
+    assert entity.create(store, old)
+    connection = store.sessions.get()
+    where = 'bucket = 0 AND ' if entity.single_partition else ''
+    written = [
+        f'WRITETIME({name}) AS w_{name}'
+        for name in values
+        if name not in entity.map_columns
+    ]
+    read = (
+        f'SELECT {", ".join(written)} FROM'
+        f' {connection.keyspace}."{entity.table}" WHERE {where}id = %s'
+    )
+
+    def times():
+        return connection.session.execute(read, (old['id'],)).one()
+
+    before = times()
+    assert entity.change(store, old['id'], values) == old
+    assert times() == before
+    assert entity.find(store, old['id']) == old
+    assert entity.discard(store, old)
+
+
 class TestFormerVersion:
     @pytest.fixture(params=damage.NAMED)
     def case(self, request):

@@ -377,7 +377,7 @@ def started() -> Iterator[Regions]:
 
 
 def make_marks(cluster: Cluster) -> None:
-    replication = dict.fromkeys(cluster.datacenters, 1)
+    replication = dict.fromkeys(cluster.shape.datacenters, 1)
     keyspace, _ = MARKS.split('.')
     with cluster.connect() as session:
         session.default_timeout = PATIENCE
