@@ -30,6 +30,15 @@ OTHERS = {
     'unrestricted': True,
     'is_domain': True,
     'lock_epoch': 1,
+    'identities': {
+        '["i", "p", "u"]': {
+            'idp_id': 'i',
+            'protocol_id': 'p',
+            'unique_id': 'u',
+            'display_name': 'd',
+            'since': 1,
+        }
+    },
 }
 
 

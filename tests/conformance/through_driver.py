@@ -22,6 +22,7 @@ from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     id_mapping,
+    identities,
     memberships,
     shadow_users,
     users,
@@ -64,7 +65,7 @@ class UserRef:
         present = users.password(stored)
         self.password = present and present['hash']
         self.federated_users = [
-            types.SimpleNamespace(**each) for each in stored['federated'] or ()
+            types.SimpleNamespace(**each) for each in identities.of(stored)
         ]
         self._resource_option_mapper = {
             name: types.SimpleNamespace(option_value=value)
@@ -171,7 +172,7 @@ def _federated(user_id: str = '', **of: str) -> list[Any]:
         each
         for user in stored
         if user
-        for each in user['federated'] or ()
+        for each in identities.of(user)
         if of.items() <= each.items()
     ]
 

@@ -11,6 +11,7 @@ from keystone import exception
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.drivers.identity import (
     federation,
+    identities,
     shadow_users,
     users,
 )
@@ -126,10 +127,10 @@ def comes_from(idp_id, protocol_id='saml2'):
 
 def is_known(store, made):
     """Return whether a user is known by a name that a provider gave it."""
-    name = {each: made[each] for each in users.FEDERATED}
+    name = {each: made[each] for each in identities.FEDERATED}
     user = users.USERS.entity.find(store, made['id'])
     known = user is not None and any(
-        name.items() <= each.items() for each in user['federated']
+        name.items() <= each.items() for each in identities.of(user)
     )
     claim = users.FEDERATED_NAMES.claims.settled(store, **name)
     # That of who died can be taken over.
@@ -449,7 +450,7 @@ class TestRaces:
         made, other = make(driver), make(driver)
         comes = comes_from(made['id'])
         known = comes | {'idp_id': other['id']}
-        link = {name: known[name] for name in users.FEDERATED}
+        link = {name: known[name] for name in identities.FEDERATED}
         with faults.stalled(
             store,
             users.USERS.entity.bury,

@@ -15,6 +15,7 @@ from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers.identity import driver as identity
 from keystone_cassandra_token.drivers.identity import (
     groups,
+    identities,
     lockout,
     memberships,
     shadow_users,
@@ -48,7 +49,7 @@ IDENTITY = {'idp_id': 'idp', 'protocol_id': 'saml2'}
 
 def key(identity):
     """Return what an identity provider calls a user, as arguments."""
-    return [identity[name] for name in rows.FEDERATED]
+    return [identity[name] for name in identities.FEDERATED]
 
 
 class Groups(World):
@@ -410,10 +411,7 @@ class FederatedUsers(World):
 
     def wrong(self):
         keys = {
-            label: dict(
-                zip(rows.FEDERATED, key(self.identity(label)), strict=True)
-            )
-            for label in LABELS
+            label: identities.key(self.identity(label)) for label in LABELS
         }
         return wrong_names(self, USERS.entity, FEDERATED_NAMES, keys, LABELS)
 

@@ -19,6 +19,7 @@ from keystone_cassandra_token.drivers.catalog import project_endpoints
 from keystone_cassandra_token.drivers.identity import (
     federation,
     id_mapping,
+    identities,
     users,
 )
 from keystone_cassandra_token.drivers.resource import domain_config, projects
@@ -50,7 +51,7 @@ ROWS = dict(rows())
 ELSEWHERE = {
     'assignment': grants.KEY,
     'config_register': domain_config.REGISTRATION,
-    'federated_user': users.IDENTITY,
+    'federated_user': identities.IDENTITY,
     'federation_protocol': federation.PROTOCOL,
     'id_mapping': id_mapping.MAPPING,
     'idp_remote_ids': federation.REMOTE_ID,

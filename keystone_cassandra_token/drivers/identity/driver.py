@@ -35,6 +35,7 @@ from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import (
     groups,
+    identities,
     lockout,
     memberships,
     passwords,
@@ -56,7 +57,9 @@ LIST_USERS = scan(f'SELECT {USERS.entity.row} FROM user')
 LIST_GROUPS = scan(f'SELECT {GROUPS.entity.row} FROM group')
 
 # A log-in has read the rest already.
-KNOWN = USERS.entity.row.part([*USERS.entity.required, 'born', 'federated'])
+KNOWN = USERS.entity.row.part(
+    [*USERS.entity.required, 'born', 'federated', 'identities']
+)
 GET_KNOWN = read(f'SELECT {KNOWN} FROM user WHERE id = :id')
 
 
@@ -289,7 +292,7 @@ class Identity(Driver, base.IdentityDriverBase):
         user = self._known_async(user_id).result()
         lasting = [row['group_id'] for row in of_user.result()]
         expiring = {}
-        if user['federated']:  # or no identity provider asserts anything
+        if identities.of(user):  # or no identity provider asserts anything
             expiring = {
                 row['group_id']: row['expires_at']
                 for row in memberships.expiring(self.db, user_id)

@@ -13,7 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.drivers.identity import memberships, users
+from keystone_cassandra_token.drivers.identity import (
+    identities,
+    memberships,
+    users,
+)
 from keystone_cassandra_token.drivers.identity.users import BY_IDP, USERS
 
 Identity = Mapping[str, Any]
@@ -47,15 +51,15 @@ def forget(db: Store, idp_id: str, protocol_id: str | None = None) -> None:
 def forget_user(db: Store, user_id: str) -> None:
     """Remove all federated identities of a user."""
     user = USERS.entity.find(db, user_id)
-    if user is not None and user['federated']:
-        USERS.change(db, user_id, lambda user: {'federated': []})
+    if user is not None and identities.of(user):
+        USERS.change(db, user_id, lambda user: identities.setting(user, ()))
 
 
 def _forget(db: Store, user_id: str, goes: Callable[[Identity], bool]) -> None:
     def stripped(user: dict[str, Any]) -> dict[str, Any]:
         if _is_nameless(user, goes):
             raise _Nameless
-        return {'federated': _staying(user, goes)}
+        return identities.setting(user, _staying(user, goes))
 
     attempts = USERS.entity.attempts(user_id)
     while attempts.another():
@@ -72,7 +76,7 @@ def _forget(db: Store, user_id: str, goes: Callable[[Identity], bool]) -> None:
 def _staying(
     user: Mapping[str, Any], goes: Callable[[Identity], bool]
 ) -> list[Identity]:
-    return [each for each in user['federated'] or () if not goes(each)]
+    return [each for each in identities.of(user) if not goes(each)]
 
 
 def _is_nameless(

@@ -34,14 +34,15 @@ from keystone_cassandra_token.db.cql import scan
 from keystone_cassandra_token.drivers.base import Driver
 from keystone_cassandra_token.drivers.identity import (
     federated_users,
+    identities,
     lockout,
     memberships,
     users,
 )
+from keystone_cassandra_token.drivers.identity.identities import FEDERATED
 from keystone_cassandra_token.drivers.identity.users import (
     BY_DISPLAY_NAME,
     BY_IDP,
-    FEDERATED,
     FEDERATED_NAMES,
     USERS,
 )
@@ -49,6 +50,9 @@ from keystone_cassandra_token.tables.entity import AT_ONCE
 from keystone_cassandra_token.tables.unique import NameTaken
 
 User = dict[str, Any]
+
+#: Who is yet to have an identity.
+_NOBODY: User = {'federated': None, 'identities': None}
 
 # Keystone lists federated users for an administrator.
 LIST = scan(f'SELECT {USERS.entity.row} FROM user')
@@ -60,12 +64,12 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def create_federated_object(self, fed_dict: Mapping[str, Any]) -> None:
         identity = users.federated(fed_dict)
         user_id = fed_dict['user_id']
-        key = users.federated_key(identity)
+        key = identities.key(identity)
 
         def added(user: User) -> dict[str, Any]:
             if _has(user, key):
                 raise NameTaken(user_id, FEDERATED_NAMES.claims.table)
-            return {'federated': [*(user['federated'] or ()), identity]}
+            return identities.setting(user, [*identities.of(user), identity])
 
         with conflict('federated_user'):
             # As with SQL before it is looked whether the user is there.
@@ -92,7 +96,9 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         if email:
             given['email'] = email
         with conflict('federated_user'):
-            return self._create(user_id, given, federated=[identity])
+            return self._create(
+                user_id, given, **identities.setting(_NOBODY, [identity])
+            )
 
     def delete_federated_object(self, user_id: str) -> None:
         federated_users.forget_user(self.db, user_id)
@@ -100,7 +106,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def get_federated_objects(self, user_id: str) -> list[dict[str, Any]]:
         user = USERS.entity.find(self.db, user_id)
         found: list[dict[str, Any]] = base.federated_objects_to_list(
-            (user and user['federated']) or []
+            identities.of(user) if user else []
         )
         return found
 
@@ -132,16 +138,17 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         with contextlib.suppress(exception.UserNotFound):
             user = self._federated(key)
             shown = users.federated(key | {'display_name': display_name})
-            if shown in user['federated']:
+            if shown in identities.of(user):
                 return  # nearly each log-in
 
             def renamed(now: User) -> dict[str, Any]:
-                return {
-                    'federated': [
-                        shown if users.federated_key(each) == key else each
-                        for each in now['federated'] or ()
-                    ]
-                }
+                return identities.setting(
+                    now,
+                    [
+                        shown if identities.key(each) == key else each
+                        for each in identities.of(now)
+                    ],
+                )
 
             USERS.entity.change(self.db, user['id'], renamed)
 
@@ -180,7 +187,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             (
                 {**identity, 'user_id': user['id']}
                 for user in self._all_federated()
-                for identity in user['federated']
+                for identity in identities.of(user)
             ),
             hints,
             (*FEDERATED, 'user_id', 'display_name'),
@@ -216,7 +223,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             [
                 users.to_ref(user)
                 for user in self._candidates(values)
-                if any(map(fits, user['federated'] or ()))
+                if any(map(fits, identities.of(user)))
                 # As SQL: by what is stored, not by what is shown.
                 and passes(users.filterable(user))
             ],
@@ -230,16 +237,15 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def add_user_to_group_expires(self, user_id: str, group_id: str) -> bool:
         """Make or renew an expiring membership; return whether it is new."""
         user = USERS.entity.find(self.db, user_id)
-        if user is None or not user['federated']:
+        federated_as = identities.of(user) if user else []
+        if not federated_as:
             raise exception.UserNotFound(user_id=user_id)
         known = [
             row
             for row in memberships.asserted(self.db, user_id)
             if row['group_id'] == group_id
         ]
-        idp_id = (
-            known[0]['idp_id'] if known else user['federated'][0]['idp_id']
-        )
+        idp_id = (known or federated_as)[0]['idp_id']
         memberships.renew(self.db, user_id, group_id, idp_id)
         return not known
 
@@ -294,7 +300,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         return (
             user
             for user in USERS.entity.scanned(self.db, LIST)
-            if user['federated']
+            if identities.of(user)
         )
 
     def _create(
@@ -324,6 +330,4 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
 
 
 def _has(user: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
-    return any(
-        users.federated_key(each) == key for each in user['federated'] or ()
-    )
+    return any(identities.key(each) == key for each in identities.of(user))

@@ -40,6 +40,7 @@ from keystone_cassandra_token.db.rows import (
 )
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.identity import (
+    identities,
     memberships,
     passwords,
 )
@@ -63,16 +64,6 @@ _REF = Row(
     extra=json_map,
 )
 NAME = Row(name=text(255))
-#: What an identity provider says of a user, in ``federated``.
-IDENTITY = Row(
-    idp_id=text(64, required=True),
-    protocol_id=text(64, required=True),
-    unique_id=text(255, required=True),
-    display_name=text(255),
-)
-#: What it calls a user.
-FEDERATED = IDENTITY.required
-
 USER = _REF | Row(
     'lock_epoch',
     local_name=NAME.columns['name'],
@@ -83,6 +74,7 @@ USER = _REF | Row(
     reset_passwords=json_text,
     chosen_passwords=json_map,
     federated=json_text,
+    identities=json_map,
 )
 BY_DOMAIN = Index('user_by_domain', 'domain_id', versioned=True)
 BY_DEFAULT_PROJECT = Index(
@@ -93,9 +85,7 @@ BY_IDP = Index(
     'federated_user_by_idp',
     'idp_id',
     versioned=True,
-    values_of=lambda user: {
-        each['idp_id'] for each in user['federated'] or ()
-    },
+    values_of=lambda user: {each['idp_id'] for each in identities.of(user)},
 )
 # Keystone looks for them wherever users are listed by name.
 BY_DISPLAY_NAME = Index(
@@ -104,7 +94,7 @@ BY_DISPLAY_NAME = Index(
     sharded=False,
     versioned=True,
     values_of=lambda user: (
-        {each['display_name'] for each in user['federated'] or ()}
+        {each['display_name'] for each in identities.of(user)}
         - {None, ''}  # nobody asks for these
     ),
 )
@@ -158,15 +148,10 @@ def _local_keys(db: Store, user: Mapping[str, Any]) -> list[dict[str, str]]:
     return [] if key is None else [key]
 
 
-def federated_key(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the key of a federated identity's claim."""
-    return {name: identity[name] for name in FEDERATED}
-
-
 def _federated_keys(
     _db: Store, user: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    return [federated_key(each) for each in user['federated'] or ()]
+    return [*map(identities.key, identities.of(user))]
 
 
 def _nonlocal_keys(
@@ -180,7 +165,9 @@ def _nonlocal_keys(
 # Ids of users with these names are computed from them, so two datacenters
 # that create one at the same time compute the same id.
 FEDERATED_NAMES = ClaimSpec(
-    Claims('federated_claim', *FEDERATED, operation=Operation.LWT_LOCAL),
+    Claims(
+        'federated_claim', *identities.FEDERATED, operation=Operation.LWT_LOCAL
+    ),
     _federated_keys,
 )
 NONLOCAL_NAMES = ClaimSpec(
@@ -200,6 +187,7 @@ USERS = Named(
             'passwords',
             'reset_passwords',
             'federated',
+            'identities',
         ],
         ids_come_back=True,
     ),
@@ -211,7 +199,7 @@ USERS = Named(
     NONLOCAL_NAMES,
 )
 USER_DERIVED = DerivedTables.of(
-    USERS, 'local_name', 'nonlocal_name', 'federated'
+    USERS, 'local_name', 'nonlocal_name', 'federated', 'identities'
 )
 
 
@@ -279,10 +267,11 @@ def renamed(
 ) -> dict[str, Any]:
     """Return changes of a user whose name may be a display name."""
     made = dict(changes)
-    if user['federated'] and 'local_name' in made:
-        first, *rest = user['federated']
+    federated_as = identities.of(user)
+    if federated_as and 'local_name' in made:
+        first, *rest = federated_as
         shown = first | {'display_name': made.pop('local_name')}
-        made['federated'] = [shown, *rest]
+        made |= identities.setting(user, [shown, *rest])
     return made
 
 
@@ -291,8 +280,8 @@ def federated(given: Mapping[str, Any]) -> dict[str, Any]:
 
     :raises: as :func:`lengths.check`.
     """
-    lengths.check(given, IDENTITY, 'federated_user')
-    return {name: given.get(name) for name in IDENTITY.attributes}
+    lengths.check(given, identities.IDENTITY, 'federated_user')
+    return {name: given.get(name) for name in identities.IDENTITY.attributes}
 
 
 def filterable(user: Mapping[str, Any]) -> Stored:
@@ -350,8 +339,8 @@ def name(user: Mapping[str, Any]) -> str | None:
     for found in (user['local_name'], user['nonlocal_name']):
         if found is not None:
             return str(found)
-    if user['federated']:
-        shown: str | None = user['federated'][0]['display_name']
+    for identity in identities.of(user):
+        shown: str | None = identity['display_name']
         return shown
     return None
 
