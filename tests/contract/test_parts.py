@@ -194,6 +194,14 @@ def grants_of_a_project(count: int) -> Callable[[], Any]:
     return lambda: driver.delete_project_assignments(project_id)
 
 
+def grants_of_a_user(count: int) -> Callable[[], Any]:
+    driver = assignment.Assignment()
+    user_id, role_id = fresh(), fresh()
+    for _ in range(count):
+        driver.create_grant(role_id, user_id=user_id, project_id=fresh())
+    return lambda: driver.delete_user_assignments(user_id)
+
+
 def endpoints_of_a_project(count: int) -> Callable[[], Any]:
     driver = catalog.Catalog()
     project_id = fresh()
@@ -319,6 +327,7 @@ def users_of_a_domain(count: int) -> Callable[[], Any]:
         (memberships_of_a_user, 16),
         (memberships_of_a_group, 28),
         (grants_of_a_project, 8),
+        (grants_of_a_user, 28),
         (endpoints_of_a_project, 4),
         (projects_of_an_endpoint, 6),
         (registered_limits, 8),

@@ -135,9 +135,14 @@ def test_what_two_workers_did_is_scraped(
 
         assert more('tokens_total', result='issued') == 1
         assert more('tokens_total', result='found') >= 2
-        assert more('request_seconds_count', **read) == (
-            more('tokens_total', result='found')
-            + more('tokens_total', result='missing')
+        # A request that asks for a token twice reads it once.
+        assert (
+            2
+            <= more('request_seconds_count', **read)
+            <= (
+                more('tokens_total', result='found')
+                + more('tokens_total', result='missing')
+            )
         )
         written = {'operation': 'token_write', 'verb': 'INSERT'}
         assert more('request_seconds_count', **written) == 1

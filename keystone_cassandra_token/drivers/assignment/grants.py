@@ -28,7 +28,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, parts
 from keystone_cassandra_token.db.cql import Statement, read, scan
 from keystone_cassandra_token.db.rows import Row, boolean, text
 from keystone_cassandra_token.db.store import Store
@@ -229,22 +229,25 @@ def remove(db: Store, grant: Grant) -> bool:
 def remove_all(db: Store, found: Iterable[Grant]) -> int:
     """End several grants; return how many of them there were.
 
-    Those of one target go in batches, so that a project is soon without.
+    Those of one target go in batches, so that a project is soon without, and
+    different targets side by side.
     """
-    count = 0
-    ordered = sorted(found, key=lambda grant: grant['target_id'])
-    for _, of_target in itertools.groupby(
-        ordered, key=lambda grant: grant['target_id']
-    ):
-        while some := list(itertools.islice(of_target, _AT_ONCE)):
-            count += len(some)
-            _unsettle(db, some)
-            if not GRANTS.delete_together(db, some):
-                # One was removed, or granted again: look at each.
-                for grant in some:
-                    GRANTS.discard(db, grant)
-            write_index(db, some, Step.REMOVED)
-    return count
+    by_target = collections.defaultdict(list)
+    for grant in found:
+        by_target[grant['target_id']].append(grant)
+    parts.each(db, _remove_of_target, by_target.values())
+    return sum(map(len, by_target.values()))
+
+
+def _remove_of_target(db: Store, grants: list[Grant]) -> None:
+    for begin in range(0, len(grants), _AT_ONCE):
+        some = grants[begin : begin + _AT_ONCE]
+        _unsettle(db, some)
+        if not GRANTS.delete_together(db, some):
+            # One was removed, or granted again: look at each.
+            for grant in some:
+                GRANTS.discard(db, grant)
+        write_index(db, some, Step.REMOVED)
 
 
 def _unsettle(db: Store, grants: list[Grant]) -> None:
