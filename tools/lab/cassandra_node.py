@@ -240,15 +240,21 @@ class Node:
 
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        for pid in self._signal(signal.SIGSTOP):
+            # On a busy machine a thread can answer once more before it stops.
+            until(
+                lambda pid=pid: processes.stopped(pid), f'a stop of {self!r}'
+            )
 
     def resume(self) -> None:
         """Let a frozen node go on."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
-        if not processes.send(self.directory, number):
+    def _signal(self, number: int) -> list[int]:
+        found = processes.send(self.directory, number)
+        if not found:
             raise LabError(f'{self!r} does not run')
+        return found
 
     def answers(self) -> bool:
         """Whether the CQL port answers now."""

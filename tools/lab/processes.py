@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 MARK = 'KEYSTONE_CASSANDRA_LAB'
@@ -53,6 +54,19 @@ def send(directory: str, *signals: int) -> list[int]:
             for number in signals:
                 os.kill(pid, number)
     return found
+
+
+def stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped, after SIGSTOP."""
+    try:
+        states = {
+            # The name before it may have blanks and brackets.
+            path.read_text().rpartition(')')[2].split()[0]
+            for path in Path(f'/proc/{pid}/task').glob('*/stat')
+        }
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # a thread has just ended
+    return states == {'T'}
 
 
 def wait_gone(directory: str, seconds: float) -> None:
