@@ -144,7 +144,7 @@ def load(pool: PlacePool, server: MariaDB | None, size: int) -> None:
         then the figures would be of something else.
     """
     step = min(_LOADERS, max(1, size // 1000))
-    pool.share(_load, [(size, first, step) for first in range(step)])
+    pool.share(write_events, [(size, first, step) for first in range(step)])
     pool.call(_verify, 'cassandra', size)
     if server:
         columns = revoke_model.REVOKE_KEYS
@@ -163,7 +163,7 @@ class _Gathering:
     def __init__(self) -> None:
         self.rows: fill.Rows = collections.defaultdict(list)
 
-    def batch(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
+    def run_all(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
         for statement, binds in steps:
             self.rows[statement].append(binds)
 
@@ -181,7 +181,7 @@ class _SettledTTL(revocation_ttl.RevocationTTL):
         return self._seconds, Future(lambda: self._seconds)
 
 
-def _load(systems: Systems, size: int, first: int, step: int) -> None:
+def write_events(systems: Systems, size: int, first: int, step: int) -> None:
     """Write every ``step``-th of ``size`` events; what a client does.
 
     Each goes through the driver's own ``revoke``; only what it then asks of
