@@ -310,10 +310,10 @@ MUTATIONS = (
         'tests/unit/test_remembered.py',
     ),
     Mutation(
-        'what a change leaves as it is is not written',
+        'what an entity is found by is not written again',
         'tables/entity_statements.py',
-        '            if value != old[name]\n',
-        '',
+        '            elif value != old[name]:\n',
+        '            else:\n',
         'tests/contract/test_born.py',
     ),
 )

@@ -78,6 +78,9 @@ class EntityStatements:
             name for name, column in row.columns.items() if column.is_map
         )
         self.guarded = frozenset(guarded)
+        self.placing = self.guarded | {
+            index.column for index in indexes if index.column in row.columns
+        }
         self.changing = [name for name in row.columns if name != 'id']
         where = 'id = :id'
         if single_partition:
@@ -151,18 +154,22 @@ class EntityStatements:
     def differing(
         self, old: Mapping[str, Any], changes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return those values of a change that are other ones.
+        """Return the values of a change that are to be written.
 
-        What stays is not written: another datacenter may be changing it, with
-        index rows that this change would know nothing of.
+        Where an entity is found, and what is guarded, is not written again if
+        it stays: another datacenter may be changing it, with index rows and
+        claims that this change would know nothing of.  All else is, since the
+        later change counts: who disables what is disabled here may be later
+        than who has enabled it elsewhere.
         """
-        return {
-            name: _differing(old[name], value)
-            if name in self.map_columns
-            else value
-            for name, value in changes.items()
-            if value != old[name]
-        }
+        found: dict[str, Any] = {}
+        for name, value in changes.items():
+            if name not in self.placing:
+                found[name] = value
+            elif value != old[name]:
+                is_map = name in self.map_columns
+                found[name] = _differing(old[name], value) if is_map else value
+        return found
 
     def exists(self, stored: Mapping[str, Any]) -> bool:
         """Return whether a row is an entity, and no ghost row or fence."""

@@ -88,7 +88,7 @@ PROJECTS = Named(
         'project',
         PROJECT | STAMPS | Row(closed_at=micros),
         Indexes(BY_DOMAIN, BY_PARENT, BY_TAG),
-        guarded=['domain_id', 'name', 'closed_at'],
+        guarded=['domain_id', 'name', 'tags', 'closed_at'],
         ids_are_given=True,
     ),
     ClaimSpec(
