@@ -316,6 +316,7 @@ def own_setting(connection: Connection, *names: str) -> str | None:
     """Return a setting of any node, as :func:`setting`."""
 
     def ask(cql: str, name: str) -> Iterable[dict[str, Any]]:
+        # A session that opens does not wait longer for the sake of a warning.
         found = connection.session.execute(cql, [name], timeout=0.5)
         return cast('Iterable[dict[str, Any]]', found)
 

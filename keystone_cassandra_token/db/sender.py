@@ -107,7 +107,7 @@ class Sender:
         reads = remembered.current()
         if reads is None or statement.operation not in consistency.REMEMBERED:
             return send()
-        return reads.answer(identity(connection, statement, bound), send)
+        return reads.answer(read_key(connection, statement, bound), send)
 
     def _start_batch(
         self,
@@ -244,7 +244,7 @@ class Sender:
         return self.sessions.outage
 
 
-def identity(
+def read_key(
     connection: Connection,
     statement: Statement,
     bound: cassandra.query.BoundStatement,

@@ -23,7 +23,7 @@ from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.outcome import Applied, Outcome, settled
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
-from keystone_cassandra_token.db.sender import UNSET, Sender, Step, identity
+from keystone_cassandra_token.db.sender import UNSET, Sender, Step, read_key
 
 #: In an UPDATE: leave this column as it is.
 KEEP = UNSET
@@ -117,7 +117,7 @@ class Store(Sender):
             return None
         with contextlib.suppress(errors.ValueRefused):
             bound = self.bind(connection, statement, binds)
-            found = reads.get(identity(connection, statement, bound))
+            found = reads.get(read_key(connection, statement, bound))
             if found is not None:
                 return [row.load(each) for each in found]
         return None

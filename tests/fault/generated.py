@@ -50,7 +50,7 @@ import pathlib
 import random
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import cassandra
@@ -564,14 +564,7 @@ class Bench:
     ) -> bool:
         """Return whether a state is one of the ends, or on the way there."""
         apart = state if wanted.partly is None else wanted.partly
-        return any(
-            all(
-                state[name]
-                in [end[name]] + [e[name] for e in ends if name in apart]
-                for name in state
-            )
-            for end in ends
-        )
+        return on_the_way(state, ends, apart)
 
     def _again(
         self, world: World, wanted: Operation, state: State
@@ -639,6 +632,23 @@ class Bench:
             wrong += self._at_rest(world, state)
             for each in wrong:
                 yield f'before {step(at.sent, index)}: {each}'
+
+
+def on_the_way(
+    state: State, ends: Sequence[State], apart: Collection[str]
+) -> bool:
+    """Return whether a state is one of the ends, or on the way to one.
+
+    :param apart: names of what may be as in any of the ends.
+    """
+    return any(
+        all(
+            state[name]
+            in [end[name]] + [e[name] for e in ends if name in apart]
+            for name in state
+        )
+        for end in ends
+    )
 
 
 def names_of(errors: tuple[type[exception.Error], ...]) -> list[str]:

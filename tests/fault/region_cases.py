@@ -16,6 +16,7 @@ from tests.fault.generated import (
     State,
     World,
     difference,
+    on_the_way,
 )
 from tests.fault.two_regions import START, Point
 
@@ -132,14 +133,7 @@ class Judge:
             if said in UNAVAILABLE:
                 partly = operation.partly
                 apart |= {*state} if partly is None else {*partly}
-        return any(
-            all(
-                state[name]
-                in [end[name]] + [e[name] for e in ends if name in apart]
-                for name in state
-            )
-            for end in ends
-        )
+        return on_the_way(state, ends, apart)
 
     def _both_done(self, state: State, wrong: list[str]) -> str:
         """Return what wins where both were told that they are done."""

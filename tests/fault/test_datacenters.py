@@ -334,6 +334,13 @@ class Regions:
     def both(self) -> tuple[Store, Store]:
         return self.here, self.there
 
+    def drivers(self, driver: type[Any]) -> list[Any]:
+        """Return a driver of a server in each."""
+        made = [driver() for _ in self.both]
+        for each, store in zip(made, self.both, strict=True):
+            each.db = store
+        return made
+
     def create(
         self, entity: Entity, new: Sequence[dict[str, Any]]
     ) -> list[bool]:
@@ -364,13 +371,6 @@ class Regions:
 def regions(db: Store) -> Iterator[Regions]:
     with elsewhere.each_datacenter(db) as stores:
         yield Regions(*stores)
-
-
-def in_region(driver: type[Any], store: Store) -> Any:
-    """Return a driver of a server in a datacenter."""
-    made = driver()
-    made.db = store
-    return made
 
 
 IDPS = federation.IDPS.entity
@@ -416,8 +416,7 @@ class TestTwoRegions:
         self, regions: Regions
     ) -> None:
         """Another one is added elsewhere; both are in one cell."""
-        here = in_region(federation.Federation, regions.here)
-        there = in_region(federation.Federation, regions.there)
+        here, there = regions.drivers(federation.Federation)
         idp_id = uuid.uuid4().hex
         here.create_idp(idp_id, {'domain_id': 'd', 'enabled': True})
         here.create_protocol(idp_id, 'former', {'mapping_id': 'm'})
@@ -445,8 +444,7 @@ class TestTwoRegions:
     def test_what_is_deleted_elsewhere_cannot_be_changed(
         self, regions: Regions
     ) -> None:
-        here = in_region(federation.Federation, regions.here)
-        there = in_region(federation.Federation, regions.there)
+        here, there = regions.drivers(federation.Federation)
         idp_id = uuid.uuid4().hex
         here.create_idp(idp_id, {'domain_id': 'd', 'enabled': True})
         regions.agreed(IDPS, idp_id)
@@ -462,7 +460,7 @@ class TestTwoRegions:
     def test_no_rule_is_left_of_a_role_that_is_deleted_elsewhere(
         self, regions: Regions
     ) -> None:
-        here, there = (in_region(role.Role, each) for each in regions.both)
+        here, there = regions.drivers(role.Role)
         prior, implied = uuid.uuid4().hex, uuid.uuid4().hex
         for each in (prior, implied):
             here.create_role(each, {'id': each, 'name': each})
@@ -489,9 +487,7 @@ class TestTwoRegions:
     def test_no_project_has_a_group_that_is_deleted_elsewhere(
         self, regions: Regions
     ) -> None:
-        here, there = (
-            in_region(catalog.Catalog, each) for each in regions.both
-        )
+        here, there = regions.drivers(catalog.Catalog)
         group_id, project_id = uuid.uuid4().hex, uuid.uuid4().hex
         here.create_endpoint_group(
             group_id, {'id': group_id, 'name': 'g', 'filters': {}}
@@ -520,9 +516,7 @@ class TestTwoRegions:
     def test_no_endpoint_is_left_of_a_service_that_is_deleted_elsewhere(
         self, regions: Regions
     ) -> None:
-        here, there = (
-            in_region(catalog.Catalog, each) for each in regions.both
-        )
+        here, there = regions.drivers(catalog.Catalog)
         for _ in range(ROUNDS):
             service_id, endpoint_id = uuid.uuid4().hex, uuid.uuid4().hex
             here.create_service(

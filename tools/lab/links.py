@@ -56,9 +56,9 @@ class Links:
             self._loop.call_soon_threadsafe(self._open.set)
 
     @property
-    def empty(self) -> bool:
-        """Whether all that was taken has been passed on."""
-        return self._under_way == 0
+    def taken(self) -> int:
+        """The bytes that were taken, and not yet passed on."""
+        return self._under_way
 
     def close(self) -> None:
         """Close all connections; idempotent."""
