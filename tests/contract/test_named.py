@@ -6,6 +6,7 @@ import datetime
 import cassandra
 import pytest
 
+from keystone_cassandra_token.db import consistency
 from keystone_cassandra_token.tables import unique
 from tests import entities
 from tests.contract import damage
@@ -90,3 +91,48 @@ def test_a_rename_that_is_given_up_is_never_made(store, case, named, made):
     after = named.entity.find(store, made['id'])
     assert after[column] == before[column]
     assert named.remove(store, made['id'])
+
+
+@pytest.fixture
+def wide(store):
+    """What was sent that all datacenters agree on."""
+    sent = []
+
+    def note(statements, send):
+        if statements[0].operation in consistency.WIDE:
+            sent.append(statements)
+        return send()
+
+    with faults.intercepted(store, note):
+        yield sent
+
+
+def rounds(named):
+    """Return how often regions agree on names, and on the entity itself."""
+    names = sum(
+        spec.claims.insert.operation in consistency.WIDE
+        for spec in named.specs
+    )
+    return names, int(named.entity.everywhere)
+
+
+def test_a_creation_and_a_deletion_are_agreed_on_once(
+    store, case, named, wide
+):
+    """And twice where regions must agree on the entity as well."""
+    given = damage.fresh(*case.given)
+    case.make(**given)
+    assert len(wide) == sum(rounds(named))
+    wide.clear()
+    assert named.remove(store, given['id'])
+    assert len(wide) == sum(rounds(named))
+
+
+@pytest.mark.parametrize('case', entities.RENAMED, indirect=True)
+def test_a_rename_is_agreed_on_for_each_name(store, case, named, made, wide):
+    """The old one and the new one, and the entity where regions must."""
+    wide.clear()
+    new = damage.fresh(entities.RENAMED[case.maker])
+    assert named.change(store, made['id'], lambda now: new)
+    names, own = rounds(named)
+    assert len(wide) == 2 * names + own
