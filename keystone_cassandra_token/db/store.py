@@ -124,9 +124,19 @@ class Store(Sender):
 
     def run(self, statement: Statement, **binds: Any) -> None:
         """Run a plain write."""
+        self.run_async(statement, **binds).result()
+
+    def run_async(self, statement: Statement, **binds: Any) -> Future[None]:
+        """Send a plain write; return the future of its end."""
         cql.check_plain(statement)
         with self._translated(statement):
-            self._start(statement, binds).result()
+            pending = self._start(statement, binds, later=True)
+
+        def wait() -> None:
+            with self._translated(statement):
+                pending.result()
+
+        return Future(wait)
 
     def cas(self, statement: Statement, **binds: Any) -> Outcome:
         """Run a conditional write.

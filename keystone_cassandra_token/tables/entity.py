@@ -154,6 +154,7 @@ class Entity(EntityStatements):
         new: dict[str, Any],
         ttl: int | None = None,
         renew: Renew = lambda new: {},
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> bool:
         """Create an entity; return whether its id was free.
 
@@ -162,20 +163,14 @@ class Entity(EntityStatements):
         :param renew: called before a row that is no entity is replaced: raises
             if by now this entity must not be made, and returns columns that
             are to be others.
+        :param meanwhile: called while index rows are written, before the
+            entity is: may complete what is new, and raises if it must not be.
         :raises OutcomeUnknown: if it may be made yet; it is safe to retry.
         :raises StoreUnavailable: if it is not made, and will not be.
         """
-        self.indexes.write(db, [new], ttl)
-        made = may_come = False
-        try:
-            made = self._create(db, new, ttl, renew)
-        except errors.OutcomeUnknown:
-            may_come = True
-            raise
-        finally:
-            if not (made or may_come):
-                self.indexes.remove(db, new)
-        return made
+        return self.indexes.list_while_created(
+            db, new, lambda: self._create(db, new, ttl, renew), ttl, meanwhile
+        )
 
     def _create(
         self,

@@ -29,7 +29,9 @@ from keystone_cassandra_token.db.cql import (
     scan,
     write,
 )
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.sender import Step
 from keystone_cassandra_token.db.store import Store
 
 SHARDS = 16
@@ -271,7 +273,7 @@ class Indexes:
 
     def inserts(
         self, entity: Mapping[str, Any], ttl: int | None = None
-    ) -> list[tuple[Statement, Mapping[str, Any]]]:
+    ) -> list[Step]:
         """Return the statements that add an entity's rows."""
         life = {} if ttl is None else {'ttl': ttl}
         return [
@@ -282,9 +284,7 @@ class Indexes:
             for index, key in self._keys(entity)
         ]
 
-    def deletes(
-        self, entity: Mapping[str, Any]
-    ) -> list[tuple[Statement, Mapping[str, Any]]]:
+    def deletes(self, entity: Mapping[str, Any]) -> list[Step]:
         """Return the statements that remove an entity's rows."""
         return [(index.delete, key) for index, key in self._keys(entity)]
 
@@ -299,22 +299,51 @@ class Indexes:
         :raises StoreUnavailable: if it cannot be done now.  Some may be there;
             nobody minds a row without its entity.
         """
-        steps = [step for each in entities for step in self.inserts(each, ttl)]
-        if steps:
+        _all_sent(
+            db, [step for each in entities for step in self.inserts(each, ttl)]
+        ).result()
+
+    def list_while_created(
+        self,
+        db: Store,
+        entity: Mapping[str, Any],
+        create: Callable[[], bool],
+        ttl: int | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> bool:
+        """Add the rows of an entity, and create it; return whether it is made.
+
+        If it is not made the rows are removed, unless it may be made yet.
+
+        :param create: called once the rows are there.
+        :param meanwhile: called while they are written; raises if the entity
+            must not be made.
+        :raises StoreUnavailable: if the rows cannot be written now.
+        """
+        sent = _all_sent(db, self.inserts(entity, ttl))
+        keep = False
+        try:
             try:
-                db.batch(*steps)
-            except errors.OutcomeUnknown as unknown:
-                raise errors.StoreUnavailable(unknown.reason) from unknown
+                meanwhile()
+            finally:
+                sent.result()
+            try:
+                keep = create()
+            except errors.OutcomeUnknown:
+                keep = True
+                raise
+        finally:
+            if not keep:
+                self.remove(db, entity)
+        return keep
 
     def remove(self, db: Store, entity: Mapping[str, Any]) -> None:
         """Remove the rows of an entity that is not, or not there any more.
 
         If it cannot be done now they are left: the change itself is made.
         """
-        steps = self.deletes(entity)
-        if steps:
-            with contextlib.suppress(errors.StoreUnavailable):
-                db.batch(*steps)
+        with contextlib.suppress(errors.StoreUnavailable):
+            _all_sent(db, self.deletes(entity)).result()
 
     def place(self, entity: Mapping[str, Any]) -> list[Any]:
         """Return what decides where an entity's rows are."""
@@ -326,3 +355,23 @@ class Indexes:
         for index in self._indexes:
             for key in index.keys(entity):
                 yield index, key
+
+
+def _all_sent(db: Store, steps: Iterable[Step]) -> Future[None]:
+    """Send writes of index rows side by side.
+
+    Without a batch: a reader skips a row that is alone, and misses none as
+    long as the entity is not there.
+    """
+    sent = [db.run_async(statement, **binds) for statement, binds in steps]
+
+    def wait() -> None:
+        try:
+            # Whatever one of them ends with, all of them are waited for.
+            with contextlib.ExitStack() as waiting:
+                for each in sent:
+                    waiting.callback(each.result)
+        except errors.OutcomeUnknown as unknown:
+            raise errors.StoreUnavailable(unknown.reason) from unknown
+
+    return Future(wait)

@@ -116,20 +116,17 @@ class Named:
         :param ttl: as for the entity.
         :raises NameTaken: if a name or its id is in use.
         """
-        # Looked for while names are claimed, and known before anything else is
-        # written that would have to be undone.
-        found = db.one_async(self.entity.get, self.entity.row, id=new['id'])
 
         def check_free() -> None:
-            row = found.result()
-            if row and self.entity.exists(row):
+            if self.entity.find(db, new['id']):
                 raise NameTaken(new['id'])
 
-        with _attempt(db, ttl) as attempt:
+        def claim() -> None:
             attempt.claim(self._names(db, new), check_free)
-            check_free()
             new['stamps'] = attempt.stamps(new['id'])
-            if not self.entity.create(db, new, ttl, attempt.renew):
+
+        with _attempt(db, ttl) as attempt:
+            if not self.entity.create(db, new, ttl, attempt.renew, claim):
                 raise NameTaken(new['id'])
             attempt.keep()
 
