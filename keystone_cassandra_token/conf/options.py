@@ -383,6 +383,20 @@ revocation, a token or a trust.
     ),
 ]
 
+region_opts = [
+    cfg.BoolOpt(
+        'follow_changes',
+        default=True,
+        help="""
+Whether a thread of each server looks once a second what servers of other
+regions (datacenters) have changed, and drops that from Keystone's caches. When
+false, what is revoked, disabled or taken away elsewhere counts here once the
+caches expire ([cache] expiration_time). Without effect with one region. uWSGI
+needs ``enable-threads``, as for the driver.
+""",
+    ),
+]
+
 #: Option of ``[database]`` with the contact points.
 NODES = 'cassandra_node_ips'
 
@@ -392,6 +406,7 @@ cassandra_opts = list(
         schema_opts,
         token_opts,
         consistency_opts,
+        region_opts,
     )
 )
 

@@ -177,6 +177,17 @@ TOKENS = Metric(
 REVOCATIONS = Metric(
     'revocations', Kind.COUNTER, 'Revocation events that were written.'
 )
+CHANGES_FOLLOWED = Metric(
+    'changes_followed',
+    Kind.COUNTER,
+    'Looks at the logs of other datacenters that found changes of a table.',
+    {'table': None},
+)
+CACHES_DROPPED = Metric(
+    'caches_dropped',
+    Kind.COUNTER,
+    'Times that all caches were dropped, since changes may have been missed.',
+)
 SESSIONS = Metric(
     'sessions',
     Kind.COUNTER,
@@ -198,6 +209,8 @@ METRICS = (
     TRUST_USES,
     TOKENS,
     REVOCATIONS,
+    CHANGES_FOLLOWED,
+    CACHES_DROPPED,
     SESSIONS,
     CONNECTIONS,
 )

@@ -14,8 +14,10 @@ from oslo_log import log
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import schema
+from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import (
     errors,
+    following,
     metrics,
     nodes,
     outage,
@@ -31,16 +33,23 @@ _shared: dict[int, Store] = {}
 
 def shared(conf: cfg.ConfigOpts) -> Store:
     """Return the process's store for ``conf``; nothing is opened yet."""
-    store = _shared.get(id(conf))
-    if store is None:
-        options.register_opts(conf)
-        outage.quieten()
-        # Where a value cannot be read, each request that connects says so.
-        with contextlib.suppress(cfg.Error, ValueError):
-            metrics.start(conf[options.GROUP].metrics_dir)
-        for text in options.unknown(conf):
-            LOG.warning(text)
-        store = _shared[id(conf)] = Store(conf, verify=_check)
+    known = _shared.get(id(conf))
+    if known is not None:
+        return known
+    options.register_opts(conf)
+    outage.quieten()
+    # Where a value cannot be read, each request that connects says so.
+    with contextlib.suppress(cfg.Error, ValueError):
+        metrics.start(conf[options.GROUP].metrics_dir)
+    for text in options.unknown(conf):
+        LOG.warning(text)
+    caches = KeystoneCaches(conf)
+
+    def verify(connection: Connection, section: Mapping[str, Any]) -> None:
+        _check(connection, section)
+        following.start(store, connection, caches)
+
+    store = _shared[id(conf)] = Store(conf, verify=verify)
     return store
 
 

@@ -27,12 +27,13 @@ refers to what is gone: readers leave that out.  So a deletion wins.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token.db import clock, errors, parts
+from keystone_cassandra_token.db import changes, clock, errors, parts
 from keystone_cassandra_token.db.cql import (
     Statement,
+    escalated_read,
     lwt_global,
     lwt_global_read,
     lwt_local,
@@ -104,6 +105,9 @@ class Association:
             self.get_all = read(f'{select}bucket = 0')
         self.list = read(select + at)
         self.get = read(select + where)
+        self.get_everywhere = escalated_read(select + where)
+        self.list_everywhere = escalated_read(select + at)
+        changes.FETCH[table] = self._fetch
         self._settling = lwt_global_read if everywhere else lwt_local_read
         conditional = lwt_global if everywhere else lwt_local
         self.settle = self._settling(select + where)
@@ -198,7 +202,8 @@ class Association:
         :raises OutcomeUnknown: as :meth:`add`.
         """
         made = created(new['incarnation'])
-        return db.cas_settled(self.insert, self.settle, made, **new)
+        with changes.telling(db, self._table, self.key(new)):
+            return db.cas_settled(self.insert, self.settle, made, **new)
 
     def find(self, db: Store, **key: Any) -> Pair | None:
         """Return an association, or None."""
@@ -219,7 +224,8 @@ class Association:
         """
         delete, binds = self.deletion(pair)
         gone = deleted(pair['incarnation'])
-        outcome = db.cas_settled(delete, self.settle, gone, **binds)
+        with changes.telling(db, self._table, self.key(pair)):
+            outcome = db.cas_settled(delete, self.settle, gone, **binds)
         if self._links:
             db.run(self.delete_listed, **self._listing(pair))
         return bool(outcome)
@@ -279,14 +285,24 @@ class Association:
 
         Otherwise none was deleted, or nobody can tell.
         """
+        holder = {self._holder: pairs[0][self._holder]}
         try:
-            return bool(db.cas_batch(*map(self.deletion, pairs)))
+            with changes.telling(db, self._table, holder):
+                return bool(db.cas_batch(*map(self.deletion, pairs)))
         except errors.OutcomeUnknown:
             return False  # deleting what may be gone is no harm
 
     def remove_having(self, db: Store, given_id: str) -> None:
         """Take it from all who have it."""
         parts.each(db, self.discard, self.having(db, given_id))
+
+    def _fetch(self, db: Store, keys: Sequence[changes.Key]) -> None:
+        """Make changes readable here: of one key, or of all of a holder."""
+        for statement, some in (
+            (self.get_everywhere, [each for each in keys if len(each) > 1]),
+            (self.list_everywhere, [each for each in keys if len(each) == 1]),
+        ):
+            db.many(statement, self.row, some)
 
     def _listing(self, pair: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row that lists an association by what is given."""

@@ -23,27 +23,20 @@ from __future__ import annotations
 
 from collections.abc import (
     Callable,
-    Collection,
-    Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql, errors, parts
+from keystone_cassandra_token.db import clock, errors, parts
 from keystone_cassandra_token.db.attempts import Attempts
+from keystone_cassandra_token.db.changes import tell, telling
 from keystone_cassandra_token.db.outcome import Applied, created
-from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import KEEP, Store
-from keystone_cassandra_token.tables.entity_statements import EntityStatements
+from keystone_cassandra_token.tables.entity_reads import EntityReads
 from keystone_cassandra_token.tables.fence import Fence
-from keystone_cassandra_token.tables.index import Index, Indexes
-
-#: Entities in one read.  A read of each costs the server less and the client,
-#: which is the slower one, several times as much.
-AT_ONCE = 100
+from keystone_cassandra_token.tables.index import Indexes
 
 #: Seconds for which a deleted entity's row keeps a late creation from being
 #: made, if its id can come back.
@@ -54,7 +47,7 @@ Changes = Mapping[str, Any]
 Renew = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-class Entity(EntityStatements):
+class Entity(EntityReads):
     """One table of entities: reads, creations, changes and deletions."""
 
     def __init__(
@@ -62,78 +55,6 @@ class Entity(EntityStatements):
     ) -> None:
         super().__init__(table, row, indexes, **kind)
         self.fence = Fence(self)
-
-    def find(
-        self,
-        db: Store,
-        entity_id: str | None,
-        read: cql.Statement | None = None,
-    ) -> dict[str, Any] | None:
-        """Return an entity, or None; without an id there is none.
-
-        :param read: another read of its columns by id.
-        """
-        if not entity_id:
-            return None  # Cassandra rejects it
-        found = db.one(read or self.get, self.row, id=entity_id)
-        return found if found and self.exists(found) else None
-
-    def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
-        """Return those of the entities that exist, in the order of ids."""
-        wanted = [each for each in ids if each]  # as in find
-        get, row = self.get, self.row
-        known = {each: db.known(get, row, id=each) for each in wanted}
-        missing = [each for each, rows in known.items() if rows is None]
-        some = (
-            {'ids': missing[begin : begin + AT_ONCE]}
-            for begin in range(0, len(missing), AT_ONCE)
-        )
-        found = {
-            entity['id']: entity
-            for entities in (
-                *db.many(self.get_some, self.row, some),
-                *known.values(),
-            )
-            for entity in entities or ()
-            if self.exists(entity)
-        }
-        return [found[each] for each in wanted if each in found]
-
-    def all(self, db: Store) -> list[dict[str, Any]]:
-        """Return all entities that are kept together, by id."""
-        return self.all_async(db).result()
-
-    def all_settled(self, db: Store) -> list[dict[str, Any]]:
-        """Return :meth:`all`, once what others are doing with one is done."""
-        return list(filter(self.exists, db.rows(self.settle_all, self.row)))
-
-    def all_async(self, db: Store) -> Future[list[dict[str, Any]]]:
-        """Ask for :meth:`all`."""
-        answer = db.rows_async(self.get_all, self.row)
-        return answer.then(lambda found: list(filter(self.exists, found)))
-
-    def scanned(
-        self, db: Store, scan: cql.Statement
-    ) -> Iterator[dict[str, Any]]:
-        """Yield all entities, by a scan of the table."""
-        return filter(self.exists, db.iterate(scan, self.row))
-
-    def find_all_async(
-        self, db: Store, ids: Collection[str]
-    ) -> Future[list[dict[str, Any]]]:
-        """Ask for ``AT_ONCE`` entities at most, as :meth:`all_async`."""
-        answer = db.rows_async(self.get_some, self.row, ids=list(ids))
-        return answer.then(lambda found: list(filter(self.exists, found)))
-
-    def find_by(
-        self, db: Store, index: Index, value: str
-    ) -> list[dict[str, Any]]:
-        """Return the entities that have a value now."""
-        return [
-            entity
-            for entity in self.find_all(db, index.ids(db, value))
-            if value in index.values(entity)
-        ]
 
     def new(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return an entity that is yet to be created.
@@ -168,9 +89,12 @@ class Entity(EntityStatements):
         :raises OutcomeUnknown: if it may be made yet; it is safe to retry.
         :raises StoreUnavailable: if it is not made, and will not be.
         """
-        return self.indexes.list_while_created(
+        made = self.indexes.list_while_created(
             db, new, lambda: self._create(db, new, ttl, renew), ttl, meanwhile
         )
+        if made and self.single_partition:  # lists of all are remembered
+            tell(db, self.table, {'id': new['id']})
+        return made
 
     def _create(
         self,
@@ -268,6 +192,7 @@ class Entity(EntityStatements):
                 return True
             raise errors.StoreUnavailable(unknown.reason) from unknown
         if outcome:
+            tell(db, self.table, {'id': new[0]['id']})
             return True
         ids = {each['id'] for each in new}
         there = ids & {each['id'] for each in self.all_settled(db)}
@@ -330,13 +255,17 @@ class Entity(EntityStatements):
         moved = old['incarnation'] != new['incarnation']
         if moved:
             self.indexes.write(db, [new])
-        try:
-            made = self._replace(db, old, new, self.differing(old, changes))
-        except errors.OutcomeUnknown as unknown:
+        news = changes.keys() - self.private
+        with telling(db, self.table, {'id': old['id']} if news else None):
             try:
-                made = self.fence.is_replaced(db, old, new)
-            except errors.StoreUnavailable:
-                raise unknown from None
+                made = self._replace(
+                    db, old, new, self.differing(old, changes)
+                )
+            except errors.OutcomeUnknown as unknown:
+                try:
+                    made = self.fence.is_replaced(db, old, new)
+                except errors.StoreUnavailable:
+                    raise unknown from None
         if moved:
             self.indexes.remove(db, old if made else new)
         return made
@@ -377,14 +306,15 @@ class Entity(EntityStatements):
         delete: dict[str, Any] = {}
         if self.ids_come_back:
             delete = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
-        gone = db.cas_settled(
-            self.bury if delete else self.delete,
-            self.settle,
-            self._applied(applied),
-            id=entity['id'],
-            seen=seen,
-            **delete,
-        )
+        with telling(db, self.table, {'id': entity['id']}):
+            gone = db.cas_settled(
+                self.bury if delete else self.delete,
+                self.settle,
+                self._applied(applied),
+                id=entity['id'],
+                seen=seen,
+                **delete,
+            )
         self.indexes.remove(db, entity)
         return bool(gone)
 

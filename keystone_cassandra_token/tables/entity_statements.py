@@ -24,6 +24,8 @@ class EntityStatements:
     :param guarded: columns whose new value is made from the one that was
         read: a change of one is a new incarnation, so that of two at once
         the later one is made again.
+    :param private: columns that nobody is shown: a change of them alone is
+        not told to other datacenters.
     :param expiring: whether it can be created with a TTL.  Then it cannot be
         changed: cells that are written later would outlive their row.
     :param everywhere: whether all datacenters agree on each change, so that
@@ -53,6 +55,7 @@ class EntityStatements:
         indexes: Indexes,
         *,
         guarded: Collection[str] = (),
+        private: Collection[str] = (),
         expiring: bool = False,
         everywhere: bool = False,
         ids_are_given: bool = False,
@@ -78,6 +81,7 @@ class EntityStatements:
             name for name, column in row.columns.items() if column.is_map
         )
         self.guarded = frozenset(guarded)
+        self.private = frozenset(private)
         self.placing = self.guarded | {
             index.column for index in indexes if index.column in row.columns
         }
@@ -94,6 +98,7 @@ class EntityStatements:
         self.get_some = cql.read(
             f'SELECT {row} FROM {table} WHERE {some}'
         ).unpaged()
+        self.get_everywhere = cql.escalated_read(self.get.cql)
         self.settle = self.settling(f'SELECT {row} FROM {table} WHERE {where}')
         assigned = ', '.join(f'{name} = :{name}' for name in self.changing)
         # An UPDATE, since a row that was inserted stays without its cells.

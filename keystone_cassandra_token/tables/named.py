@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token.db import cql, errors, parts
+from keystone_cassandra_token.db import errors, parts
 from keystone_cassandra_token.db.rows import Row, json_text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
@@ -56,7 +56,6 @@ class Named:
         self.entity = entity
         self.specs = specs
         self.claims = specs[0].claims
-        self.get_everywhere = cql.escalated_read(entity.get.cql)
         self._owners = ReadAheadCache(4096)
 
     def find(
@@ -266,7 +265,8 @@ class _Name:
 
     def has(self, db: Store, owner: str, key: Key) -> bool:
         """As :class:`~.unique.Owners` says."""
-        found = self._named.entity.find(db, owner, self._named.get_everywhere)
+        entity = self._named.entity
+        found = entity.find(db, owner, entity.get_everywhere)
         return found is not None and key in self._spec.keys(db, found)
 
     def fence(self, db: Store, owner: str) -> None:

@@ -57,7 +57,7 @@ class Users:
     row = users.USERS.entity.row
     claims = users.USERS.claims
     get = users.USERS.entity.get
-    get_everywhere = users.USERS.get_everywhere
+    get_everywhere = users.USERS.entity.get_everywhere
 
     def new(self):
         return {

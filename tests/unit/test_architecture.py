@@ -274,6 +274,8 @@ def test_one_place_settles_what_is_unknown() -> None:
     }
     assert catching == {
         'db.outcome',
+        # Tells others of what may have changed.
+        'db.changes',
         # Before there is a schema there is no store.
         'schema.lease',
         # Puts up a fence where it stays unknown; keeps what it protects.

@@ -22,7 +22,10 @@ MODULES = [
     for found in pkgutil.walk_packages(
         drivers.__path__, drivers.__name__ + '.'
     )
-] + [importlib.import_module('keystone_cassandra_token.revocation_ttl')]
+] + [
+    importlib.import_module(f'keystone_cassandra_token.{name}')
+    for name in ('revocation_ttl', 'db.changes')
+]
 
 #: Each row with each statement that reads or writes it.
 USES = {
@@ -39,7 +42,13 @@ USES = {
 }
 
 
-BY_WINDOWS = ['token', 'revocation', 'revocation_log', 'failed_login']
+BY_WINDOWS = [
+    'token',
+    'revocation',
+    'revocation_log',
+    'failed_login',
+    'change_log',
+]
 
 
 @sweep.over(CURRENT.keys())

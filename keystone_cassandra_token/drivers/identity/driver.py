@@ -44,7 +44,7 @@ from keystone_cassandra_token.drivers.identity import (
 from keystone_cassandra_token.drivers.identity.groups import GROUP, GROUPS
 from keystone_cassandra_token.drivers.identity.memberships import MEMBERSHIPS
 from keystone_cassandra_token.drivers.identity.users import USERS
-from keystone_cassandra_token.tables.entity import AT_ONCE
+from keystone_cassandra_token.tables.entity_reads import AT_ONCE
 from keystone_cassandra_token.tables.recent import ReadAheadCache
 
 Entity = dict[str, Any]

@@ -46,7 +46,7 @@ from keystone_cassandra_token.drivers.identity.users import (
     FEDERATED_NAMES,
     USERS,
 )
-from keystone_cassandra_token.tables.entity import AT_ONCE
+from keystone_cassandra_token.tables.entity_reads import AT_ONCE
 from keystone_cassandra_token.tables.unique import NameTaken
 
 User = dict[str, Any]

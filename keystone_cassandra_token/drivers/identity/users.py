@@ -189,6 +189,7 @@ USERS = Named(
             'federated',
             'identities',
         ],
+        private=['lock_epoch', 'last_active_on'],
         ids_come_back=True,
     ),
     ClaimSpec(

@@ -28,9 +28,10 @@ from oslo_log import log
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import changes, clock
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.cql import (
+    escalated_read,
     lwt_global,
     lwt_global_read,
     lwt_local,
@@ -67,6 +68,9 @@ LIST = read(
     f'SELECT {OPTION} FROM domain_config'
     ' WHERE domain_id = :domain_id AND sensitive = :sensitive'
 )
+LIST_ALL = escalated_read(
+    f'SELECT {DOMAIN_CONFIG} FROM domain_config WHERE domain_id = :domain_id'
+)
 LIST_NAMES = read(
     f'SELECT {NAME} FROM domain_config WHERE domain_id = :domain_id'
 )
@@ -100,6 +104,12 @@ REGISTER = lwt_global(
 # Only its own.
 RELEASE = lwt_global(
     'DELETE FROM config_register WHERE type = :type IF domain_id = :domain_id'
+)
+
+
+# Values of sensitive options are read by no follower's own code.
+changes.FETCH['domain_config'] = lambda db, keys: db.many(
+    LIST_ALL, DOMAIN_CONFIG, keys
 )
 
 
@@ -252,11 +262,14 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
                 return True
             return None if found == seen else False
 
-        return bool(
-            self.db.cas_batch_settled(
-                *steps, settle=SETTLE, applied=applied, rows=[on]
+        with changes.telling(
+            self.db, 'domain_config', {'domain_id': domain_id}
+        ):
+            return bool(
+                self.db.cas_batch_settled(
+                    *steps, settle=SETTLE, applied=applied, rows=[on]
+                )
             )
-        )
 
     def _names(self, domain_id: str) -> tuple[uuid.UUID | None, set[Name]]:
         """Return the incarnation of a domain's options, and their names."""

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keystone.models import revoke_model
@@ -36,9 +36,14 @@ from keystone.revoke.backends import base
 from oslo_utils import timeutils
 
 from keystone_cassandra_token import revocation_ttl
-from keystone_cassandra_token.db import clock, metrics
-from keystone_cassandra_token.db.cql import revocation_read, revocation_write
+from keystone_cassandra_token.db import changes, clock, metrics
+from keystone_cassandra_token.db.cql import (
+    revocation_read,
+    revocation_write,
+    write,
+)
 from keystone_cassandra_token.db.rows import Row, json_text, micros
+from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
 
 #: Attributes that name an event's subject, the first that it has, and the
@@ -69,12 +74,16 @@ _KEPT = 'kept'
 #: the clocks of the servers say.
 _TIMELESS = ('audit:', 'chain:', 'trust:')
 
+#: Subjects in one read.
+_AT_ONCE = 100
+
 _BUCKET = 3600 * 10**6  # an hour, in microseconds
 _SHARDS = 4
 
 REVOCATION = Row(
     'subject', scope=json_text, issued_before=micros, revoked_at=micros
 )
+_AS_STORED = Row(*REVOCATION.columns)
 LOGGED = Row(
     'bucket',
     'shard',
@@ -92,6 +101,8 @@ REVOKE = revocation_write(
     f'INSERT INTO revocation ({REVOCATION}) VALUES ({REVOCATION.markers})'
     ' USING TTL :ttl AND TIMESTAMP :issued_before'
 )
+#: Of another datacenter, whose own servers tell all others.
+REVOKE_HERE = write(REVOKE.cql)
 LOG_EVENT = revocation_write(
     f'INSERT INTO revocation_log ({LOGGED}) VALUES ({LOGGED.markers})'
 ).expiring()
@@ -99,6 +110,31 @@ GET_SINCE = revocation_read(
     f'SELECT {LOGGED} FROM revocation_log'
     ' WHERE bucket = :bucket AND shard = :shard AND revoked_at > :since'
 )
+
+
+def _fetch(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
+    """Write the revocations of another datacenter that are not yet here.
+
+    Each with the timestamp and the end that it has there: to write it twice
+    is harmless.
+    """
+    subjects = [key['subject'] for key in keys]
+    found = {
+        (row['subject'], row['scope'], row['issued_before'])
+        for begin in range(0, len(keys), _AT_ONCE)
+        for row in db.rows(
+            CHECK, _AS_STORED, subjects=subjects[begin : begin + _AT_ONCE]
+        )
+    }
+    now = clock.to_micros(clock.utcnow()) // 10**6
+    for key in keys:
+        row = {name: key[name] for name in REVOCATION.columns}
+        there = (row['subject'], row['scope'], row['issued_before']) in found
+        if not there and key['end'] > now:
+            db.run(REVOKE_HERE, ttl=key['end'] - now, **row)
+
+
+changes.FETCH[changes.REVOCATION] = _fetch
 
 
 class Revoke(Driver, base.RevokeDriverBase):
@@ -153,12 +189,12 @@ class Revoke(Driver, base.RevokeDriverBase):
         # a one: under a key of its own it cannot take the place of a row
         # that lasts longer, should the process die before it writes again.
         scope = {**stored['scope'], _KEPT: kept}
+        row = REVOCATION.dump({**stored, 'scope': scope})
+        end = clock.to_micros(clock.utcnow()) // 10**6 + ttl
         self.db.run_all(
-            (
-                REVOKE,
-                {'ttl': ttl} | REVOCATION.dump({**stored, 'scope': scope}),
-            ),
+            (REVOKE, {'ttl': ttl} | row),
             (LOG_EVENT, {'ttl': ttl} | LOGGED.dump(logged)),
+            *changes.revocation(self.db, row | {'end': end}),
         )
 
     def _ensure_ttl(self) -> None:

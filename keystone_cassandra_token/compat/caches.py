@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keystone's caches: what a change elsewhere takes from them.
+
+Keystone drops what it remembers by an id that is a part of each key of a cache
+region, and keeps that id in the cache: who changes it does so for all
+processes that share the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from keystone.common import cache
+from oslo_config import cfg
+from oslo_context import context
+from oslo_serialization import jsonutils
+
+from keystone_cassandra_token.db import changes
+from keystone_cassandra_token.db.following import Mark
+
+_MARK = 'keystone_cassandra_token followed '
+
+
+class KeystoneCaches:
+    """As :class:`~..db.following.Caches` says.
+
+    :param conf: Keystone's configuration.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+
+    def are_used(self) -> bool:
+        """Return whether anything is remembered, and may be dropped."""
+        return bool(
+            self._conf.cache.enabled
+            and self._conf.cassandra.follow_changes
+            and cache.CACHE_INVALIDATION_REGION.is_configured
+        )
+
+    def begin(self) -> None:
+        """Forget what Keystone keeps of the cache for one request."""
+        context.RequestContext(overwrite=True)
+
+    def mark(self, datacenter: str) -> Mark | None:
+        """Return the mark of a datacenter."""
+        found = cache.CACHE_INVALIDATION_REGION.get(_MARK + datacenter)
+        if not found:
+            return None
+        beat, *done = jsonutils.loads(found)
+        return Mark(beat, frozenset(map(uuid.UUID, done)))
+
+    def set_mark(self, datacenter: str, mark: Mark) -> None:
+        """Keep a mark."""
+        text = jsonutils.dumps([mark.beat, *(each.hex for each in mark.done)])
+        cache.CACHE_INVALIDATION_REGION.set(_MARK + datacenter, text)
+
+    def drop(self, tables: Collection[str]) -> None:
+        """Drop what could be remembered of these tables."""
+        if {*tables} == {changes.REVOCATION}:
+            _invalidate(_of_tokens())
+        else:
+            self.drop_all()
+
+    def drop_all(self) -> None:
+        """Drop all."""
+        _invalidate(_of_tokens() + _of_all_else())
+
+
+def _invalidate(regions: Collection[Any]) -> None:
+    for region in regions:
+        if region.is_configured:
+            region.invalidate()
+
+
+# Not imported with this module: Keystone imports drivers in the middle of its
+# own imports.
+
+
+@functools.cache
+def _of_tokens() -> tuple[Any, ...]:
+    from keystone.revoke import core as revoke
+    from keystone.token import provider
+
+    return provider.TOKENS_REGION, revoke.REVOKE_REGION
+
+
+@functools.cache
+def _of_all_else() -> tuple[Any, ...]:
+    from keystone.assignment import core as assignment
+    from keystone.catalog import core as catalog
+    from keystone.identity import core as identity
+    from keystone.receipt import provider as receipts
+
+    return (
+        cache.CACHE_REGION,
+        assignment.COMPUTED_ASSIGNMENTS_REGION,
+        catalog.COMPUTED_CATALOG_REGION,
+        identity.ID_MAPPING_REGION,
+        receipts.RECEIPTS_REGION,
+    )

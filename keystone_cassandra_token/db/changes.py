@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log of changes, by which datacenters tell each other to look again.
+
+Keystone remembers in its cache what it has read.  Who changes something drops
+that from the cache of its own datacenter; servers of the others follow this
+log (:mod:`.following`) and drop it from theirs.
+
+An entry is written once its change is there, and tells its table and key: a
+follower makes sure that it can read the change before it drops anything.  The
+partition is an hour of one datacenter, and entries are in the order of its
+pulse.  With one datacenter nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cassandra.util
+from oslo_log import log
+
+from keystone_cassandra_token.db import clock, cql, errors
+from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db.rows import Row, json_text
+from keystone_cassandra_token.db.sender import Step
+
+if TYPE_CHECKING:
+    from keystone_cassandra_token.db.store import Store
+
+LOG = log.getLogger(__name__)
+
+#: Seconds for which an entry is kept.  What a cache remembers ends before.
+TTL = 4 * 3600
+
+_HOUR = 3600 * 10**6  # in microseconds
+
+Key = dict[str, Any]
+
+ENTRY = Row('datacenter', 'hour', 'id', 'table_name', key=json_text)
+PULSE = Row('datacenter', 'beat')
+
+_INSERT = (
+    f'INSERT INTO change_log ({ENTRY}) VALUES ({ENTRY.markers}) USING TTL :ttl'
+)
+ADD = cql.write(_INSERT)
+#: In the class of the revocation that it tells of, beside which it is written.
+ADD_REVOCATION = cql.revocation_write(_INSERT)
+SINCE = cql.read(
+    f'SELECT {ENTRY} FROM change_log'
+    ' WHERE datacenter = :datacenter AND hour = :hour AND id > :since'
+)
+BEAT = cql.write(
+    'INSERT INTO pulse (bucket, datacenter, beat)'
+    ' VALUES (0, :datacenter, :beat)'
+)
+PULSES = cql.read(f'SELECT {PULSE} FROM pulse WHERE bucket = 0')
+
+#: By table: what makes changes of rows with these keys readable in this
+#: datacenter.  Set by who writes the table.
+FETCH: dict[str, Callable[[Store, Sequence[Key]], object]] = {}
+
+#: The revocations' table; all others hold what there is.
+REVOCATION = 'revocation'
+
+
+class Latest:
+    """The latest beat of this datacenter that this process has seen."""
+
+    beat = 0
+
+
+latest = Latest()
+
+
+def heard(beat: int) -> None:
+    """Note a beat of this datacenter, microseconds since 1970.
+
+    Entries that are written from now on are not before it, whatever the clock
+    of this server says.
+    """
+    latest.beat = max(latest.beat, beat)
+
+
+def hours(since: int, until: int) -> range:
+    """Return the partitions of a span, both ends in microseconds."""
+    return range(since // _HOUR, until // _HOUR + 1)
+
+
+def first_id(since: int) -> uuid.UUID:
+    """Return an id before all that are of a time or later."""
+    return uuid.UUID(str(cassandra.util.min_uuid_from_time(since / 10**6)))
+
+
+def are_told(connection: Connection) -> bool:
+    """Return whether there are others who could follow."""
+    return len(connection.replication) > 1
+
+
+def tell(db: Store, table: str, key: Mapping[str, Any]) -> None:
+    """Tell other datacenters of a change that was made, or may have been.
+
+    If that cannot be done now they see it once their caches expire.
+    """
+    try:
+        connection = db.sessions.get()
+        if are_told(connection):
+            db.run(ADD, **_entry(connection, table, key))
+    except errors.StoreUnavailable as failure:
+        LOG.warning(
+            'Other regions were not told of a change in table %s; there it'
+            ' counts once their caches expire: %s',
+            table,
+            failure.reason,
+        )
+
+
+@contextlib.contextmanager
+def telling(
+    db: Store, table: str, key: Mapping[str, Any] | None
+) -> Iterator[None]:
+    """Tell of what a ``with`` block changes, also if nobody knows whether.
+
+    :param key: None if nobody needs to be told.
+    """
+    try:
+        yield
+    except errors.OutcomeUnknown:
+        if key is not None:
+            tell(db, table, key)
+        raise
+    if key is not None:
+        tell(db, table, key)
+
+
+def revocation(db: Store, key: Mapping[str, Any]) -> list[Step]:
+    """Return what tells other datacenters of a revocation.
+
+    :param key: all of it, so that followers can write it.
+    """
+    connection = db.sessions.get()
+    if not are_told(connection):
+        return []
+    return [(ADD_REVOCATION, _entry(connection, REVOCATION, key))]
+
+
+def _entry(
+    connection: Connection, table: str, key: Mapping[str, Any]
+) -> dict[str, Any]:
+    now = max(clock.to_micros(clock.utcnow()), latest.beat)
+    entry_id = cassandra.util.uuid_from_time(
+        now / 10**6, secrets.randbits(47), secrets.randbits(14)
+    )
+    return ENTRY.dump(
+        {
+            'datacenter': connection.local_dc,
+            'hour': now // _HOUR,
+            'id': entry_id,
+            'table_name': table,
+            'key': dict(key),
+        }
+    ) | {'ttl': TTL}

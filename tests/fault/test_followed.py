@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ends in one region ends in the other one, which remembers it.
+
+Two real servers, one for each of two datacenters, each with a cache that
+remembers for an hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cassandra.policies
+import command
+import pytest
+from keystoneauth1 import exceptions
+from lab.cassandra import Cluster
+from lab.client import ADMIN_SCOPE, Client
+from lab.server import ALL_DRIVERS, Keystone, merge
+from lab.waiting import until
+
+from keystone_cassandra_token.db import following
+from tests.conftest import FORGETFUL, quick_schema
+from tests.fault.two_regions import YAML
+
+_PASSWORD = secrets.token_urlsafe(16)
+_KEYSPACE = 'followed'
+#: Seconds; the caches remember for longer.
+_PATIENCE, _REMEMBERED = 60, 3600
+
+
+@pytest.fixture(scope='module')
+def cluster() -> Iterator[Cluster]:
+    with Cluster.start(
+        nodes=2,
+        datacenters=2,
+        own=True,
+        links=True,
+        yaml=YAML,
+        java_options=[FORGETFUL],
+    ) as cluster:
+        yield cluster
+
+
+class Region:
+    """A server, and its administrator."""
+
+    def __init__(
+        self, cluster: Cluster, number: int, folder: Path, **cassandra: object
+    ) -> None:
+        node = cluster.nodes[number]
+        self.keystone = Keystone(
+            folder,
+            merge(
+                ALL_DRIVERS,
+                {
+                    'database': {'cassandra_node_ips': [node.address]},
+                    'cassandra': {
+                        'port': cluster.port,
+                        'keyspace': _KEYSPACE,
+                        'local_dc': node.datacenter,
+                        **cassandra,
+                    },
+                    'identity': {'password_hash_rounds': 4},
+                    'cache': {
+                        'enabled': True,
+                        'backend': 'dogpile.cache.memory',
+                        'expiration_time': _REMEMBERED,
+                    },
+                },
+            ),
+            workers=1,
+            sql=False,
+        )
+
+    def start(self) -> None:
+        self.keystone.start()
+        self.client = Client(self.keystone.url, 1)
+        self.admin = self.client.log_in(
+            'admin', _PASSWORD, **ADMIN_SCOPE
+        ).auth_token
+
+    def stop(self) -> None:
+        if hasattr(self, 'client'):
+            self.client.close()
+        self.keystone.stop()
+
+    def call(self, method: str, path: str, json: Any = None) -> Any:
+        return self.client.call(method, path, self.admin, json)
+
+    def accepts(self, token: str) -> bool:
+        return self.client.validate(self.admin, token) == 200
+
+
+@pytest.fixture(scope='module')
+def regions(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Region, Region, Region]]:
+    """A server here, one elsewhere, and one there that does not follow."""
+    folder = tmp_path_factory.mktemp('followed')
+    here = Region(cluster, 0, folder / 'here')
+    elsewhere = Region(cluster, 1, folder / 'elsewhere')
+    deaf = Region(cluster, 1, folder / 'deaf', follow_changes=False)
+    with contextlib.ExitStack() as stack:
+        for each in here, elsewhere, deaf:
+            stack.callback(each.stop)
+        quick_schema(
+            command.configuration(here.keystone.configuration),
+            dict.fromkeys(cluster.shape.datacenters, 1),
+        )
+        here.keystone.bootstrap(_PASSWORD)
+        for each in here, elsewhere, deaf:
+            each.start()
+        yield here, elsewhere, deaf
+
+
+class Person:
+    """A user with a role on a project, by a group."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self.name = uuid.uuid4().hex
+        self.password = secrets.token_urlsafe(16)
+
+        def made(kind: str, **values: object) -> str:
+            given = {'name': self.name, 'domain_id': 'default', **values}
+            return str(region.call('POST', f'/{kind}s', {kind: given})['id'])
+
+        self.role = made('role', domain_id=None)
+        self.project = made('project')
+        self.group = made('group')
+        self.user = made('user', password=self.password)
+        region.call('PUT', self.membership)
+        region.call('PUT', self.grant)
+
+    @property
+    def membership(self) -> str:
+        return f'/groups/{self.group}/users/{self.user}'
+
+    @property
+    def grant(self) -> str:
+        return (
+            f'/projects/{self.project}/groups/{self.group}/roles/{self.role}'
+        )
+
+    def log_in(self, region: Region) -> str:
+        """Return a token for the project."""
+        return str(
+            region.client.log_in(
+                self.name, self.password, project_id=self.project
+            ).auth_token
+        )
+
+
+def _changed_password(here: Region, person: Person, token: str) -> None:
+    new = {
+        'original_password': person.password,
+        'password': secrets.token_urlsafe(16),
+    }
+    path = f'/users/{person.user}/password'
+    here.client.call('POST', path, token, {'user': new})
+
+
+ENDS: dict[str, Callable[[Region, Person, str], object]] = {
+    'token revoked': lambda here, person, token: here.client.request(
+        'DELETE', '/auth/tokens', here.admin, subject=token
+    ),
+    'password changed': _changed_password,
+    'user disabled': lambda here, person, token: here.call(
+        'PATCH', f'/users/{person.user}', {'user': {'enabled': False}}
+    ),
+    'user deleted': lambda here, person, token: here.call(
+        'DELETE', f'/users/{person.user}'
+    ),
+    'project disabled': lambda here, person, token: here.call(
+        'PATCH', f'/projects/{person.project}', {'project': {'enabled': False}}
+    ),
+    'role removed': lambda here, person, token: here.call(
+        'DELETE', person.grant
+    ),
+    'left the group': lambda here, person, token: here.call(
+        'DELETE', person.membership
+    ),
+    'group deleted': lambda here, person, token: here.call(
+        'DELETE', f'/groups/{person.group}'
+    ),
+    'role deleted': lambda here, person, token: here.call(
+        'DELETE', f'/roles/{person.role}'
+    ),
+}
+#: What ends the token and not what the user may do.
+_ONLY_THE_TOKEN = {'token revoked', 'password changed'}
+
+
+def arrives(region: Region, token: str) -> None:
+    until(lambda: region.accepts(token), 'the token is there', _PATIENCE)
+
+
+@pytest.mark.parametrize('end', ENDS)
+def test_what_ends_here_ends_elsewhere(
+    regions: tuple[Region, Region, Region], end: str
+) -> None:
+    here, elsewhere, deaf = regions
+    person = Person(here)
+    token = person.log_in(here)
+    for each in elsewhere, deaf:
+        arrives(each, token)
+        assert person.log_in(each)
+    ENDS[end](here, person, token)
+    assert not here.accepts(token)
+    until(
+        lambda: not elsewhere.accepts(token),
+        'the token is refused elsewhere',
+        _PATIENCE,
+    )
+    if end not in _ONLY_THE_TOKEN:
+        with pytest.raises(exceptions.Unauthorized):
+            person.log_in(elsewhere)
+    # It remembers, and this is no test of what is forgotten anyway.
+    assert deaf.accepts(token)
+
+
+def test_what_is_given_here_is_had_elsewhere(
+    regions: tuple[Region, Region, Region],
+) -> None:
+    here, elsewhere, _ = regions
+    person = Person(here)
+    here.call('DELETE', person.grant)
+
+    def may() -> bool:
+        with contextlib.suppress(exceptions.Unauthorized):
+            return bool(person.log_in(elsewhere))
+        return False
+
+    until(lambda: not may(), 'nothing is given there', _PATIENCE)
+    here.call('PUT', person.grant)
+    until(may, 'it is given there', _PATIENCE)
+
+
+def test_a_new_endpoint_is_in_the_catalog_elsewhere(
+    regions: tuple[Region, Region, Region],
+) -> None:
+    here, elsewhere, _ = regions
+    name = uuid.uuid4().hex
+
+    def listed() -> bool:
+        answer = elsewhere.client.request(
+            'GET', '/auth/catalog', elsewhere.admin
+        )
+        assert answer.ok
+        return name in {each['name'] for each in answer.json()['catalog']}
+
+    assert not listed()
+    service = here.call(
+        'POST', '/services', {'service': {'name': name, 'type': name}}
+    )
+    here.call(
+        'POST',
+        '/endpoints',
+        {
+            'endpoint': {
+                'service_id': service['id'],
+                'interface': 'public',
+                'url': 'https://one.example',
+            }
+        },
+    )
+    until(listed, 'it is in the catalog', _PATIENCE)
+
+
+def test_what_ended_while_nothing_was_heard_ends(
+    cluster: Cluster, regions: tuple[Region, Region, Region]
+) -> None:
+    here, elsewhere, _ = regions
+    person = Person(here)
+    token = person.log_in(here)
+    arrives(elsewhere, token)
+    assert cluster.links
+
+    only_here = cassandra.policies.WhiteListRoundRobinPolicy(
+        [cluster.nodes[0].address]
+    )
+
+    def beat() -> int:
+        with cluster.connect(load_balancing_policy=only_here) as session:
+            (row,) = session.execute(
+                f'SELECT beat FROM {_KEYSPACE}.pulse WHERE bucket = 0'
+                ' AND datacenter = %s',
+                [cluster.nodes[0].datacenter],
+            )
+        return int(row.beat)
+
+    with cluster.links.held():
+        began = beat()
+        here.client.request(
+            'DELETE', '/auth/tokens', here.admin, subject=token
+        )
+        until(
+            lambda: beat() - began > 2 * following.SILENT_AFTER * 10**6,
+            'the pulse has gone on here for long',
+            _PATIENCE,
+        )
+        assert elsewhere.accepts(token)
+    until(
+        lambda: not elsewhere.accepts(token),
+        'the token is refused elsewhere',
+        _PATIENCE,
+    )
