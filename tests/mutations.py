@@ -44,6 +44,9 @@ class Mutation:
         return root / PACKAGE / self.path
 
 
+#: Of a world that is named behind it.
+BETWEEN_REGIONS = 'tests/fault/test_between_regions.py --all-pairs -k'
+
 MUTATIONS = (
     Mutation(
         'a claim is taken over behind a fence',
@@ -315,6 +318,92 @@ MUTATIONS = (
         '            elif value != old[name]:\n',
         '            else:\n',
         'tests/contract/test_born.py',
+    ),
+    Mutation(
+        'of two equal events the one of the later time counts',
+        'drivers/token/revoke.py',
+        "    ' USING TTL :ttl AND TIMESTAMP :issued_before'\n",
+        "    ' USING TTL :ttl'\n",
+        f'{BETWEEN_REGIONS} IssuedTokens',
+    ),
+    Mutation(
+        'an event of a token stops it whatever the clocks say',
+        'drivers/token/revoke.py',
+        "row['subject'].startswith(_TIMELESS)",
+        'False',
+        f'{BETWEEN_REGIONS} IssuedTokens',
+    ),
+    Mutation(
+        'an event stops only what has all that it names',
+        'drivers/token/revoke.py',
+        '            and _matches(row, values)\n',
+        '',
+        f'{BETWEEN_REGIONS} IssuedTokens',
+    ),
+    Mutation(
+        'a check reads the events that name no subject',
+        'drivers/token/revoke.py',
+        '        _OTHER,\n    ]',
+        '    ]',
+        f'{BETWEEN_REGIONS} IssuedTokens',
+    ),
+    Mutation(
+        'an event of a user stops tokens of its trusts',
+        'drivers/token/revoke.py',
+        "strings('user_id', 'trustor_id', 'trustee_id')",
+        "strings('user_id')",
+        f'{BETWEEN_REGIONS} IssuedTokens',
+    ),
+    Mutation(
+        'an event outlasts the longer tokens of another server',
+        'drivers/token/revoke.py',
+        '        if (longer := current.result()) > seen:\n',
+        '        if (longer := current.result()) > seen and False:\n',
+        f'{BETWEEN_REGIONS} LongerTokens',
+    ),
+    Mutation(
+        'events outlast a longer token before it is issued',
+        'drivers/token/provider.py',
+        '            self._revocation_ttl.ensure(\n'
+        '                ttl + self.conf.revoke.expiration_buffer\n'
+        '            )\n',
+        '',
+        f'{BETWEEN_REGIONS} LongerTokens',
+    ),
+    Mutation(
+        'an event that ends sooner does not replace one that lasts',
+        'drivers/token/revoke.py',
+        "{**stored['scope'], _KEPT: kept}",
+        "stored['scope']",
+        'tests/fault/test_revocation_faults.py',
+    ),
+    Mutation(
+        'two equal events of one moment are both listed',
+        'drivers/token/revoke.py',
+        '        log_id = uuid.uuid4()\n',
+        '        log_id = uuid.UUID(int=0)\n',
+        f'{BETWEEN_REGIONS} RevocationLists',
+    ),
+    Mutation(
+        'an event of a server whose clock is ahead is listed',
+        'drivers/token/revoke.py',
+        'range(since // _BUCKET, now // _BUCKET + 2)',
+        'range(since // _BUCKET, now // _BUCKET + 1)',
+        f'{BETWEEN_REGIONS} RevocationLists',
+    ),
+    Mutation(
+        'a token can be fetched for a while once it has expired',
+        'drivers/token/provider.py',
+        'clock.ttl_until(expires_at, self.conf.token.allow_expired_window)',
+        'clock.ttl_until(expires_at)',
+        f'{BETWEEN_REGIONS} IssuedTokens',
+    ),
+    Mutation(
+        'a receipt is gone once it has expired',
+        'drivers/token/receipt.py',
+        '        ttl = clock.ttl_until(expires_at)\n',
+        '        ttl = clock.ttl_until(expires_at, 3600)\n',
+        f'{BETWEEN_REGIONS} Receipts',
     ),
 )
 

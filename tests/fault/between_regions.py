@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import importlib
 import itertools
 import pathlib
@@ -33,7 +34,7 @@ from lab.waiting import WaitedInVain, until
 
 from keystone_cassandra_token.db import errors
 from tests import entities
-from tests.fault import region_worlds
+from tests.fault import region_token_worlds, region_worlds
 from tests.fault.generated import (
     UNAVAILABLE,
     Operation,
@@ -52,6 +53,7 @@ from tests.fault.region_cases import (
 from tests.fault.two_regions import (
     LONGEST,
     PATIENCE,
+    SETTINGS,
     START,
     Call,
     Regions,
@@ -84,12 +86,17 @@ def worlds() -> list[type[World]]:
                 world = getattr(each, 'world', None)
                 if getattr(each, 'test_pairs', None) and world:
                     found[world] = None
-    return [*found, *region_worlds.WORLDS]
+    return [*found, *region_worlds.WORLDS, *region_token_worlds.WORLDS]
 
 
 #: Tables of which what many worlds have is in one partition.
 CROWDED = {
-    table for table, entity in entities.ALL.items() if entity.single_partition
+    SETTINGS,
+    *(
+        table
+        for table, entity in entities.ALL.items()
+        if entity.single_partition
+    ),
 }
 
 
@@ -343,9 +350,7 @@ class Run:
         self._calls = [
             Call(
                 steps,
-                lambda each=each, store=store: told(
-                    each.call, seen_from(world, store)
-                ),
+                functools.partial(told, each.call, seen_from(world, store)),
                 begun.sent,
             )
             for each, begun, steps, store in zip(

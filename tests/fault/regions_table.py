@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write for the page on deviations what wins between two regions.
 
-``python -m tests.fault.regions_table`` does all pairs and writes the file that
-the page includes.  It prints what is wrong, as in
-``known_between_regions.txt``.
+``python -m tests.fault.regions_table [WORLDS]`` does all pairs, or those of
+some worlds, and writes the file that the page includes; what it says of other
+worlds stays.  It prints what is wrong, as in ``known_between_regions.txt``.
 """
 
 from __future__ import annotations
@@ -36,17 +36,27 @@ def section(
     bench: Bench, world: type[World], outcomes: Sequence[Outcome]
 ) -> str:
     """Return what the page says of a world."""
-    name, purpose = world.__name__, inspect.getdoc(world) or ''
     lines = [*_alone(bench, world), *_beside(outcomes)]
     return '\n'.join(
         [
-            re.sub('(?<=[a-z])[A-Z]', lambda it: f' {it[0].lower()}', name),
-            *_indented(purpose, '    '),
+            _heading(world),
+            *_indented(inspect.getdoc(world) or '', '    '),
             '',
             *_wrapped(lines or ['All of them commute, or are refused.']),
             '',
         ]
     )
+
+
+def _heading(world: type[World]) -> str:
+    name = world.__name__
+    return re.sub('(?<=[a-z])[A-Z]', lambda it: f' {it[0].lower()}', name)
+
+
+def _written() -> dict[str, str]:
+    """Return what the page says now, by heading."""
+    _, *sections = re.split(r'\n\n(?=\S)', PAGE.read_text())
+    return {each.partition('\n')[0]: f'{each.strip()}\n' for each in sections}
 
 
 def _alone(bench: Bench, world: type[World]) -> list[str]:
@@ -131,22 +141,30 @@ def _indented(text: str, begins: str) -> list[str]:
     )
 
 
-def main() -> int:
-    sections = [BEGINS]
+def main(names: Sequence[str]) -> int:
+    worlds = between_regions.worlds()
+    chosen = [each for each in worlds if each.__name__ in names or not names]
+    unknown = {*names} - {each.__name__ for each in chosen}
+    if unknown:
+        print(f'no such worlds: {", ".join(sorted(unknown))}', file=sys.stderr)
+        return 2
+    sections = _written()
     with (
         two_regions.started() as regions,
         contextlib.closing(Bench(regions)) as bench,
     ):
-        for world in between_regions.worlds():
+        for world in chosen:
             outcomes = list(bench.run(bench.cases(world)))
-            sections.append(section(bench, world, outcomes))
+            sections[_heading(world)] = section(bench, world, outcomes)
             print(f'{world.__name__}: {len(outcomes)} cases', file=sys.stderr)
             lines = {line for each in outcomes for line in each.lines}
             for line in sorted(lines):
                 print(line, flush=True)
-    PAGE.write_text('\n'.join(sections))
+    headings = [_heading(each) for each in worlds]
+    text = [sections[each] for each in headings if each in sections]
+    PAGE.write_text('\n'.join([BEGINS, *text]))
     return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -33,6 +33,7 @@ from keystone_cassandra_token.db.request import Send
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.identity import shadow_users
+from keystone_cassandra_token.revocation_ttl import RevocationTTL, needed
 from tests.conftest import FORGETFUL, quick_schema
 from tests.fault import faults
 from tests.fault.generated import World, step
@@ -57,6 +58,8 @@ YAML = {
 }
 #: Seconds for which it may be held back.
 LONGEST = 20
+#: Settings of the keyspace, which are no data of worlds.
+SETTINGS = 'schema_setting'
 
 
 class Lost:
@@ -302,6 +305,8 @@ class Regions:
         self.settle()
         connection = self.here.sessions.get()
         written = set().union(*(each.written for each in self.steps))
+        # What servers have read at their start.
+        written.discard(SETTINGS)
         truncated = [
             connection.session.execute_async(
                 f'TRUNCATE {connection.keyspace}."{table}"', timeout=PATIENCE
@@ -322,6 +327,13 @@ def seen_from(world: World, store: Store) -> World:
         if isinstance(value, base.Driver):
             driver = copy.copy(value)
             driver.db = store
+            for part, of in vars(value).items():
+                if isinstance(of, RevocationTTL):
+                    # That of a server which has started before, and knows
+                    # nothing of what is raised later.
+                    known = RevocationTTL(store)
+                    known.ensure(needed(value.conf))
+                    setattr(driver, part, known)
             setattr(other, name, driver)
     return other
 
@@ -372,6 +384,8 @@ def started() -> Iterator[Regions]:
             elsewhere.each_datacenter(base.shared(conf))
         )
         regions = Regions(cluster, stores)
+        # As the first server that issues a token; worlds need not wait for it.
+        RevocationTTL(regions.here).ensure(needed(conf))
         with regions.intercepted():
             yield regions
 
