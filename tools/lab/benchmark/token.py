@@ -17,6 +17,7 @@ import functools
 import glob
 import itertools
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -142,7 +143,9 @@ def watched(systems: Systems, count: int) -> list[list[Sample]]:
     """Validate in each way of :data:`WATCHED`; what a client does.
 
     They take turns one by one, so that whatever else the machine does hits
-    all alike.  Spans go nowhere: what collects them is the operator's choice.
+    all alike, and in any order: what follows a traced one is slower by more
+    than metrics cost.  Spans go nowhere: what collects them is the operator's
+    choice.
     """
     validate = _validate(systems, Series('cassandra', 'validate', 0))
     found: list[list[Sample]] = [[] for _ in WATCHED]
@@ -151,7 +154,10 @@ def watched(systems: Systems, count: int) -> list[list[Sample]]:
     looks = watch.traced
     with tempfile.TemporaryDirectory() as folder:
         recorder = metrics.Recorder(folder)
-        for way, samples in (_WARM + count) * list(enumerate(found)):
+        rounds = (_WARM + count) * [list(enumerate(found))]
+        for way, samples in itertools.chain.from_iterable(
+            random.sample(ways, len(ways)) for ways in rounds
+        ):
             metrics.current = recorder if way >= _COUNTED else metrics.OFF
             # Without spans nothing even looks for a trace: this is False.
             watch.traced = looks if way >= _SPANS else bool
