@@ -11,31 +11,42 @@ on the disk.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import glob
 import itertools
 import os
+import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keystone_cassandra_token.db import metrics
+from osprofiler import notifier, profiler
+
+from keystone_cassandra_token.db import metrics, watch
 from keystone_cassandra_token.drivers.token import opaque_ids
 from keystone_cassandra_token.drivers.token import provider as token
 from lab import LabError
 from lab.benchmark import events, worker
-from lab.benchmark.measure import Sample, Series
+from lab.benchmark.measure import Sample, Series, loop
 from lab.benchmark.run import Run, say
 from lab.benchmark.systems import Call, PlacePool, Systems, driver, measure
 from lab.benchmark.verdict import BATCH, Verdict, at_most, times
 from lab.cassandra import Cluster
 from lab.waiting import WaitedInVain, until
 
-#: A validation that is not counted, and one that is, in turn.
-METRICS = ('validate (metrics off)', 'validate (metrics on)')
+#: Ways in which a validation is watched, each with more than the one before.
+#: With spans on, a request has a trace only if its headers ask for one.
+WATCHED = (
+    'validate (none on)',
+    'validate (metrics on)',
+    'validate (metrics, spans on)',
+    'validate (metrics, traced)',
+)
+_COUNTED, _SPANS, _TRACED = range(1, len(WATCHED))
 FIRST_USE = 'first use of a worker'
 #: Processes started for the figures of a worker.
 _WORKERS = 3
@@ -102,54 +113,63 @@ def _measure(under_way: Run, pool: PlacePool, batched: PlacePool) -> None:
         batched.shrink(1)
 
 
-# -- the cost of metrics and of the session
+# -- the cost of metrics and spans, and of the session
 
 
 def _count(under_way: Run, pool: PlacePool) -> None:
-    """Find out what metrics cost: validations with them and without.
+    """Find out what metrics and spans cost a validation."""
+    plan, found = under_way.plan, under_way.found
+    say('measuring validations with metrics and spans, and without')
+    every = [Series('cassandra', name, plan.tokens) for name in WATCHED]
+    for _ in range(plan.rounds):
+        turns = pool.call(watched, _VALIDATIONS)
+        for series, turn in zip(every, turns, strict=True):
+            found.measured.add(series, turn)
+    off, counted, both, traced = (
+        found.measured.figures(each).p50 * 1e3 for each in every
+    )
+    found.verdicts += [
+        times(f'cost of {what}: validate_token, p50', p50, off, 1.02, 'ms')
+        for what, p50 in (('metrics', counted), ('metrics and spans', both))
+    ]
+    # No limit: whoever asks for the trace of a request wants it at its price.
+    found.context['Trace'] = (
+        f'validate_token with metrics and a trace takes {traced / off:.4f} x'
+        ' the time with none on, p50, sending the spans away left out'
+    )
+
+
+def watched(systems: Systems, count: int) -> list[list[Sample]]:
+    """Validate in each way of :data:`WATCHED`; what a client does.
 
     They take turns one by one, so that whatever else the machine does hits
-    both alike.
+    all alike, and in any order: what follows a traced one is slower by more
+    than metrics cost.  Spans go nowhere: what collects them is the operator's
+    choice.
     """
-    plan, found = under_way.plan, under_way.found
-    say('measuring validations with metrics and without')
-    both = [Series('cassandra', name, plan.tokens) for name in METRICS]
-    for _ in range(plan.rounds):
-        samples = pool.call(_validated_both_ways, _VALIDATIONS)
-        for series, sample in zip(both, samples, strict=True):
-            found.measured.add(series, [sample])
-    without, counted = (found.measured.figures(each).p50 for each in both)
-    target = 'validate_token with metrics against without, p50'
-    verdict = times(target, counted * 1e3, without * 1e3, 1.02, 'ms')
-    found.verdicts.append(verdict)
-
-
-def _validated_both_ways(systems: Systems, count: int) -> list[Sample]:
-    """Validate without metrics and with them, in turn; what a client does."""
     validate = _validate(systems, Series('cassandra', 'validate', 0))
-    latencies: tuple[list[float], ...] = ([], [])
-    cpu = [0.0, 0.0]
-    began = time.monotonic()
+    found: list[list[Sample]] = [[] for _ in WATCHED]
+    told = collections.deque[object](maxlen=1)
+    notifier.set(told.append)
+    looks = watch.traced
     with tempfile.TemporaryDirectory() as folder:
-        ways = (metrics.OFF, metrics.Recorder(folder))
-        for number in range(2 * (count + _WARM)):
-            way = number % 2
-            metrics.current = ways[way]
-            used, before = time.process_time(), time.perf_counter()
-            validate()
-            took = time.perf_counter() - before
-            if number >= 2 * _WARM:
-                latencies[way].append(took)
-                cpu[way] += time.process_time() - used
-        metrics.current = metrics.OFF
-        ways[1].stop()
-        if not os.listdir(folder):
-            raise LabError('the metrics could not be written')
-    ended = time.monotonic()
-    return [
-        Sample(tuple(taken), used, began, ended)
-        for taken, used in zip(latencies, cpu, strict=True)
-    ]
+        recorder = metrics.Recorder(folder)
+        rounds = (_WARM + count) * [list(enumerate(found))]
+        for way, samples in itertools.chain.from_iterable(
+            random.sample(ways, len(ways)) for ways in rounds
+        ):
+            metrics.current = recorder if way >= _COUNTED else metrics.OFF
+            # Without spans nothing even looks for a trace: this is False.
+            watch.traced = looks if way >= _SPANS else bool
+            # As Keystone's pipeline does for a request that wants a trace.
+            profiler.init('key') if way >= _TRACED else profiler.clean()
+            samples.append(loop(validate, 1, 0))
+        metrics.current, watch.traced = metrics.OFF, looks
+        profiler.clean()
+        recorder.stop()
+        if not os.listdir(folder) or not told:
+            raise LabError('metrics or spans could not be written')
+    return [samples[_WARM:] for samples in found]
 
 
 def _weigh(under_way: Run, file: str) -> None:
