@@ -4,7 +4,7 @@
 ``tools/mutations [WORDS]`` takes one guard out after the other, in a copy of
 the checkout, and runs the tests that are named with it; a line says which of
 them failed.  It ends with 1 if none does, or if a guard is not found.
-``WORDS`` chooses the guards in whose names they are.  All take half an hour.
+``WORDS`` chooses the guards in whose names they are.  All take an hour.
 """
 
 from __future__ import annotations
@@ -404,6 +404,34 @@ MUTATIONS = (
         '        ttl = clock.ttl_until(expires_at)\n',
         '        ttl = clock.ttl_until(expires_at, 3600)\n',
         f'{BETWEEN_REGIONS} Receipts',
+    ),
+    Mutation(
+        'after a gap all caches are dropped',
+        'db/following.py',
+        '        self._caches.drop_all()\n',
+        '',
+        'tests/unit/test_following.py',
+    ),
+    Mutation(
+        'what comes late after a gap is followed',
+        'db/following.py',
+        'if self.gap is not None and self.looks % _GAP_EVERY == 1:',
+        'if False:',
+        'tests/unit/test_following.py',
+    ),
+    Mutation(
+        'what waits is not marked as dropped',
+        'db/following.py',
+        "        ids -= {entry['id'] for entry, _ in origin.waiting}\n",
+        '',
+        'tests/unit/test_following.py',
+    ),
+    Mutation(
+        'a change is fetched before it is dropped',
+        'db/following.py',
+        '            fetch(self._db, keys)\n',
+        '            pass\n',
+        'tests/unit/test_following.py',
     ),
 )
 

@@ -105,7 +105,7 @@ class _Origin:
     :ivar gap: where a gap began that may still be filled; None without one.
     :ivar late_at: when something last came late, as ``heard_at``.
     :ivar seen: the entries that were read.
-    :ivar waiting: those of them whose changes cannot be read here yet, and
+    :ivar waiting: those of them for which something must yet be dropped, and
         how often that was tried.
     """
 
@@ -183,18 +183,21 @@ class Follower:
         mark = self._caches.mark(name)
         origin = self._origins.get(name)
         if origin is None:
-            origin = self._origins[name] = _Origin(name, beat, now)
+            origin = _Origin(name, beat, now)
             missed = mark is None or beat - mark.beat > SILENT_AFTER * _SECOND
         else:
             silent = now - origin.heard_at > SILENT_AFTER
             missed = silent and beat != origin.beat
         if missed:
             self._after_gap(origin, beat, now)
+        # From here on a look that fails has lost nothing.
+        self._origins[name] = origin
         if beat != origin.beat:
             origin.beat, origin.heard_at = beat, now
         new = self._unseen(origin)
         done = mark.done if mark else frozenset()
-        self._take(origin, [each for each in new if each['id'] not in done])
+        origin.waiting += [(each, 0) for each in new if each['id'] not in done]
+        self._take(origin)
         ids = done.union(each['id'] for each in new)
         ids -= {entry['id'] for entry, _ in origin.waiting}
         last = {each for each in ids if not _is_before(each, beat - _OVERLAP)}
@@ -229,19 +232,18 @@ class Follower:
         )
         return origin.unseen(entry for entries in found for entry in entries)
 
-    def _take(self, origin: _Origin, entries: Iterable[Entry]) -> None:
-        """Make the changes readable here, and drop what is remembered."""
-        wanted = [(each, 0) for each in entries] + origin.waiting
-        origin.waiting = []
+    def _take(self, origin: _Origin) -> None:
+        """Make changes readable here, and drop what is remembered."""
         by_table = collections.defaultdict(list)
-        for entry, tries in wanted:
+        for entry, tries in origin.waiting:
             by_table[entry['table_name']].append((entry, tries))
+        left = []
         with deadline.within(_PATIENCE):
             for table, told in by_table.items():
                 try:
                     self._fetch(table, [entry['key'] for entry, _ in told])
                 except errors.StoreUnavailable:
-                    origin.waiting += [
+                    left += [
                         (entry, tries + 1)
                         for entry, tries in told
                         if tries < _TRIES
@@ -250,6 +252,7 @@ class Follower:
         # is dropped again.
         if by_table:
             self._caches.drop(by_table.keys())
+        origin.waiting = left
         for table in by_table:
             metrics.count(metrics.CHANGES_FOLLOWED, table)
 

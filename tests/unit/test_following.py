@@ -275,6 +275,36 @@ def test_what_cannot_be_read_yet_is_dropped_until_it_can(
     assert world.what_was_told() == [('fetched', one), ('dropped', {TABLE})]
 
 
+def test_a_cache_that_fails_loses_nothing(
+    world: World, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = world.change()
+    for method in 'drop', 'mark', 'set_mark':
+        with monkeypatch.context() as patch:
+            patch.setattr(world, method, refuse)
+            with pytest.raises(OSError, match='away'):
+                look(world, follower)
+    look(world, follower)
+    *_, fetched, dropped = world.what_was_told()
+    assert (fetched, dropped) == (('fetched', one), ('dropped', {TABLE}))
+
+
+def test_a_cache_that_fails_at_first_is_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(world, world)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(world, 'drop_all', refuse)
+        with pytest.raises(OSError, match='away'):
+            follower.look()
+    follower.look()
+    assert world.what_was_told() == [('dropped', 'all')]
+
+
+def refuse(*_: object) -> None:
+    raise OSError('The cache is away.')
+
+
 def test_what_can_never_be_read_is_given_up(
     world: World, follower: Follower
 ) -> None:
