@@ -4,7 +4,7 @@
 It gives each request one deadline (``[cassandra] request_deadline``) and one
 memory of what it has read, of which the validation of the caller's token is a
 part, and answers 503 with ``Retry-After``: Keystone's error handler sets no
-headers.
+headers.  In the strict mode of revocations it waits for other regions, last.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from typing import Any
 
 import keystone.conf
 from oslo_config import cfg
+from oslo_serialization import jsonutils
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.db import deadline, remembered
+from keystone_cassandra_token.db import (
+    awaited,
+    deadline,
+    errors,
+    remembered,
+)
 
 #: Seconds after which a client that was told 503 should come back.
 RETRY_AFTER = 1
@@ -38,18 +44,84 @@ class Filter:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        def start(
-            status: str, headers: list[tuple[str, str]], exc_info: Any = None
-        ) -> Any:
-            if status.startswith('503') and not any(
-                name.lower() == 'retry-after' for name, _ in headers
-            ):
-                headers = [*headers, ('Retry-After', str(RETRY_AFTER))]
-            return start_response(status, headers, exc_info)
-
+        answer = _Answer(start_response)
         environ[deadline.FILTERED] = True
-        with _within_deadline(), remembered.within_request():
-            return self._app(environ, start)
+        with (
+            _within_deadline(),
+            remembered.within_request(),
+            awaited.within_request() as last,
+        ):
+            body = self._app(environ, answer.start)
+            try:
+                last.result()
+            except errors.DatacenterUnavailable as failure:
+                if answer.is_success and _fails_unconfirmed():
+                    return answer.instead(body, failure)
+            return answer.begun(body)
+
+
+class _Answer:
+    """An answer that is kept until all that the request waits for has come."""
+
+    def __init__(self, start_response: Callable[..., Any]) -> None:
+        self._start = start_response
+        self._kept: tuple[Any, ...] | None = None
+        self._keeps = True
+        self._written: list[bytes] = []
+
+    @property
+    def is_success(self) -> bool:
+        return self._kept is not None and self._kept[0].startswith('2')
+
+    def start(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: Any = None,
+    ) -> Any:
+        """Begin the answer, as WSGI's ``start_response``."""
+        if status.startswith('503') and not any(
+            name.lower() == 'retry-after' for name, _ in headers
+        ):
+            headers = [*headers, ('Retry-After', str(RETRY_AFTER))]
+        if not self._keeps:
+            return self._start(status, headers, exc_info)
+        self._kept = status, headers, exc_info
+        return self._written.append
+
+    def begun(self, body: Iterable[bytes]) -> Iterable[bytes]:
+        """Give the answer as it is."""
+        self._keeps = False
+        if self._kept is not None:
+            write = self._start(*self._kept)
+            for each in self._written:
+                write(each)
+        return body
+
+    def instead(
+        self, body: Iterable[bytes], failure: errors.DatacenterUnavailable
+    ) -> Iterable[bytes]:
+        """Give another answer: 503, as Keystone does."""
+        if hasattr(body, 'close'):
+            body.close()
+        said = {
+            'code': failure.code,
+            'title': failure.title,
+            'message': failure.public,
+        }
+        text = jsonutils.dump_as_bytes({'error': said})
+        headers = [
+            ('Content-Type', 'application/json'),
+            ('Content-Length', str(len(text))),
+            ('Vary', 'X-Auth-Token'),
+        ]
+        self._keeps = False
+        self.start(f'{failure.code} {failure.title}', headers)
+        return [text]
+
+
+def _fails_unconfirmed() -> bool:
+    return bool(keystone.conf.CONF.cassandra.fail_unconfirmed_revocations)
 
 
 def _within_deadline() -> contextlib.AbstractContextManager[None]:

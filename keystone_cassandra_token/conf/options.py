@@ -384,6 +384,27 @@ revocation, a token or a trust.
 ]
 
 region_opts = [
+    cfg.FloatOpt(
+        'revocation_wait',
+        default=1.0,
+        min=0.1,
+        max=60.0,
+        help="""
+Seconds for which a revocation waits for other regions (datacenters) in the
+strict mode (``revocation_write_consistency = EACH_QUORUM``). It is durable in
+its own region before.
+""",
+    ),
+    cfg.BoolOpt(
+        'fail_unconfirmed_revocations',
+        default=True,
+        help="""
+Whether a request is answered with 503 if other regions did not confirm its
+revocations in ``revocation_wait``. All that it had to do is done in its own
+region. When false, the log and the metric ``revocations_unconfirmed`` tell of
+it, and the client does not hear.
+""",
+    ),
     cfg.BoolOpt(
         'follow_changes',
         default=True,

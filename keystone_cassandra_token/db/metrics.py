@@ -177,6 +177,11 @@ TOKENS = Metric(
 REVOCATIONS = Metric(
     'revocations', Kind.COUNTER, 'Revocation events that were written.'
 )
+UNCONFIRMED = Metric(
+    'revocations_unconfirmed',
+    Kind.COUNTER,
+    'Revocations of the strict mode that others did not confirm in time.',
+)
 CHANGES_FOLLOWED = Metric(
     'changes_followed',
     Kind.COUNTER,
@@ -209,6 +214,7 @@ METRICS = (
     TRUST_USES,
     TOKENS,
     REVOCATIONS,
+    UNCONFIRMED,
     CHANGES_FOLLOWED,
     CACHES_DROPPED,
     SESSIONS,

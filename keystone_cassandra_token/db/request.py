@@ -47,6 +47,8 @@ class Request:
 
     :param later: whether something else is done before its result is waited
         for: then the thread that hears the answer says how long it took.
+    :param wait: seconds in which it is answered, or given up: it is not sent
+        once more.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Request:
         profile: object,
         interceptors: Iterable[Interceptor],
         later: bool = False,
+        wait: float | None = None,
     ) -> None:
         self._later = later
+        self._again = wait is None
         self._answer: watch.Answer | None = None
         self._connection = connection
         self._statements = statements
@@ -67,7 +71,8 @@ class Request:
         self._interceptors = interceptors
         # Half of the time, also of what is not idempotent: whoever finds out
         # what became of it needs some.
-        self._sent = self._send(connection.time_left(0.5))
+        left = connection.time_left(0.5)
+        self._sent = self._send(left if wait is None else min(left, wait))
 
     def _send(self, timeout: float) -> Any:
         send: Send = functools.partial(
@@ -109,8 +114,9 @@ class Request:
         try:
             found = self._wait(self._sent)
         except cassandra.OperationTimedOut as error:
-            balancing.is_slow(error.last_host)
-            if not self._query.is_idempotent:
+            if self._again:
+                balancing.is_slow(error.last_host)
+            if not (self._again and self._query.is_idempotent):
                 raise
             metrics.count(metrics.RETRIES, self._statements[0].operation.value)
             return self._wait(self._send(self._connection.time_left()))

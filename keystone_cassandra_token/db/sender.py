@@ -113,7 +113,13 @@ class Sender:
         self,
         steps: tuple[Step, ...],
         level: consistency.Level | None = None,
+        wait: float | None = None,
     ) -> Request:
+        """Send a batch; of one statement Cassandra makes none.
+
+        :param level: another one than that of their class.
+        :param wait: as for :class:`Request`.
+        """
         connection = self.sessions.get()
         level = level or connection.policy.level(steps[0][0].operation)
         batch = cassandra.query.BatchStatement(
@@ -132,7 +138,7 @@ class Sender:
                 ):
                     raise
         statements = tuple(step for step, _ in steps)
-        return self._request(connection, statements, batch)
+        return self._request(connection, statements, batch, wait=wait)
 
     def _request(
         self,
@@ -141,6 +147,7 @@ class Sender:
         query: cassandra.query.Statement,
         later: bool = False,
         always: bool = False,
+        wait: float | None = None,
     ) -> Request:
         operation = statements[0].operation
         if operation in consistency.WIDE and not always:
@@ -153,7 +160,13 @@ class Sender:
             else cassandra.cluster.EXEC_PROFILE_DEFAULT
         )
         return Request(
-            connection, statements, query, profile, self.interceptors, later
+            connection,
+            statements,
+            query,
+            profile,
+            self.interceptors,
+            later,
+            wait,
         )
 
     def bind(
@@ -193,6 +206,10 @@ class Sender:
     def _translated(
         self, statement: Statement, note: bool = True
     ) -> Iterator[None]:
+        """Translate the driver's errors.
+
+        :param note: whether conclusions are drawn for what comes next.
+        """
         kind = statement.operation.value
         try:
             with self._turns or self.sessions.turns:
@@ -211,8 +228,8 @@ class Sender:
             failure = errors.translate(error, statement.cql)
             LOG.debug('%s failed: %s', statement.cql, failure.reason)
             watch.failed(statement, failure)
-            self._note(statement, error, failure)
             if note:
+                self._note(statement, error, failure)
                 self._outage.began(kind, failure.reason)
             raise failure from error
         else:

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from keystone_cassandra_token.db import (
+    awaited,
     consistency,
     cql,
     errors,
+    metrics,
     remembered,
     watch,
 )
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.outcome import Applied, Outcome, settled
-from keystone_cassandra_token.db.request import Future
+from keystone_cassandra_token.db.request import Future, Request
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.sender import UNSET, Sender, Step, read_key
 
@@ -234,7 +236,8 @@ class Store(Sender):
         """Run plain writes of one class as a logged batch: all or none.
 
         :raises DatacenterUnavailable: in the strict mode of revocations, if
-            they are durable here and not yet in another datacenter.
+            they are durable here and not yet in another datacenter; to who
+            answers the request, where that is known.
         """
         self._write(steps)
 
@@ -252,48 +255,67 @@ class Store(Sender):
     def _write(self, *batches: tuple[Step, ...]) -> None:
         statement = cql.of_one_class(itertools.chain(*batches))
         cql.check_plain(statement)
-        try:
-            with self._translated(statement, note=False):
-                self._send_all(batches)
-        except errors.StoreUnavailable as failure:
-            self._keep_here(statement, batches, failure)
-        self._outage.ended(statement.operation.value)
+        here = self.sessions.get().policy.fallback(statement.operation)
+        if here is not None:
+            return self._write_strictly(statement, batches, here)
+        with self._translated(statement):
+            self._send_all(batches)
 
     def _send_all(
         self,
         batches: tuple[tuple[Step, ...], ...],
         level: consistency.Level | None = None,
     ) -> None:
-        # Whatever one of them ends with, all that were sent are waited for.
-        with contextlib.ExitStack() as sent:
-            for each in batches:
-                # Of a single write Cassandra makes no batch.
-                sent.callback(self._start_batch(each, level).result)
+        # Of a single write Cassandra makes no batch.
+        _wait_for_all(self._start_batch(each, level) for each in batches)
 
-    def _keep_here(
+    def _write_strictly(
         self,
         statement: Statement,
         batches: tuple[tuple[Step, ...], ...],
-        failure: errors.StoreUnavailable,
+        here: consistency.Level,
     ) -> None:
-        """Write at the fallback level, where the class has one; then 503."""
-        operation = statement.operation
-        datacenter = errors.absent_datacenter(failure.__cause__)
-        connection = self.sessions.get()
-        level = connection.policy.fallback(operation)
-        if datacenter is None or level is None:
-            self._outage.began(operation.value, failure.reason)
-            raise failure
+        """Write in this datacenter and in all others, at once.
+
+        Once it is durable here nothing may break off what follows: the others
+        are waited for at the end of the request.
+        """
         with self._translated(statement):
-            self._send_all(batches, level)
-        # A time-out does not say which it was.
-        others = sorted(connection.replication.keys() - {connection.local_dc})
-        reason = (
-            'The change is durable in this region (datacenter), but datacenter'
-            f' {datacenter or " or ".join(others)} could not be told.'
-        )
-        self._outage.began(operation.value, reason)
-        raise errors.DatacenterUnavailable(reason) from failure
+            wait = self.conf.cassandra.revocation_wait
+            everywhere = [
+                self._start_batch(each, None, wait) for each in batches
+            ]
+            self._send_all(batches, here)
+        awaited.at_last(Future(lambda: self._confirm(statement, everywhere)))
+
+    def _confirm(self, statement: Statement, sent: Sequence[Request]) -> None:
+        """Wait for what was sent to all datacenters, and is durable here."""
+        operation = statement.operation
+        try:
+            with self._translated(statement, note=False):
+                _wait_for_all(sent)
+        except errors.StoreUnavailable as failure:
+            datacenter = errors.absent_datacenter(failure.__cause__)
+            connection = self.sessions.get()
+            here = connection.local_dc
+            # A time-out does not say which it was.
+            others = sorted(connection.replication.keys() - {here})
+            reason = (
+                'The change is durable in this region (datacenter), but'
+                f' datacenter {datacenter or " or ".join(others)} could not be'
+                ' told.'
+            )
+            metrics.count(metrics.UNCONFIRMED)
+            self._outage.began(operation.value, reason)
+            raise errors.DatacenterUnavailable(reason) from failure
+        self._outage.ended(operation.value)
+
+
+def _wait_for_all(sent: Iterable[Request]) -> None:
+    """Wait for all, whatever one of them ends with; raise that."""
+    with contextlib.ExitStack() as waiting:
+        for each in sent:
+            waiting.callback(each.result)
 
 
 def _outcome(statement: Statement, row: dict[str, Any]) -> Outcome:

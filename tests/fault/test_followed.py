@@ -272,6 +272,57 @@ def test_a_new_endpoint_is_in_the_catalog_elsewhere(
     until(listed, 'it is in the catalog', _PATIENCE)
 
 
+@pytest.fixture
+def strict(
+    cluster: Cluster,
+    regions: tuple[Region, Region, Region],
+    tmp_path: Path,
+) -> Iterator[Region]:
+    """A server here whose revocations all regions confirm."""
+    region = Region(
+        cluster,
+        0,
+        tmp_path / 'strict',
+        revocation_write_consistency='EACH_QUORUM',
+        # What needs all regions is tried for long, and left.
+        request_deadline=60,
+    )
+    try:
+        region.start()
+        yield region
+    finally:
+        region.stop()
+
+
+def test_a_deletion_goes_on_while_a_region_is_not_told(
+    cluster: Cluster, strict: Region
+) -> None:
+    assert cluster.links
+    person, other = Person(strict), Person(strict)
+    token = person.log_in(strict)
+    credential = strict.client.call(
+        'POST',
+        f'/users/{person.user}/application_credentials',
+        token,
+        {'application_credential': {'name': 'one'}},
+    )
+
+    def deleted(user: str) -> int:
+        return strict.client.request(
+            'DELETE', f'/users/{user}', strict.admin
+        ).status_code
+
+    assert deleted(other.user) == 204
+    with cluster.links.held():
+        assert deleted(person.user) == 503
+        assert not strict.accepts(token)
+        with pytest.raises(exceptions.NotFound):
+            strict.client.log_in_by_credential(
+                credential['id'], credential['secret']
+            )
+        assert deleted(person.user) == 404
+
+
 def test_what_ended_while_nothing_was_heard_ends(
     cluster: Cluster, regions: tuple[Region, Region, Region]
 ) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import pytest
 from werkzeug.test import Client
 
 from keystone_cassandra_token import wsgi_filter
-from keystone_cassandra_token.db import deadline
+from keystone_cassandra_token.db import awaited, deadline, errors
+from keystone_cassandra_token.db.request import Future
 
 NOBODY_S = 100.0
 
@@ -60,6 +62,90 @@ def test_a_request_has_a_deadline(conf) -> None:
         conf.clear_override('request_deadline', 'cassandra')
     assert 0 < left <= 7
     assert deadline.remaining(NOBODY_S) is None
+
+
+class Regions:
+    """What a request has sent to other regions, and waits for."""
+
+    def __init__(self, *confirmed: bool) -> None:
+        self._confirmed = confirmed
+        self.told: list[str] = []
+
+    def app(self, status: str) -> Callable[..., Any]:
+        def app(environ: Any, start_response: Any) -> list[bytes]:
+            for confirmed in self._confirmed:
+                self.told.append('sent')
+                awaited.at_last(
+                    Future(functools.partial(self._end, confirmed))
+                )
+            start_response(status, [('X-Own', 'yes')])
+            return [b'own']
+
+        return app
+
+    def _end(self, confirmed: bool) -> None:
+        self.told.append('waited')
+        if not confirmed:
+            raise errors.DatacenterUnavailable('Region two was not told.')
+
+
+@pytest.mark.parametrize(
+    ('status', 'confirmed', 'fails', 'expected'),
+    [
+        ('204 No Content', [True, True], True, 204),
+        ('204 No Content', [True, False], True, 503),
+        ('200 OK', [False, False], True, 503),
+        ('200 OK', [False, True], False, 200),
+        # It has another reason to be refused.
+        ('404 Not Found', [False], True, 404),
+    ],
+)
+def test_other_regions_are_waited_for_last(
+    conf, status, confirmed, fails, expected
+) -> None:
+    regions = Regions(*confirmed)
+    conf.set_override('fail_unconfirmed_revocations', fails, 'cassandra')
+    try:
+        answer = Client(wsgi_filter.Filter(regions.app(status))).get('/')
+    finally:
+        conf.clear_override('fail_unconfirmed_revocations', 'cassandra')
+    count = len(confirmed)
+    assert sorted(regions.told[:count]) == ['sent'] * count
+    assert regions.told[count:] == ['waited'] * count
+    assert answer.status_code == expected
+    if expected == 503:
+        assert answer.json == {
+            'error': {
+                'code': 503,
+                'title': 'Service Unavailable',
+                'message': errors.DatacenterUnavailable.public,
+            }
+        }
+        assert answer.headers['Retry-After'] == '1'
+        assert 'X-Own' not in answer.headers
+    else:
+        assert answer.data == b'own'
+        assert answer.headers['X-Own'] == 'yes'
+
+
+def test_without_a_request_they_are_waited_for_at_once() -> None:
+    regions = Regions(True, True)
+    regions.app('200 OK')({}, lambda *_: None)
+    assert regions.told == ['sent', 'waited'] * 2
+
+
+def test_an_answer_that_begins_late_or_is_written_is_passed_on(conf) -> None:
+    def late(environ: Any, start_response: Any) -> Any:
+        start_response('200 OK', [])
+        yield b'late'
+
+    def written(environ: Any, start_response: Any) -> list[bytes]:
+        start_response('200 OK', [])(b'written, ')
+        return [b'returned']
+
+    for app, expected in (late, b'late'), (written, b'written, returned'):
+        answer = Client(wsgi_filter.Filter(app)).get('/')
+        assert (answer.status_code, answer.data) == (200, expected)
 
 
 def test_statements_of_one_request_share_it() -> None:
