@@ -275,7 +275,7 @@ def expiry(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
                 ' longer lives are cut there.',
             )
 
-    return _of_each_node(connection, name, look)
+    return of_each_node(connection, name, look)
 
 
 def _expiry_settings(
@@ -333,33 +333,10 @@ def patience(
         else:
             yield ok(name, f'{node.address} gives up first.')
 
-    return _of_each_node(connection, name, look)
+    return of_each_node(connection, name, look)
 
 
-def agreement(
-    connection: Connection, conf: cfg.ConfigOpts
-) -> Iterator[Finding]:
-    """Names cost as few round trips between regions as they can."""
-    name = 'paxos'
-    if len(keyspace.replicas(connection) or {}) < 2:
-        return iter(())
-
-    def look(node: nodes.Node) -> Iterator[Finding]:
-        variant = nodes.setting(connection, node, 'paxos_variant') or 'v1'
-        if variant.startswith('v2'):
-            yield ok(name, f'{node.address} uses paxos_variant {variant}.')
-        else:
-            yield warn(
-                name,
-                f'{node.address} uses paxos_variant {variant}: each new name'
-                ' takes one more round trip between regions than needed. Set'
-                ' paxos_variant: v2 in cassandra.yaml of all nodes.',
-            )
-
-    return _of_each_node(connection, name, look)
-
-
-def _of_each_node(
+def of_each_node(
     connection: Connection,
     name: str,
     look: Callable[[nodes.Node], Iterator[Finding]],
@@ -436,6 +413,5 @@ CHECKS = (
     expiry,
     authentication,
     patience,
-    agreement,
     clocks,
 )

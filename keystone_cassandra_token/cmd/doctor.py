@@ -18,6 +18,7 @@ from keystone_cassandra_token.cmd import (
     access_checks,
     cluster_checks,
     local_checks,
+    region_checks,
 )
 from keystone_cassandra_token.db import connection as connections
 from keystone_cassandra_token.db import errors, nodes
@@ -35,7 +36,11 @@ LOCAL = (
 
 
 #: The connection first, then what follows from it.
-CLUSTER = (*cluster_checks.CHECKS, *access_checks.CHECKS)
+CLUSTER = (
+    *cluster_checks.CHECKS,
+    *region_checks.CHECKS,
+    *access_checks.CHECKS,
+)
 
 
 def run(conf: cfg.ConfigOpts, report: Callable[[str], None] = print) -> int:
@@ -54,6 +59,7 @@ _KEYSPACE = {
         cluster_checks.schema,
         cluster_checks.revocation,
         cluster_checks.windows,
+        region_checks.pulses,
     )
 }
 

@@ -106,15 +106,19 @@ def _check_datacenters(
         )
 
 
-def replicas(connection: Connection) -> dict[str, int] | None:
+def replicas(
+    connection: Connection, name: str | None = None
+) -> dict[str, int] | None:
     """Return replicas by datacenter as the node has them now.
 
     None if there is no such keyspace, empty for another strategy.
+
+    :param name: of another keyspace than the connection's.
     """
     row = connection.session.execute(
         'SELECT replication FROM system_schema.keyspaces'
         ' WHERE keyspace_name = %s',
-        (connection.keyspace,),
+        (name or connection.keyspace,),
     ).one()
     if row is None:
         return None

@@ -18,8 +18,12 @@ from lab.cassandra import Cluster
 from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
-from keystone_cassandra_token.cmd import cluster_checks, doctor
-from keystone_cassandra_token.db import nodes
+from keystone_cassandra_token.cmd import (
+    cluster_checks,
+    doctor,
+    region_checks,
+)
+from keystone_cassandra_token.db import changes, clock, nodes
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, State
 from keystone_cassandra_token.db.store import Store
@@ -326,13 +330,154 @@ def test_names_that_take_more_round_trips_than_needed(
     variant: str | None,
     state: State,
 ) -> None:
-    assert list(cluster_checks.agreement(connection, own)) == []
-    # As with a second datacenter.
-    monkeypatch.setattr(keyspaces, 'replicas', lambda _: {'dc1': 1, 'dc2': 1})
     monkeypatch.setattr(nodes, 'setting', lambda *_: variant)
-    (found,) = cluster_checks.agreement(connection, own)
+    assert list(region_checks.agreement(connection, own)) == []
+    replicated(monkeypatch, dc1=1, dc2=1)
+    (found,) = region_checks.agreement(connection, own)
     assert found.state is state
     assert ('Set paxos_variant: v2' in found.text) == (state is State.WARN)
+
+
+def replicated(
+    monkeypatch: pytest.MonkeyPatch, **replicas: int
+) -> dict[str, dict[str, int] | None]:
+    """Let all keyspaces have replicas by datacenter; return those by name."""
+    by_name: dict[str, dict[str, int] | None] = {}
+    monkeypatch.setattr(
+        keyspaces,
+        'replicas',
+        lambda _, name='': by_name.get(name, replicas),
+    )
+    return by_name
+
+
+def test_nodes_that_agree_in_different_ways(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replicated(monkeypatch, dc1=1, dc2=1)
+    (node,) = nodes.nodes(connection)
+    monkeypatch.setattr(nodes, 'nodes', lambda _: [node, node])
+    variants = iter(['v2', 'v1'])
+    monkeypatch.setattr(nodes, 'setting', lambda *_: next(variants))
+    *_, found = region_checks.agreement(connection, own)
+    assert found.state is State.WARN
+    assert 'v1, v2' in found.text
+
+
+@pytest.mark.parametrize(
+    ('replicas', 'told'),
+    [
+        ({'dc1': 3}, []),
+        ({'dc1': 3, 'dc2': 3, 'dc3': 3}, ['Any datacenter can be away']),
+        ({'dc1': 3, 'dc2': 3}, ['Two datacenters']),
+        (
+            {'dc1': 1, 'dc2': 3, 'dc3': 1},
+            ['dc2 has 3 of 5', '1 in dc1, 3 in dc2, 1 in dc3'],
+        ),
+        ({'dc1': 2, 'dc2': 1}, ['dc1 has 2 of 3', '2 in dc1, 1 in dc2']),
+    ],
+)
+def test_a_region_that_decides_alone(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    replicas: dict[str, int],
+    told: list[str],
+) -> None:
+    replicated(monkeypatch, **replicas)
+    found = list(region_checks.majority(connection, own))
+    assert len(found) == len(told)
+    for each, text in zip(found, told, strict=True):
+        assert text in each.text
+        assert (each.state is State.OK) == text.startswith('Any')
+
+
+@pytest.mark.parametrize(
+    ('own_replicas', 'without'),
+    [
+        ({'dc1': 3, 'dc2': 3}, None),
+        ({'dc1': 3}, 'dc2'),
+        ({}, 'dc1 and dc2'),
+        (None, 'dc1 and dc2'),
+    ],
+)
+def test_a_region_whose_servers_cannot_log_in_by_themselves(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    own_replicas: dict[str, int] | None,
+    without: str | None,
+) -> None:
+    by_name = replicated(monkeypatch, dc1=3, dc2=3)
+    by_name['system_auth'] = own_replicas
+    assert list(region_checks.log_in(connection, own)) == []
+    own.set_override('username', 'keystone', 'cassandra')
+    (found,) = region_checks.log_in(connection, own)
+    if without is None:
+        assert found.state is State.OK
+    else:
+        assert found.state is State.WARN
+        assert f'no replica in {without}:' in found.text
+
+
+@pytest.mark.parametrize(
+    ('window', 'told'),
+    [
+        (None, 'keeps hints for 3h.'),
+        ('10800000ms', 'keeps hints for 10800000ms.'),
+        ('90m', 'Set max_hint_window: 3h'),
+        ('1d', 'for three hours alone'),
+    ],
+)
+def test_how_long_hints_are_kept(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    window: str | None,
+    told: str,
+) -> None:
+    assert list(region_checks.hints(connection, own)) == []
+    replicated(monkeypatch, dc1=3, dc2=3)
+    monkeypatch.setattr(nodes, 'setting', lambda *_: window)
+    (found,) = region_checks.hints(connection, own)
+    assert told in found.text
+    assert (found.state is State.OK) == told.startswith('keeps')
+
+
+@pytest.mark.parametrize(
+    ('ago', 'told'),
+    [
+        (None, 'has no pulse'),
+        (0, 'is heard of'),
+        (60, 'was last heard of 60 s ago'),
+        (-60, 'is 60 s ahead'),
+    ],
+)
+def test_when_a_region_was_heard_of(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    ago: int | None,
+    told: str,
+) -> None:
+    assert list(region_checks.pulses(connection, own)) == []
+    elsewhere = uuid.uuid4().hex
+    now = clock.utcnow()
+    monkeypatch.setattr(clock, 'utcnow', lambda: now)
+    for datacenter, late in (('dc1', 0), (elsewhere, ago)):
+        if late is not None:
+            beat = clock.to_micros(now) - late * 10**6
+            store.run(changes.BEAT, datacenter=datacenter, beat=beat)
+    replicated(monkeypatch, **{'dc1': 3, elsewhere: 3})
+    found = {each.text: each for each in region_checks.pulses(connection, own)}
+    (text,) = (each for each in found if elsewhere in each)
+    assert told in text
+    assert (found[text].state is State.OK) == (ago == 0)
+    (here,) = (each for each in found if 'dc1' in each)
+    assert found[here].state is State.OK
 
 
 def test_a_node_of_an_old_release(

@@ -19,6 +19,8 @@ _COLOURS = {
     'hung': '#c44e52',
     'down': '#dd8452',
     'after': '#55a868',
+    'idle': '#55a868',
+    'busy': '#c44e52',
 }
 
 

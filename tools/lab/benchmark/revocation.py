@@ -21,6 +21,7 @@ from keystone.revoke.backends import sql as sql_revoke
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.request import Future
+from keystone_cassandra_token.db.session import Sessions
 from keystone_cassandra_token.drivers.token import revoke
 from lab import LabError
 from lab.benchmark import events, fill, token
@@ -160,7 +161,8 @@ def load(pool: PlacePool, server: MariaDB | None, size: int) -> None:
 class _Gathering:
     """Stands for a store, and keeps what the driver would send."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
         self.rows: fill.Rows = collections.defaultdict(list)
 
     def run_all(self, *steps: tuple[Statement, Mapping[str, Any]]) -> None:
@@ -190,9 +192,10 @@ def write_events(systems: Systems, size: int, first: int, step: int) -> None:
     opened = revoke.Revoke()
     opened.ttl.ensure(revocation_ttl.needed(opened.conf))
     opened.ttl = _SettledTTL(opened.ttl)
+    sessions = opened.db.sessions
     coming = events.events(size, systems.place.reference, first, step)
     for some in fill.portions(coming, 20_000):
-        opened.db = _Gathering()
+        opened.db = _Gathering(sessions)
         for event in some:
             opened.revoke(event)
         fill.write_all(systems, opened.db.rows)

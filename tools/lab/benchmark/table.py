@@ -177,6 +177,11 @@ BENCHMARKS = {
         {'requests': number(100, 'requests of each kind in each phase')},
         rounds=0,
     ),
+    'follow': Benchmark(
+        'what following the changes of another region costs a server',
+        {},
+        rounds=0,
+    ),
 }
 
 

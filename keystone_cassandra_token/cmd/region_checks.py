@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the doctor for a keyspace in several regions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from keystone_cassandra_token.cmd.cluster_checks import of_each_node
+from keystone_cassandra_token.db import changes, clock, nodes
+from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db.consistency import quorum
+from keystone_cassandra_token.db.findings import Finding, ok, warn
+from keystone_cassandra_token.schema import keyspace
+
+#: Seconds of a pulse that is late, and of one that is early.
+_LATE, _EARLY = 10.0, 2.0
+
+#: Seconds for which tables whose rows expire wait for hints.
+_GRACE = 10_800
+_UNITS = {'ms': 0.001, 's': 1, 'm': 60, 'h': 3600, 'd': 86_400}
+
+
+def majority(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
+    """No region alone decides whether the others can claim names."""
+    name = 'majority'
+    found = _replicas(connection)
+    if not found:
+        return
+    total = sum(found.values())
+    alone = [each for each in found if found[each] >= quorum(total)]
+    if alone:
+        yield warn(
+            name,
+            f'Datacenter {alone[0]} has {found[alone[0]]} of {total} replicas,'
+            ' a majority by itself: while it is away no name can be claimed.'
+            ' Keep as many replicas in each of three datacenters.',
+        )
+    elif len(found) == 2:
+        yield warn(
+            name,
+            'Two datacenters: while one is away neither has a majority, and'
+            ' no name can be claimed. A third one mends that.',
+        )
+    else:
+        yield ok(name, 'Any datacenter can be away, and names be claimed.')
+    if len({*found.values()}) > 1:
+        yield warn(
+            name,
+            f'The datacenters keep {keyspace.in_words(found)}: keep as many in'
+            ' each.',
+        )
+
+
+def agreement(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
+    """Names cost as few round trips between regions as they can."""
+    name = 'paxos'
+    if not _replicas(connection):
+        return
+    variants = set()
+
+    def look(node: nodes.Node) -> Iterator[Finding]:
+        variant = nodes.setting(connection, node, 'paxos_variant') or 'v1'
+        variants.add(variant)
+        if variant.startswith('v2'):
+            yield ok(name, f'{node.address} uses paxos_variant {variant}.')
+        else:
+            yield warn(
+                name,
+                f'{node.address} uses paxos_variant {variant}: each new name'
+                ' takes one more round trip between regions than needed. Set'
+                ' paxos_variant: v2 in cassandra.yaml of all nodes.',
+            )
+
+    yield from of_each_node(connection, name, look)
+    if len(variants) > 1:
+        yield warn(
+            name,
+            f'The nodes use {", ".join(sorted(variants))}: set the same'
+            ' paxos_variant on all of them.',
+        )
+
+
+def log_in(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Servers can log in to Cassandra where their region is cut off."""
+    name = 'system_auth'
+    found = _replicas(connection)
+    if not found or not conf.cassandra.username:
+        return
+    own = keyspace.replicas(connection, 'system_auth') or {}
+    without = sorted(each for each in found if not own.get(each))
+    if without:
+        yield warn(
+            name,
+            f'system_auth has no replica in {" and ".join(without)}: while'
+            ' cut off, servers there cannot log in to Cassandra. Replicate it'
+            ' by NetworkTopologyStrategy to all datacenters (ALTER KEYSPACE),'
+            ' then run `nodetool repair -full system_auth` on each node.',
+        )
+    else:
+        yield ok(name, 'system_auth has replicas in each datacenter.')
+
+
+def hints(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """A node that was away is told what it missed, for as long as documented."""
+    name = 'hints'
+    if not _replicas(connection):
+        return iter(())
+
+    def look(node: nodes.Node) -> Iterator[Finding]:
+        told = nodes.setting(connection, node, 'max_hint_window') or '3h'
+        window = seconds_of(told)
+        if window is None or window == _GRACE:
+            yield ok(name, f'{node.address} keeps hints for {told}.')
+        elif window < _GRACE:
+            yield warn(
+                name,
+                f'{node.address} keeps hints for {told}: a node or region that'
+                ' was away for longer must be repaired. Set max_hint_window:'
+                ' 3h in cassandra.yaml.',
+            )
+        else:
+            yield warn(
+                name,
+                f'{node.address} keeps hints for {told}, but those for tables'
+                ' whose rows expire for three hours alone: whatever was away'
+                ' for longer must be repaired.',
+            )
+
+    return of_each_node(connection, name, look)
+
+
+def seconds_of(told: str) -> float | None:
+    """Return the seconds of a duration as Cassandra writes it, or None."""
+    found = re.fullmatch(r'(\d+)\s*(ms|s|m|h|d)', told)
+    return found and int(found[1]) * _UNITS[found[2]]
+
+
+def pulses(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Servers of each region run, and are heard here."""
+    name = 'pulse'
+    found = _replicas(connection)
+    if not found:
+        return
+    rows = connection.session.execute(changes.PULSES.text(connection.keyspace))
+    beats = {row['datacenter']: row['beat'] for row in rows}
+    now = clock.to_micros(clock.utcnow())
+    for datacenter in sorted(found):
+        if datacenter not in beats:
+            yield warn(
+                name,
+                f'Datacenter {datacenter} has no pulse: no server of this'
+                ' version has run there, and caches elsewhere do not follow'
+                ' what is changed there.',
+            )
+            continue
+        age = (now - beats[datacenter]) / 10**6
+        if age > _LATE:
+            yield warn(
+                name,
+                f'Datacenter {datacenter} was last heard of {age:.0f} s ago:'
+                ' it is cut off, no server runs there, or uWSGI runs them'
+                ' without enable-threads.',
+            )
+        elif age < -_EARLY:
+            yield warn(
+                name,
+                f'The pulse of datacenter {datacenter} is {-age:.0f} s ahead'
+                ' of this machine: check the time service (chrony, ntpd) of'
+                ' both.',
+            )
+        else:
+            yield ok(name, f'Datacenter {datacenter} is heard of.')
+
+
+def _replicas(connection: Connection) -> dict[str, int]:
+    """Return the replicas by datacenter; none with a single datacenter."""
+    found = keyspace.replicas(connection) or {}
+    return found if len(found) > 1 else {}
+
+
+CHECKS = (majority, agreement, log_in, hints, pulses)

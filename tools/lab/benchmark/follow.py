@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tools/benchmark follow``: what following another region costs a server.
+
+Two datacenters of one node each.  The log of one is filled for ten minutes, in
+which tokens were revoked all the time; a server of the other one looks at it,
+second after second of the log, without waiting between its looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+
+import keystone.conf
+from cassandra.concurrent import execute_concurrent
+from cassandra.util import uuid_from_time
+from keystone.common import cache
+
+from keystone_cassandra_token.compat.caches import KeystoneCaches
+from keystone_cassandra_token.db import changes, elsewhere
+from keystone_cassandra_token.db.following import EVERY, Follower
+from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.drivers import base
+from keystone_cassandra_token.drivers.token import revoke
+from lab.benchmark.measure import Sample, Series
+from lab.benchmark.run import Run, say
+from lab.benchmark.systems import Call
+from lab.benchmark.verdict import at_most
+from lab.cassandra import Cluster
+from lab.server import Keystone, points_at
+
+#: Revocations a second.
+_RATE = 33
+#: Seconds of the log that are there before, and that are looked at.
+_BEFORE, _LOOKS = 600, 120
+#: Percent of a core.
+_LIMIT = 1.0
+IDLE, BUSY = 'idle', 'busy'
+
+CALLS: dict[str, Call] = {}
+
+
+class _Caches(KeystoneCaches):
+    """Caches that are used, though this process follows nobody by itself."""
+
+    def are_used(self) -> bool:
+        return True
+
+
+def run(under_way: Run) -> None:
+    """Start the nodes, fill the log; measure."""
+    say('starting two nodes')
+    cluster = under_way.enter(Cluster.start(nodes=2, datacenters=2, own=True))
+    server = Keystone(
+        under_way.folder / 'follow', points_at(cluster, 'follow'), sql=False
+    )
+    server.stop()
+    server.run('keystone-cassandra', 'keyspace', 'create')
+    server.run('keystone-cassandra', 'schema', 'apply')
+    conf = keystone.conf.CONF
+    keystone.conf.configure()
+    db = base.shared(conf)
+    home = cluster.nodes[0].datacenter
+    conf(
+        ['--config-file', str(server.configuration)],
+        project='keystone',
+        default_config_files=[],
+    )
+    conf.set_override('local_dc', home, 'cassandra')
+    # By no thread beside: it would be measured, too.
+    conf.set_override('follow_changes', False, 'cassandra')
+    conf.set_override('backend', 'dogpile.cache.memory', 'cache')
+    cache.configure_cache()
+    cache.configure_invalidation_region()
+    with contextlib.closing(db), elsewhere.each_datacenter(db) as stores:
+        for phase, rate in (IDLE, 0), (BUSY, _RATE):
+            say(f'measuring: {phase}')
+            sample = _measure(db, stores[1], rate)
+            found = under_way.found
+            series = Series(phase, 'look', rate * _BEFORE, 0)
+            found.measured.add(series, [sample])
+            percent = 100 * sample.cpu / (_LOOKS * EVERY)
+            target = f'following {rate} revocations a second, of a core'
+            found.verdicts.append(at_most(target, percent, _LIMIT, '%'))
+    under_way.found.context['Looks'] = (
+        f'{_LOOKS}, one for each second of the log, of which two, as one in a'
+        f' minute, are through ten minutes of it. busy: {_RATE} revocations a'
+        ' second'
+    )
+
+
+def _measure(db: Store, there: Store, rate: int) -> Sample:
+    """Let a server follow; ``there`` is where tokens are revoked."""
+    now = time.time()
+    _revoke(there, rate, [now - each for each in range(_BEFORE)])
+    follower = Follower(db, _Caches(keystone.conf.CONF))
+    _beat(there, now)
+    follower.look()  # the first one drops all
+    latencies, cpu = [], 0.0
+    began = time.monotonic()
+    for second in range(1, _LOOKS + 1):
+        _revoke(there, rate, [now + second])
+        _beat(there, now + second)
+        cpu -= time.process_time()
+        latencies.append(-time.perf_counter())
+        follower.look()
+        latencies[-1] += time.perf_counter()
+        cpu += time.process_time()
+    return Sample(tuple(latencies), cpu, began, time.monotonic())
+
+
+def _beat(there: Store, now: float) -> None:
+    here = there.sessions.get().local_dc
+    there.run(changes.BEAT, datacenter=here, beat=int(now * 10**6))
+
+
+def _revoke(there: Store, rate: int, seconds: list[float]) -> None:
+    """Revoke tokens, some in each of these seconds."""
+    connection = there.sessions.get()
+
+    def written(time_: float) -> list[tuple[object, object]]:
+        micros = int(time_ * 10**6)
+        row = {
+            'subject': f'audit:{uuid.uuid4().hex}',
+            'scope': '{}',
+            'issued_before': micros,
+            'revoked_at': micros,
+        }
+        entry = {
+            'datacenter': connection.local_dc,
+            'hour': micros // (3600 * 10**6),
+            'id': uuid_from_time(time_),
+            'table_name': changes.REVOCATION,
+            'key': row | {'end': int(time_) + 7200},
+        }
+        life = {'ttl': 7200}
+        return [
+            (revoke.REVOKE, row | life),
+            (changes.ADD, changes.ENTRY.dump(entry) | life),
+        ]
+
+    bind: Callable[..., object] = there.bind
+    execute_concurrent(
+        connection.session,
+        [
+            (bind(connection, statement, binds), None)
+            for second in seconds
+            for number in range(rate)
+            for statement, binds in written(second + number / rate - 1)
+        ],
+    )
