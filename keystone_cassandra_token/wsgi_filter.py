@@ -24,6 +24,7 @@ from keystone_cassandra_token.db import (
     errors,
     remembered,
 )
+from keystone_cassandra_token.drivers import base
 
 #: Seconds after which a client that was told 503 should come back.
 RETRY_AFTER = 1
@@ -45,6 +46,11 @@ class Filter:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         answer = _Answer(start_response)
+        if not deadline.serving.is_set():
+            deadline.serving.set()
+            # What is in a cache is answered without Cassandra, and must be
+            # dropped from it all the same.
+            base.connect_soon()
         environ[deadline.FILTERED] = True
         with (
             _within_deadline(),
@@ -54,9 +60,10 @@ class Filter:
             body = self._app(environ, answer.start)
             try:
                 last.result()
-            except errors.DatacenterUnavailable as failure:
-                if answer.is_success and _fails_unconfirmed():
-                    return answer.instead(body, failure)
+            except errors.StoreUnavailable as failure:
+                if answer.is_success:
+                    head = environ.get('REQUEST_METHOD') == 'HEAD'
+                    return answer.instead(body, failure, head)
             return answer.begun(body)
 
 
@@ -99,9 +106,15 @@ class _Answer:
         return body
 
     def instead(
-        self, body: Iterable[bytes], failure: errors.DatacenterUnavailable
+        self,
+        body: Iterable[bytes],
+        failure: errors.StoreUnavailable,
+        head: bool,
     ) -> Iterable[bytes]:
-        """Give another answer: 503, as Keystone does."""
+        """Give another answer: 503, as Keystone does.
+
+        :param head: whether it has no body.
+        """
         if hasattr(body, 'close'):
             body.close()
         said = {
@@ -110,18 +123,16 @@ class _Answer:
             'message': failure.public,
         }
         text = jsonutils.dump_as_bytes({'error': said})
+        kept = self._kept[1] if self._kept else []
         headers = [
+            # Such as the id of the request, and what browsers want.
+            *(x for x in kept if not x[0].lower().startswith('content-')),
             ('Content-Type', 'application/json'),
             ('Content-Length', str(len(text))),
-            ('Vary', 'X-Auth-Token'),
         ]
         self._keeps = False
         self.start(f'{failure.code} {failure.title}', headers)
-        return [text]
-
-
-def _fails_unconfirmed() -> bool:
-    return bool(keystone.conf.CONF.cassandra.fail_unconfirmed_revocations)
+        return [] if head else [text]
 
 
 def _within_deadline() -> contextlib.AbstractContextManager[None]:

@@ -415,14 +415,14 @@ MUTATIONS = (
     Mutation(
         'what comes late after a gap is followed',
         'db/following.py',
-        'if self.gap is not None and self.looks % _GAP_EVERY == 1:',
+        'if self.beat - self.gap_at >= max(_GAP_EVERY, quiet):',
         'if False:',
         'tests/unit/test_following.py',
     ),
     Mutation(
         'what waits is not marked as dropped',
         'db/following.py',
-        "        ids -= {entry['id'] for entry, _ in origin.waiting}\n",
+        "        ids -= {each.entry['id'] for each in origin.waiting}\n",
         '',
         'tests/unit/test_following.py',
     ),

@@ -32,19 +32,20 @@ def majority(
     if not found:
         return
     total = sum(found.values())
-    alone = [each for each in found if found[each] >= quorum(total)]
-    if alone:
+    needed = [each for each in found if total - found[each] < quorum(total)]
+    if needed and len(needed) < len(found):
         yield warn(
             name,
-            f'Datacenter {alone[0]} has {found[alone[0]]} of {total} replicas,'
-            ' a majority by itself: while it is away no name can be claimed.'
-            ' Keep as many replicas in each of three datacenters.',
+            f'Datacenter {needed[0]} has {found[needed[0]]} of {total}'
+            ' replicas, and the others no majority: while it is away no name'
+            ' can be claimed. Keep as many replicas in each of three'
+            ' datacenters.',
         )
-    elif len(found) == 2:
+    elif needed:
         yield warn(
             name,
-            'Two datacenters: while one is away neither has a majority, and'
-            ' no name can be claimed. A third one mends that.',
+            f'{len(found)} datacenters: while one is away the rest has no'
+            ' majority, and no name can be claimed. A third one mends that.',
         )
     else:
         yield ok(name, 'Any datacenter can be away, and names be claimed.')
@@ -108,7 +109,7 @@ def log_in(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
 
 
 def hints(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
-    """A node that was away is told what it missed, for as long as documented."""
+    """A node that was away is told what it missed, for three hours."""
     name = 'hints'
     if not _replicas(connection):
         return iter(())

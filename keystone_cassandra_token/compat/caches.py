@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from keystone.common import cache
+from keystone.common import cache, provider_api
 from oslo_config import cfg
 from oslo_context import context
 from oslo_serialization import jsonutils
 
 from keystone_cassandra_token.db import changes
 from keystone_cassandra_token.db.following import Mark
+
+#: Remembers nothing beyond a request.
+_NULL = 'dogpile.cache.null'
 
 _MARK = 'keystone_cassandra_token followed '
 
@@ -37,6 +40,7 @@ class KeystoneCaches:
         """Return whether anything is remembered, and may be dropped."""
         return bool(
             self._conf.cache.enabled
+            and self._conf.cache.backend != _NULL
             and self._conf.cassandra.follow_changes
             and cache.CACHE_INVALIDATION_REGION.is_configured
         )
@@ -50,24 +54,59 @@ class KeystoneCaches:
         found = cache.CACHE_INVALIDATION_REGION.get(_MARK + datacenter)
         if not found:
             return None
-        beat, *done = jsonutils.loads(found)
-        return Mark(beat, frozenset(map(uuid.UUID, done)))
+        beat, gap, *done = jsonutils.loads(found)
+        return Mark(beat, frozenset(map(uuid.UUID, done)), gap)
 
     def set_mark(self, datacenter: str, mark: Mark) -> None:
         """Keep a mark."""
-        text = jsonutils.dumps([mark.beat, *(each.hex for each in mark.done)])
+        ids = (each.hex for each in mark.done)
+        text = jsonutils.dumps([mark.beat, mark.gap, *ids])
         cache.CACHE_INVALIDATION_REGION.set(_MARK + datacenter, text)
 
-    def drop(self, tables: Collection[str]) -> None:
-        """Drop what could be remembered of these tables."""
-        if {*tables} == {changes.REVOCATION}:
+    def drop(self, told: Mapping[str, Sequence[changes.Key]]) -> None:
+        """Drop what could be remembered of these keys of tables.
+
+        What users change of their own is dropped by itself, as Keystone does:
+        nobody can keep the caches of other regions empty by it.
+        """
+        if told.keys() - _BY_KEY.keys() - {changes.REVOCATION}:
+            return self.drop_all()
+        if changes.REVOCATION in told:
             _invalidate(_of_tokens())
-        else:
-            self.drop_all()
+        for table in told.keys() & _BY_KEY.keys():
+            for key in told[table]:
+                _BY_KEY[table](key)
 
     def drop_all(self) -> None:
         """Drop all."""
         _invalidate(_of_tokens() + _of_all_else())
+
+
+def _drop_application_credential(key: changes.Key) -> None:
+    manager = provider_api.ProviderAPIs.application_credential_api
+    manager.get_application_credential.invalidate(manager, key['id'])
+
+
+def _drop_access_rule(key: changes.Key) -> None:
+    manager = provider_api.ProviderAPIs.application_credential_api
+    manager.get_access_rule.invalidate(manager, key['id'], key['user_id'])
+
+
+def _drop_credential(key: changes.Key) -> None:
+    manager = provider_api.ProviderAPIs.credential_api
+    manager._get_credential.invalidate(manager, key['id'])
+    for kind in (key['type'], None):
+        manager._list_credentials_for_user.invalidate(
+            manager, key['user_id'], kind
+        )
+
+
+#: By table: what drops one key of what Keystone remembers.
+_BY_KEY = {
+    'application_credential': _drop_application_credential,
+    'access_rule': _drop_access_rule,
+    'credential': _drop_credential,
+}
 
 
 def _invalidate(regions: Collection[Any]) -> None:

@@ -13,17 +13,19 @@ pulse.  With one datacenter nothing is written.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cassandra.util
 from oslo_log import log
 
-from keystone_cassandra_token.db import clock, cql, errors
-from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db import clock, cql, deadline, errors
+from keystone_cassandra_token.db.connection import (
+    Connection,
+    replicas_by_datacenter,
+)
 from keystone_cassandra_token.db.rows import Row, json_text
 from keystone_cassandra_token.db.sender import Step
 
@@ -32,8 +34,13 @@ if TYPE_CHECKING:
 
 LOG = log.getLogger(__name__)
 
+T = TypeVar('T')
+
 #: Seconds for which an entry is kept.  What a cache remembers ends before.
 TTL = 4 * 3600
+
+#: Seconds that an entry may take.
+_PATIENCE = 0.5
 
 _HOUR = 3600 * 10**6  # in microseconds
 
@@ -94,9 +101,15 @@ def first_id(since: int) -> uuid.UUID:
     return uuid.UUID(str(cassandra.util.min_uuid_from_time(since / 10**6)))
 
 
+def datacenters(connection: Connection) -> set[str]:
+    """Return the datacenters that have replicas now."""
+    found = replicas_by_datacenter(connection.cluster, connection.keyspace)
+    return {*(found or connection.replication)}
+
+
 def are_told(connection: Connection) -> bool:
     """Return whether there are others who could follow."""
-    return len(connection.replication) > 1
+    return len(datacenters(connection)) > 1
 
 
 def tell(db: Store, table: str, key: Mapping[str, Any]) -> None:
@@ -107,7 +120,9 @@ def tell(db: Store, table: str, key: Mapping[str, Any]) -> None:
     try:
         connection = db.sessions.get()
         if are_told(connection):
-            db.run(ADD, **_entry(connection, table, key))
+            # Also where the request has no time left.
+            with deadline.within(_PATIENCE):
+                db.run(ADD, **_entry(connection, table, key))
     except errors.StoreUnavailable as failure:
         LOG.warning(
             'Other regions were not told of a change in table %s; there it'
@@ -117,22 +132,27 @@ def tell(db: Store, table: str, key: Mapping[str, Any]) -> None:
         )
 
 
-@contextlib.contextmanager
 def telling(
-    db: Store, table: str, key: Mapping[str, Any] | None
-) -> Iterator[None]:
-    """Tell of what a ``with`` block changes, also if nobody knows whether.
+    db: Store,
+    table: str,
+    key: Mapping[str, Any] | None,
+    change: Callable[[], T],
+) -> T:
+    """Make a change and tell of it, also if nobody knows whether it is made.
 
-    :param key: None if nobody needs to be told.
+    :param key: None, or empty, if nobody needs to be told.
+    :param change: returns what is false if nothing was changed.
     """
+    if not key:
+        return change()
     try:
-        yield
+        made = change()
     except errors.OutcomeUnknown:
-        if key is not None:
-            tell(db, table, key)
-        raise
-    if key is not None:
         tell(db, table, key)
+        raise
+    if made:
+        tell(db, table, key)
+    return made
 
 
 def revocation(db: Store, key: Mapping[str, Any]) -> list[Step]:

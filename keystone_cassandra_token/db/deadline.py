@@ -39,6 +39,9 @@ LEAST = 0.05
 
 _current = threading.local()
 
+#: Set once this process answers requests of clients.
+serving = threading.Event()
+
 
 @contextlib.contextmanager
 def until(end: float | None) -> Iterator[None]:
@@ -81,6 +84,7 @@ def end(seconds: float) -> float | None:
     """
     found: float | None = getattr(_current, 'end', None)
     if found is None and flask.has_request_context():
+        serving.set()
         environ = flask.request.environ
         found = environ.get(_KEY)
         if found is None:

@@ -17,21 +17,11 @@ from oslo_log import log
 
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.connection import Connection, Place
-from keystone_cassandra_token.db.outage import Outage
+from keystone_cassandra_token.db.outage import Unnoted
 from keystone_cassandra_token.db.session import Sessions
 from keystone_cassandra_token.db.store import Store
 
 LOG = log.getLogger(__name__)
-
-
-class _NoOutage(Outage):
-    """Notes nothing: what fails elsewhere is no outage of this server."""
-
-    def began(self, kind: str, reason: str) -> None:
-        pass
-
-    def goes_on(self, kind: str, text: str) -> None:
-        pass
 
 
 @contextlib.contextmanager
@@ -61,7 +51,7 @@ def _store(
     )
     store = copy.copy(db)
     store.sessions = Sessions(db.conf, place=Place(datacenter, addresses))
-    store.sessions.outage = _NoOutage()
+    store.sessions.outage = Unnoted()
     opened.callback(store.close)
     try:
         store.sessions.get()

@@ -5,24 +5,27 @@ A thread of each server looks once a second:
 
 1. It reads the pulses.  Each datacenter has one, which goes on as long as one
    of its servers runs, and says how far the log can have been written.
-2. It reads the entries of the others' logs since a moment before their last
-   pulse, and all of the last minutes now and then: a write can be late.
+2. It reads the entries of the others' logs since a moment before the pulse up
+   to which it has read, and all of the last minutes now and then: a write can
+   be late.
 3. It makes sure that what they tell of can be read here.
 4. It drops what Keystone's caches remember of it.
 
-A pulse that stood still for :data:`SILENT_AFTER` means that something may have
-been missed: once it goes on all is dropped, and the whole gap is read again
-and again until nothing comes any more.
+A pulse that stood still for :data:`SILENT_AFTER`, or has jumped by as much,
+means that something may have been missed: all is dropped, and the gap is read
+again and again until its entries have expired.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from oslo_log import log
@@ -35,6 +38,7 @@ from keystone_cassandra_token.db import (
     metrics,
 )
 from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db.outage import Unnoted
 from keystone_cassandra_token.db.session import Sessions
 from keystone_cassandra_token.db.store import Store
 
@@ -46,16 +50,18 @@ EVERY = 1.0
 SILENT_AFTER = 5.0
 
 _SECOND = 10**6  # in microseconds
-#: How far before the last pulse a look begins.
+_SILENT = int(SILENT_AFTER * _SECOND)
+#: How far before the last pulse that was read on to a look begins.
 _OVERLAP = 3 * _SECOND
-#: How far before it one of some looks begins.
-_FAR, _FAR_EVERY = 600 * _SECOND, 60
-#: One of how many looks is through a gap, and through what is left of it.
-_GAP_EVERY, _LONGEST_GAP = 5, 3 * 3600 * _SECOND
-#: Seconds without a late entry after which a gap has been made up for.
-_QUIET = 60.0
-#: Seconds for which one look waits for changes, and looks that do.
-_PATIENCE, _TRIES = 2.0, 60
+#: How far back one look in a minute begins.
+_FAR, _FAR_EVERY = 600 * _SECOND, 60 * _SECOND
+#: How often a gap is looked through: at first, and later with each quarter
+#: of the time for which nothing has come late.
+_GAP_EVERY, _GAP_EVERY_PART = 5 * _SECOND, 4
+_TTL = changes.TTL * _SECOND
+#: Seconds for which one look waits for changes, keys that are fetched at
+#: once, and how often that is tried, each time after twice as many looks.
+_PATIENCE, _AT_ONCE, _TRIES = 2.0, 100, 12
 
 Entry = dict[str, Any]
 
@@ -64,14 +70,14 @@ Entry = dict[str, Any]
 class Mark:
     """How far those who share a cache have followed a datacenter.
 
-    A process that begins has no need to drop what was dropped by it.
-
     :ivar beat: its last pulse then, microseconds since 1970.
     :ivar done: ids of the last entries for which they have dropped something.
+    :ivar gap: where a gap began that may still be filled; None without one.
     """
 
     beat: int
     done: frozenset[uuid.UUID] = frozenset()
+    gap: int | None = None
 
 
 class Caches(Protocol):
@@ -89,51 +95,98 @@ class Caches(Protocol):
     def set_mark(self, datacenter: str, mark: Mark) -> None:
         """Keep a mark."""
 
-    def drop(self, tables: Collection[str]) -> None:
-        """Drop what could be remembered of these tables."""
+    def drop(self, told: Mapping[str, Sequence[changes.Key]]) -> None:
+        """Drop what could be remembered of these keys of tables."""
 
     def drop_all(self) -> None:
         """Drop all."""
 
 
 @dataclasses.dataclass
+class _Waiting:
+    """An entry for which something must yet be dropped.
+
+    :ivar tries: how often its change could not be made readable here.
+    :ivar looks: how many looks it is left before the next try.
+    """
+
+    entry: Entry
+    tries: int = 0
+    looks: int = 0
+
+
+@dataclasses.dataclass
 class _Origin:
-    """What is known of another datacenter.
+    """What is known of another datacenter; times are those of its pulse.
 
     :ivar beat: its last pulse.
     :ivar heard_at: when that came, as ``time.monotonic()`` counts.
+    :ivar read_to: its pulse when its log was read last.
     :ivar gap: where a gap began that may still be filled; None without one.
-    :ivar late_at: when something last came late, as ``heard_at``.
+    :ivar gap_end: where it ended.
+    :ivar late_at: when something last came late.
+    :ivar far_at: when a look last began far back; ``gap_at`` in the gap.
+    :ivar last_mark: the mark that was set last.
     :ivar seen: the entries that were read.
-    :ivar waiting: those of them for which something must yet be dropped, and
-        how often that was tried.
     """
 
-    name: str
     beat: int
     heard_at: float
+    read_to: int
     gap: int | None = None
-    late_at: float = 0.0
-    looks: int = 0
+    gap_end: int = 0
+    late_at: int = 0
+    far_at: int = 0
+    gap_at: int = 0
+    last_mark: Mark | None = None
     seen: set[uuid.UUID] = dataclasses.field(default_factory=set)
-    waiting: list[tuple[Entry, int]] = dataclasses.field(default_factory=list)
+    waiting: list[_Waiting] = dataclasses.field(default_factory=list)
+
+    def missed(self, beat: int, mark: Mark | None, now: float) -> bool:
+        """Return whether something may have been missed before a beat."""
+        if beat - self.read_to > _SILENT:
+            return True  # also of one whose clock, or this one's, has jumped
+        if beat != self.beat and now - self.heard_at > SILENT_AFTER:
+            return True
+        # A cache that was away can have come back with what was dropped.
+        return self.last_mark is not None and (
+            mark is None or self.last_mark.beat - mark.beat > _SILENT
+        )
+
+    def begin_gap(self, gap: int, beat: int) -> None:
+        """Note that what is told of from a time on may yet come."""
+        self.gap = gap if self.gap is None else min(self.gap, gap)
+        self.gap_end = self.late_at = beat
+        self.gap_at = 0
 
     def since(self) -> int:
         """Return from when on the next look reads."""
-        self.looks += 1
-        if self.gap is not None and self.looks % _GAP_EVERY == 1:
-            return self.gap
-        # The first one too: what an ended process was about to see.
-        if self.looks % _FAR_EVERY == 1:
-            return self.beat - _FAR
-        return self.beat - _OVERLAP
+        since = min(self.read_to, self.beat) - _OVERLAP
+        if self.beat - self.far_at >= _FAR_EVERY:
+            since = min(since, self.beat - _FAR)
+        if self.gap is not None:
+            quiet = (self.beat - self.late_at) // _GAP_EVERY_PART
+            if self.beat - self.gap_at >= max(_GAP_EVERY, quiet):
+                since = min(since, self.gap)
+        return max(since, self.beat - _TTL)
 
-    def unseen(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return the entries that were not read before."""
+    def unseen(self, since: int, entries: Iterable[Entry]) -> list[Entry]:
+        """Return the entries that were not read before.
+
+        :param since: from :meth:`since`; all that was read after it.
+        """
         new = [each for each in entries if each['id'] not in self.seen]
+        if since <= self.beat - _FAR:  # now and then
+            first = self.beat - _FAR if self.gap is None else self.gap
+            self.seen = {x for x in self.seen if not _is_before(x, first)}
+            self.far_at = self.beat
+        if self.gap is not None:
+            if since <= max(self.gap, self.beat - _TTL):
+                self.gap_at = self.beat
+            if self.beat - self.gap_end > _TTL:
+                self.gap = None  # all of its entries have expired
         self.seen.update(each['id'] for each in new)
-        first = self.beat - _FAR if self.gap is None else self.gap
-        self.seen = {each for each in self.seen if not _is_before(each, first)}
+        self.read_to = self.beat
         return new
 
 
@@ -153,7 +206,8 @@ class Follower:
     def look(self) -> None:
         """Look once.
 
-        :raises StoreUnavailable: if that cannot be done now.
+        :raises Exception: what the first datacenter failed with that could
+            not be followed; the others were.
         """
         connection = self._db.sessions.get()
         here = connection.local_dc
@@ -161,21 +215,26 @@ class Follower:
             row['datacenter']: row['beat']
             for row in self._db.rows(changes.PULSES, changes.PULSE)
         }
-        self._beat(here, beats.get(here))
-        if not self._caches.are_used():
-            return
-        self._caches.begin()
-        for name in sorted(connection.replication.keys() - {here}):
-            if name in beats:
-                self._follow(name, beats[name], time.monotonic())
+        failures: list[Exception] = []
+        with _collecting(failures):
+            self._beat(here, beats.get(here))
+        if self._caches.are_used():
+            self._caches.begin()
+            for name in sorted(changes.datacenters(connection) - {here}):
+                if name in beats:
+                    with _collecting(failures):
+                        self._follow(name, beats[name], time.monotonic())
+        if failures:
+            raise failures[0]
 
     def _beat(self, here: str, beat: int | None) -> None:
         """Let the pulse go on, unless another server has done so."""
+        if beat is not None:
+            changes.heard(beat)
         if beat == self._own:
             now = clock.to_micros(clock.utcnow())
             beat = max(now, (beat or 0) + 1)
             self._db.run(changes.BEAT, datacenter=here, beat=beat)
-        if beat is not None:
             changes.heard(beat)
         self._own = beat
 
@@ -183,94 +242,129 @@ class Follower:
         mark = self._caches.mark(name)
         origin = self._origins.get(name)
         if origin is None:
-            origin = _Origin(name, beat, now)
-            missed = mark is None or beat - mark.beat > SILENT_AFTER * _SECOND
-        else:
-            silent = now - origin.heard_at > SILENT_AFTER
-            missed = silent and beat != origin.beat
-        if missed:
-            self._after_gap(origin, beat, now)
+            # Without a mark all may have been missed.
+            read_to = mark.beat if mark else beat - _FAR - _SECOND
+            origin = _Origin(beat, now, read_to)
+            if mark and mark.gap is not None:
+                origin.begin_gap(mark.gap, beat)
+        if origin.missed(beat, mark, now):
+            begin = max(min(origin.read_to, beat - _FAR), beat - _TTL)
+            origin.begin_gap(begin - _OVERLAP, beat)
+            metrics.count(metrics.CACHES_DROPPED)
+            self._caches.drop_all()
         # From here on a look that fails has lost nothing.
         self._origins[name] = origin
         if beat != origin.beat:
             origin.beat, origin.heard_at = beat, now
-        new = self._unseen(origin)
+        former = origin.read_to
+        since = origin.since()
+        new = origin.unseen(since, self._entries(name, since, beat))
+        if any(_is_before(x['id'], former - _OVERLAP) for x in new):
+            origin.late_at = beat
         done = mark.done if mark else frozenset()
-        origin.waiting += [(each, 0) for each in new if each['id'] not in done]
+        origin.waiting += [
+            _Waiting(each) for each in new if each['id'] not in done
+        ]
         self._take(origin)
         ids = done.union(each['id'] for each in new)
-        ids -= {entry['id'] for entry, _ in origin.waiting}
+        ids -= {each.entry['id'] for each in origin.waiting}
         last = {each for each in ids if not _is_before(each, beat - _OVERLAP)}
-        self._caches.set_mark(name, Mark(beat, frozenset(last)))
-        if any(_is_before(each['id'], beat - _OVERLAP) for each in new):
-            origin.late_at = now
-        elif now - origin.late_at > _QUIET:
-            origin.gap = None
+        origin.last_mark = Mark(beat, frozenset(last), origin.gap)
+        self._caches.set_mark(name, origin.last_mark)
 
-    def _after_gap(self, origin: _Origin, beat: int, now: float) -> None:
-        begin = min(origin.beat, beat - _FAR)
-        origin.gap = max(begin, beat - _LONGEST_GAP) - _OVERLAP
-        origin.looks, origin.late_at = 0, now
-        metrics.count(metrics.CACHES_DROPPED)
-        self._caches.drop_all()
-
-    def _unseen(self, origin: _Origin) -> list[Entry]:
+    def _entries(self, name: str, since: int, beat: int) -> Iterator[Entry]:
         """Read on in a log."""
-        since = origin.since()
-        hours = changes.hours(since, origin.beat + _OVERLAP)
+        # A server whose clock is ahead writes into the next hour.
+        hours = changes.hours(since, beat + _FAR)
         found = self._db.many(
             changes.SINCE,
             changes.ENTRY,
             (
                 {
-                    'datacenter': origin.name,
+                    'datacenter': name,
                     'hour': hour,
                     'since': changes.first_id(since),
                 }
                 for hour in hours
             ),
         )
-        return origin.unseen(entry for entries in found for entry in entries)
+        return itertools.chain.from_iterable(found)
 
     def _take(self, origin: _Origin) -> None:
         """Make changes readable here, and drop what is remembered."""
-        by_table = collections.defaultdict(list)
-        for entry, tries in origin.waiting:
-            by_table[entry['table_name']].append((entry, tries))
+        due: dict[str, list[_Waiting]] = collections.defaultdict(list)
         left = []
-        with deadline.within(_PATIENCE):
-            for table, told in by_table.items():
-                try:
-                    self._fetch(table, [entry['key'] for entry, _ in told])
-                except errors.StoreUnavailable:
+        for each in origin.waiting:
+            if each.looks:
+                left.append(dataclasses.replace(each, looks=each.looks - 1))
+            else:
+                due[each.entry['table_name']].append(each)
+        told: dict[str, list[changes.Key]] = {}
+        end = time.monotonic() + _PATIENCE
+        for table, waiting in due.items():
+            while waiting and time.monotonic() < end:
+                some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+                keys = [each.entry['key'] for each in some]
+                # Of what cannot be read here yet, too: what is remembered
+                # meanwhile is dropped again.
+                told.setdefault(table, []).extend(keys)
+                if not self._fetch(table, keys, end):
                     left += [
-                        (entry, tries + 1)
-                        for entry, tries in told
-                        if tries < _TRIES
+                        _Waiting(each.entry, each.tries + 1, 1 << each.tries)
+                        for each in some
+                        if each.tries < _TRIES
                     ]
-        # Of what cannot be read here yet, too: what is remembered meanwhile
-        # is dropped again.
-        if by_table:
-            self._caches.drop(by_table.keys())
+            left += waiting
+        if told:
+            self._caches.drop(told)
         origin.waiting = left
-        for table in by_table:
+        for table in told:
             metrics.count(metrics.CHANGES_FOLLOWED, table)
 
-    def _fetch(self, table: str, keys: list[changes.Key]) -> None:
+    def _fetch(self, table: str, keys: list[changes.Key], end: float) -> bool:
+        """Return whether changes could be made readable here."""
         fetch = changes.FETCH.get(table)
-        if fetch is not None:  # else this process does not use the table
-            fetch(self._db, keys)
+        if fetch is None:  # this process does not use the table
+            return True
+        try:
+            with deadline.until(end):
+                fetch(self._db, keys)
+        except errors.StoreUnavailable:
+            return False
+        except Exception:
+            # Of another version, perhaps; what is remembered must go.
+            LOG.exception('A change in table %s cannot be followed.', table)
+        return True
+
+
+@contextlib.contextmanager
+def _collecting(failures: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as failure:
+        failures.append(failure)
 
 
 class _Only:
-    """The sessions of a store with one connection, which is never replaced."""
+    """The sessions of a store with one connection, which is never replaced.
+
+    What the follower cannot do is no outage of the servers, and says nothing
+    of what clients can do.
+    """
 
     def __init__(self, sessions: Sessions, connection: Connection) -> None:
         self._sessions = sessions
         self._connection = connection
+        self.outage = Unnoted()
 
     def get(self) -> Connection:
         return self._connection
+
+    def wide_failed(self, reason: str) -> None:
+        """Note nothing: clients need fewer datacenters than a follower."""
+
+    def check_wide(self) -> None:
+        """Try it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sessions, name)
@@ -279,10 +373,9 @@ class _Only:
 def start(db: Store, connection: Connection, caches: Caches) -> None:
     """Follow the others in a thread, for as long as a connection is open.
 
-    Does nothing with one datacenter.
+    It begins once the process answers requests of clients: commands follow
+    nobody, and are no pulse of their region.
     """
-    if not changes.are_told(connection):
-        return
     own = db.for_helpers()
     own.sessions = _Only(db.sessions, connection)  # type: ignore[assignment]
     threading.Thread(
@@ -297,16 +390,17 @@ def _run(follower: Follower, connection: Connection) -> None:
     pause = threading.Event()
     failed = False
     while not connection.cluster.is_shutdown:
-        try:
-            follower.look()
-            failed = False
-        except errors.StoreUnavailable:
-            pass  # the log tells of it already
-        except Exception:
-            # It must go on: else what ends elsewhere would go on here.
-            if not failed and not connection.cluster.is_shutdown:
-                LOG.exception('Changes of other regions are not followed.')
-            failed = True
+        if deadline.serving.is_set() and changes.are_told(connection):
+            try:
+                follower.look()
+                failed = False
+            except errors.StoreUnavailable as failure:
+                LOG.debug('Other regions not followed: %s', failure.reason)
+            except Exception:
+                # It must go on: else what ends elsewhere would go on here.
+                if not failed and not connection.cluster.is_shutdown:
+                    LOG.exception('Changes of other regions not followed.')
+                failed = True
         pause.wait(EVERY)
 
 

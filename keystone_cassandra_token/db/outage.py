@@ -196,6 +196,16 @@ class Outage:
             )
 
 
+class Unnoted(Outage):
+    """Notes nothing: what fails here is no outage of the servers."""
+
+    def began(self, kind: str, reason: str) -> None:
+        """Note nothing."""
+
+    def goes_on(self, kind: str, text: str) -> None:
+        """Note nothing."""
+
+
 class _WithoutOutages(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         raised = record.exc_info[1] if record.exc_info else None

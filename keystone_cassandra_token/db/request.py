@@ -12,6 +12,7 @@ import cassandra.query
 
 from keystone_cassandra_token.db import metrics, watch
 from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import Statement
 
 T = TypeVar('T')
@@ -114,11 +115,13 @@ class Request:
         try:
             found = self._wait(self._sent)
         except cassandra.OperationTimedOut as error:
-            if self._again:
+            operation = self._statements[0].operation
+            # Else it may have waited for another datacenter.
+            if self._again and operation is not Operation.ESCALATED_READ:
                 balancing.is_slow(error.last_host)
             if not (self._again and self._query.is_idempotent):
                 raise
-            metrics.count(metrics.RETRIES, self._statements[0].operation.value)
+            metrics.count(metrics.RETRIES, operation.value)
             return self._wait(self._send(self._connection.time_left()))
         tried = getattr(self._sent, 'attempted_hosts', None)
         if tried:

@@ -34,6 +34,7 @@ from keystone_cassandra_token.db.connection import (
     level_value,
     speculates,
 )
+from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.request import Interceptor, Request
 
@@ -138,7 +139,9 @@ class Sender:
                 ):
                     raise
         statements = tuple(step for step, _ in steps)
-        return self._request(connection, statements, batch, wait=wait)
+        # What is not waited for now is counted when the answer comes.
+        later = wait is not None
+        return self._request(connection, statements, batch, later, wait=wait)
 
     def _request(
         self,
@@ -246,7 +249,11 @@ class Sender:
         connection = self.sessions.current
         if connection is None:
             return
-        if isinstance(error, cassandra.OperationTimedOut):
+        if (
+            isinstance(error, cassandra.OperationTimedOut)
+            # It may have waited for another datacenter.
+            and statement.operation is not Operation.ESCALATED_READ
+        ):
             connection.balancing.is_slow(error.last_host)
         if (
             statement.operation in consistency.WIDE

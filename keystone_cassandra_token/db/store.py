@@ -21,6 +21,7 @@ from keystone_cassandra_token.db import (
     remembered,
     watch,
 )
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.outcome import Applied, Outcome, settled
 from keystone_cassandra_token.db.request import Future, Request
@@ -280,35 +281,48 @@ class Store(Sender):
         Once it is durable here nothing may break off what follows: the others
         are waited for at the end of the request.
         """
-        with self._translated(statement):
-            wait = self.conf.cassandra.revocation_wait
-            everywhere = [
-                self._start_batch(each, None, wait) for each in batches
-            ]
-            self._send_all(batches, here)
-        awaited.at_last(Future(lambda: self._confirm(statement, everywhere)))
+        connection = self.sessions.get()
+        kind = statement.operation.value
+        try:
+            with self._translated(statement, note=False):
+                wait = self.conf.cassandra.revocation_wait
+                everywhere = [
+                    self._start_batch(each, None, wait) for each in batches
+                ]
+                self._send_all(batches, here)
+        except errors.StoreUnavailable as failure:
+            self._outage.began(kind, failure.reason)
+            raise
+        awaited.at_last(
+            Future(lambda: self._confirm(connection, statement, everywhere))
+        )
 
-    def _confirm(self, statement: Statement, sent: Sequence[Request]) -> None:
+    def _confirm(
+        self,
+        connection: Connection,
+        statement: Statement,
+        sent: Sequence[Request],
+    ) -> None:
         """Wait for what was sent to all datacenters, and is durable here."""
-        operation = statement.operation
+        kind = statement.operation.value
         try:
             with self._translated(statement, note=False):
                 _wait_for_all(sent)
         except errors.StoreUnavailable as failure:
             datacenter = errors.absent_datacenter(failure.__cause__)
-            connection = self.sessions.get()
-            here = connection.local_dc
             # A time-out does not say which it was.
-            others = sorted(connection.replication.keys() - {here})
+            others = connection.replication.keys() - {connection.local_dc}
             reason = (
                 'The change is durable in this region (datacenter), but'
-                f' datacenter {datacenter or " or ".join(others)} could not be'
-                ' told.'
+                f' datacenter {datacenter or " or ".join(sorted(others))}'
+                ' could not be told.'
             )
             metrics.count(metrics.UNCONFIRMED)
-            self._outage.began(operation.value, reason)
-            raise errors.DatacenterUnavailable(reason) from failure
-        self._outage.ended(operation.value)
+            self._outage.began(kind, reason)
+            if self.conf.cassandra.fail_unconfirmed_revocations:
+                raise errors.DatacenterUnavailable(reason) from failure
+        else:
+            self._outage.ended(kind)
 
 
 def _wait_for_all(sent: Iterable[Request]) -> None:

@@ -106,7 +106,12 @@ RULES_BY_USER = Index(
     'access_rule_by_user', 'user_id', sharded=False, versioned=True
 )
 ACCESS_RULES = Named(
-    Entity('access_rule', ACCESS_RULE | STAMPS, Indexes(RULES_BY_USER)),
+    Entity(
+        'access_rule',
+        ACCESS_RULE | STAMPS,
+        Indexes(RULES_BY_USER),
+        told=['id', 'user_id'],
+    ),
     ClaimSpec(
         # A rule that exists twice does no harm: one datacenter agrees.
         Claims(

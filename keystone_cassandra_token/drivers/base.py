@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,20 @@ def shared(conf: cfg.ConfigOpts) -> Store:
 
     store = _shared[id(conf)] = Store(conf, verify=verify)
     return store
+
+
+def connect_soon() -> None:
+    """Connect the stores of this process, in threads; do not wait."""
+    for store in _shared.values():
+        threading.Thread(
+            target=_connect, args=(store,), name='cassandra', daemon=True
+        ).start()
+
+
+def _connect(store: Store) -> None:
+    # Who needs it next is told what is wrong.
+    with contextlib.suppress(errors.StoreUnavailable):
+        store.sessions.get()
 
 
 def _check(connection: Connection, section: Mapping[str, Any]) -> None:

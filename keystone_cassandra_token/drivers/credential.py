@@ -46,6 +46,8 @@ CREDENTIALS = Entity(
     'credential',
     CREDENTIAL,
     Indexes(BY_USER, BY_PROJECT, BY_TYPE),
+    told=['id', 'user_id', 'type'],
+    lists_are_remembered=True,
     ids_are_given=True,  # that of an EC2 credential is a hash of its key
 )
 CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS)

@@ -70,7 +70,9 @@ CONSUMER = Row(
     secret=text(64, required=True, secret=True),
     extra=json_map,
 )
-CONSUMERS = Entity('consumer', CONSUMER, Indexes(), single_partition=True)
+CONSUMERS = Entity(
+    'consumer', CONSUMER, Indexes(), told=[], single_partition=True
+)
 
 REQUEST = Row(
     'access_token_id',
@@ -132,6 +134,7 @@ ACCESS_TOKENS = Entity(
     'access_token',
     ACCESS,
     Indexes(ACCESS_BY_USER, ACCESS_BY_CONSUMER),
+    told=[],
     expiring=True,
 )
 

@@ -30,7 +30,12 @@ POLICY = Row(
     extra=json_map,
 )
 POLICIES = Entity(
-    'policy', POLICY, Indexes(), everywhere=True, single_partition=True
+    'policy',
+    POLICY,
+    Indexes(),
+    told=[],
+    everywhere=True,
+    single_partition=True,
 )
 
 

@@ -107,7 +107,7 @@ class Association:
         self.get = read(select + where)
         self.get_everywhere = escalated_read(select + where)
         self.list_everywhere = escalated_read(select + at)
-        changes.FETCH[table] = self._fetch
+        changes.FETCH[table] = self.fetch
         self._settling = lwt_global_read if everywhere else lwt_local_read
         conditional = lwt_global if everywhere else lwt_local
         self.settle = self._settling(select + where)
@@ -202,8 +202,12 @@ class Association:
         :raises OutcomeUnknown: as :meth:`add`.
         """
         made = created(new['incarnation'])
-        with changes.telling(db, self._table, self.key(new)):
-            return db.cas_settled(self.insert, self.settle, made, **new)
+        return changes.telling(
+            db,
+            self._table,
+            self.key(new),
+            lambda: db.cas_settled(self.insert, self.settle, made, **new),
+        )
 
     def find(self, db: Store, **key: Any) -> Pair | None:
         """Return an association, or None."""
@@ -224,8 +228,12 @@ class Association:
         """
         delete, binds = self.deletion(pair)
         gone = deleted(pair['incarnation'])
-        with changes.telling(db, self._table, self.key(pair)):
-            outcome = db.cas_settled(delete, self.settle, gone, **binds)
+        outcome = changes.telling(
+            db,
+            self._table,
+            self.key(pair),
+            lambda: db.cas_settled(delete, self.settle, gone, **binds),
+        )
         if self._links:
             db.run(self.delete_listed, **self._listing(pair))
         return bool(outcome)
@@ -287,8 +295,13 @@ class Association:
         """
         holder = {self._holder: pairs[0][self._holder]}
         try:
-            with changes.telling(db, self._table, holder):
-                return bool(db.cas_batch(*map(self.deletion, pairs)))
+            deleted = changes.telling(
+                db,
+                self._table,
+                holder,
+                lambda: db.cas_batch(*map(self.deletion, pairs)),
+            )
+            return bool(deleted)
         except errors.OutcomeUnknown:
             return False  # deleting what may be gone is no harm
 
@@ -296,13 +309,12 @@ class Association:
         """Take it from all who have it."""
         parts.each(db, self.discard, self.having(db, given_id))
 
-    def _fetch(self, db: Store, keys: Sequence[changes.Key]) -> None:
+    def fetch(self, db: Store, keys: Sequence[changes.Key]) -> None:
         """Make changes readable here: of one key, or of all of a holder."""
-        for statement, some in (
-            (self.get_everywhere, [each for each in keys if len(each) > 1]),
-            (self.list_everywhere, [each for each in keys if len(each) == 1]),
-        ):
-            db.many(statement, self.row, some)
+        of_holders = [each for each in keys if each.keys() == {self._holder}]
+        of_one = [each for each in keys if each not in of_holders]
+        db.many(self.list_everywhere, self.row, of_holders)
+        db.many(self.get_everywhere, self.row, of_one)
 
     def _listing(self, pair: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row that lists an association by what is given."""

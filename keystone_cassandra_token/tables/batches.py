@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token.db import cql, errors
+from keystone_cassandra_token.db import changes, cql, errors
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.entity import Entity
 
@@ -39,13 +39,20 @@ def all_or_none(
             return None
         return bool(now == first.get('incarnation'))
 
-    return bool(
-        db.cas_batch_settled(
-            *((statement, key) for key in keys),
-            settle=entity.settle,
-            applied=applied,
-            rows=[first],  # one of them tells of all
-        )
+    # One of them tells of all, also other datacenters: they are in one
+    # partition.
+    return changes.telling(
+        db,
+        entity.table,
+        entity.news(first),
+        lambda: bool(
+            db.cas_batch_settled(
+                *((statement, key) for key in keys),
+                settle=entity.settle,
+                applied=applied,
+                rows=[first],
+            )
+        ),
     )
 
 

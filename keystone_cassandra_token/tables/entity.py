@@ -30,7 +30,7 @@ from typing import Any
 
 from keystone_cassandra_token.db import clock, errors, parts
 from keystone_cassandra_token.db.attempts import Attempts
-from keystone_cassandra_token.db.changes import tell, telling
+from keystone_cassandra_token.db.changes import telling
 from keystone_cassandra_token.db.outcome import Applied, created
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import KEEP, Store
@@ -89,12 +89,19 @@ class Entity(EntityReads):
         :raises OutcomeUnknown: if it may be made yet; it is safe to retry.
         :raises StoreUnavailable: if it is not made, and will not be.
         """
-        made = self.indexes.list_while_created(
-            db, new, lambda: self._create(db, new, ttl, renew), ttl, meanwhile
+        news = self.news(new) if self.tells_creations else None
+        return telling(
+            db,
+            self.table,
+            news,
+            lambda: self.indexes.list_while_created(
+                db,
+                new,
+                lambda: self._create(db, new, ttl, renew),
+                ttl,
+                meanwhile,
+            ),
         )
-        if made and self.single_partition:  # lists of all are remembered
-            tell(db, self.table, {'id': new['id']})
-        return made
 
     def _create(
         self,
@@ -157,7 +164,12 @@ class Entity(EntityReads):
         :raises: as :meth:`create`.
         """
         if self.single_partition and len(new) > 1:
-            made = self._create_together(db, new)
+            made = telling(
+                db,
+                self.table,
+                self.news(new[0]),
+                lambda: self._create_together(db, new),
+            )
             if made is not None:
                 return made
         return all(
@@ -192,7 +204,6 @@ class Entity(EntityReads):
                 return True
             raise errors.StoreUnavailable(unknown.reason) from unknown
         if outcome:
-            tell(db, self.table, {'id': new[0]['id']})
             return True
         ids = {each['id'] for each in new}
         there = ids & {each['id'] for each in self.all_settled(db)}
@@ -255,20 +266,33 @@ class Entity(EntityReads):
         moved = old['incarnation'] != new['incarnation']
         if moved:
             self.indexes.write(db, [new])
-        news = changes.keys() - self.private
-        with telling(db, self.table, {'id': old['id']} if news else None):
-            try:
-                made = self._replace(
-                    db, old, new, self.differing(old, changes)
-                )
-            except errors.OutcomeUnknown as unknown:
-                try:
-                    made = self.fence.is_replaced(db, old, new)
-                except errors.StoreUnavailable:
-                    raise unknown from None
+        shown = changes.keys() - self.private
+        is_news = any(new[name] != old[name] for name in shown)
+        made = telling(
+            db,
+            self.table,
+            self.news(new) if is_news else None,
+            lambda: self._settled_replace(db, old, new, changes),
+        )
         if moved:
             self.indexes.remove(db, old if made else new)
         return made
+
+    def _settled_replace(
+        self,
+        db: Store,
+        old: dict[str, Any],
+        new: dict[str, Any],
+        changes: Changes,
+    ) -> bool:
+        """Replace, and put up a fence where it stays unknown."""
+        try:
+            return self._replace(db, old, new, self.differing(old, changes))
+        except errors.OutcomeUnknown as unknown:
+            try:
+                return self.fence.is_replaced(db, old, new)
+            except errors.StoreUnavailable:
+                raise unknown from None
 
     def remove(self, db: Store, entity_id: str, **having: object) -> bool:
         """Delete an entity; return whether it was there.
@@ -306,15 +330,19 @@ class Entity(EntityReads):
         delete: dict[str, Any] = {}
         if self.ids_come_back:
             delete = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
-        with telling(db, self.table, {'id': entity['id']}):
-            gone = db.cas_settled(
+        gone = telling(
+            db,
+            self.table,
+            self.news(entity),
+            lambda: db.cas_settled(
                 self.bury if delete else self.delete,
                 self.settle,
                 self._applied(applied),
                 id=entity['id'],
                 seen=seen,
                 **delete,
-            )
+            ),
+        )
         self.indexes.remove(db, entity)
         return bool(gone)
 

@@ -100,6 +100,17 @@ class EntityReads(EntityStatements):
             if value in index.values(entity)
         ]
 
+    def news(self, entity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what tells other datacenters that an entity has changed.
+
+        Empty if nobody needs to be told.
+        """
+        return {name: entity[name] for name in self.told}
+
     def _fetch(self, db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
         """Make changes of entities readable in this datacenter."""
-        db.many(self.get_everywhere, self.row, keys)
+        if self.single_partition:
+            db.rows(self.get_all_everywhere, self.row)
+        else:
+            ids = dict.fromkeys(key['id'] for key in keys)
+            db.many(self.get_everywhere, self.row, ({'id': x} for x in ids))

@@ -26,6 +26,10 @@ class EntityStatements:
         the later one is made again.
     :param private: columns that nobody is shown: a change of them alone is
         not told to other datacenters.
+    :param told: columns that tell other datacenters what was changed; none
+        if no cache remembers it.
+    :param lists_are_remembered: whether a creation is told, too, as it is of
+        what is in a single partition.
     :param expiring: whether it can be created with a TTL.  Then it cannot be
         changed: cells that are written later would outlive their row.
     :param everywhere: whether all datacenters agree on each change, so that
@@ -42,6 +46,7 @@ class EntityStatements:
     """
 
     get_all: cql.Statement
+    get_all_everywhere: cql.Statement
     settle_all: cql.Statement
 
     update: cql.Statement
@@ -56,6 +61,8 @@ class EntityStatements:
         *,
         guarded: Collection[str] = (),
         private: Collection[str] = (),
+        told: Collection[str] = ('id',),
+        lists_are_remembered: bool = False,
         expiring: bool = False,
         everywhere: bool = False,
         ids_are_given: bool = False,
@@ -82,6 +89,8 @@ class EntityStatements:
         )
         self.guarded = frozenset(guarded)
         self.private = frozenset(private)
+        self.told = told
+        self.tells_creations = single_partition or lists_are_remembered
         self.placing = self.guarded | {
             index.column for index in indexes if index.column in row.columns
         }
@@ -99,6 +108,8 @@ class EntityStatements:
             f'SELECT {row} FROM {table} WHERE {some}'
         ).unpaged()
         self.get_everywhere = cql.escalated_read(self.get.cql)
+        if single_partition:
+            self.get_all_everywhere = cql.escalated_read(self.get_all.cql)
         self.settle = self.settling(f'SELECT {row} FROM {table} WHERE {where}')
         assigned = ', '.join(f'{name} = :{name}' for name in self.changing)
         # An UPDATE, since a row that was inserted stays without its cells.

@@ -371,12 +371,15 @@ def test_nodes_that_agree_in_different_ways(
     [
         ({'dc1': 3}, []),
         ({'dc1': 3, 'dc2': 3, 'dc3': 3}, ['Any datacenter can be away']),
-        ({'dc1': 3, 'dc2': 3}, ['Two datacenters']),
+        ({'dc1': 3, 'dc2': 3}, ['2 datacenters']),
+        ({'dc1': 3, 'dc2': 2, 'dc3': 1}, ['dc1 has 3 of 6', '3 in dc1']),
+        ({'dc1': 2, 'dc2': 1, 'dc3': 1}, ['dc1 has 2 of 4', '2 in dc1']),
         (
             {'dc1': 1, 'dc2': 3, 'dc3': 1},
             ['dc2 has 3 of 5', '1 in dc1, 3 in dc2, 1 in dc3'],
         ),
         ({'dc1': 2, 'dc2': 1}, ['dc1 has 2 of 3', '2 in dc1, 1 in dc2']),
+        ({'dc1': 1, 'dc2': 1, 'dc3': 1}, ['Any datacenter can be away']),
     ],
 )
 def test_a_region_that_decides_alone(

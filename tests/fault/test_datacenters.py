@@ -585,6 +585,11 @@ class TestAlone:
             assert revocations.list_events(token=checked)
             if attempt == 0:
                 wait_until_known(datacenters, up=False)
+        conf = keystone.conf.CONF
+        conf.set_override(
+            'fail_unconfirmed_revocations', False, group=options.GROUP
+        )
+        revocations.revoke(revoke_model.RevokeEvent(user_id=user))
 
         # Log-in, validation, unlimited trusts and lists go on.
         after, _ = provider.generate_id_and_issued_at(a_token())

@@ -147,6 +147,16 @@ class Person:
             f'/projects/{self.project}/groups/{self.group}/roles/{self.role}'
         )
 
+    def application_credential(self, token: str) -> dict[str, Any]:
+        """Make an application credential of the person's own."""
+        made: dict[str, Any] = self._region.client.call(
+            'POST',
+            f'/users/{self.user}/application_credentials',
+            token,
+            {'application_credential': {'name': uuid.uuid4().hex}},
+        )
+        return made
+
     def log_in(self, region: Region) -> str:
         """Return a token for the project."""
         return str(
@@ -222,6 +232,46 @@ def test_what_ends_here_ends_elsewhere(
             person.log_in(elsewhere)
     # It remembers, and this is no test of what is forgotten anyway.
     assert deaf.accepts(token)
+
+
+def test_an_application_credential_that_is_deleted_ends_elsewhere(
+    regions: tuple[Region, Region, Region],
+) -> None:
+    """By itself: what else is remembered there stays."""
+    here, elsewhere, _ = regions
+    person = Person(here)
+    token = person.log_in(here)
+    made = person.application_credential(token)
+    asked = f'/users/{person.user}/application_credentials/{made["id"]}'
+
+    def there() -> bool:
+        answer = elsewhere.client.request('GET', asked, elsewhere.admin)
+        return answer.status_code == 200
+
+    arrives(elsewhere, token)
+    until(there, 'the application credential is there', _PATIENCE)
+    elsewhere.client.log_in_by_credential(made['id'], made['secret'])
+    assert here.client.request('DELETE', asked, token).ok
+    until(lambda: not there(), 'it is gone there, too', _PATIENCE)
+    with pytest.raises(exceptions.NotFound):
+        elsewhere.client.log_in_by_credential(made['id'], made['secret'])
+
+
+def test_a_change_of_a_region_is_seen_elsewhere(
+    regions: tuple[Region, Region, Region],
+) -> None:
+    """Regions of the catalog are written together, in batches."""
+    here, elsewhere, _ = regions
+    made = here.call('POST', '/regions', {'region': {'description': 'one'}})
+    path = f'/regions/{made["id"]}'
+
+    def described() -> str:
+        answer = elsewhere.client.request('GET', path, elsewhere.admin)
+        return str(answer.json()['region']['description']) if answer else ''
+
+    until(lambda: described() == 'one', 'the region is there', _PATIENCE)
+    here.call('PATCH', path, {'region': {'description': 'two'}})
+    until(lambda: described() == 'two', 'so is its change', _PATIENCE)
 
 
 def test_what_is_given_here_is_had_elsewhere(
@@ -300,12 +350,7 @@ def test_a_deletion_goes_on_while_a_region_is_not_told(
     assert cluster.links
     person, other = Person(strict), Person(strict)
     token = person.log_in(strict)
-    credential = strict.client.call(
-        'POST',
-        f'/users/{person.user}/application_credentials',
-        token,
-        {'application_credential': {'name': 'one'}},
-    )
+    credential = person.application_credential(token)
 
     def deleted(user: str) -> int:
         return strict.client.request(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import types
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cassandra.util
@@ -113,8 +113,8 @@ class World:
     def set_mark(self, datacenter: str, mark: Mark) -> None:
         self.marks[datacenter] = mark
 
-    def drop(self, tables: Collection[str]) -> None:
-        self.told.append(('dropped', set(tables)))
+    def drop(self, told: Mapping[str, Sequence[Any]]) -> None:
+        self.told.append(('dropped', set(told)))
 
     def drop_all(self) -> None:
         self.told.append(('dropped', 'all'))
@@ -132,6 +132,7 @@ class World:
 @pytest.fixture(autouse=True)
 def no_pulse_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes.latest, 'beat', 0)
+    monkeypatch.setattr(changes, 'datacenters', lambda _: {HERE, THERE})
 
 
 @pytest.fixture
@@ -246,16 +247,18 @@ def test_one_that_begins_goes_on_where_another_was(
 def test_after_a_gap_all_is_dropped_and_what_comes_late_followed(
     world: World, follower: Follower
 ) -> None:
+    began = world.now + 10
     world.now += 600
     follower.look()
     assert world.what_was_told() == []  # nothing is heard yet
     look(world, follower)
     assert world.what_was_told() == [('dropped', 'all')]
     late = []
-    for ago in 590, 300, 30:
-        look(world, follower, 30)
-        late.append(world.change(ago=ago + 30))
-        look(world, follower, MANY)
+    # The last one comes an hour after the gap.
+    for quiet in 30, 100, 3600:
+        look(world, follower, quiet)
+        late.append(world.change(ago=world.now - began))
+        look(world, follower, 10 + quiet // 3)
     assert world.what_was_told() == [
         told
         for each in late
@@ -268,10 +271,94 @@ def test_what_cannot_be_read_yet_is_dropped_until_it_can(
 ) -> None:
     world.away = True
     one = world.change()
-    look(world, follower, 5)
-    assert world.what_was_told() == 5 * [('dropped', {TABLE})]
+    look(world, follower, 10)
+    # At once, and with one and with two looks between.
+    assert world.what_was_told() == 3 * [('dropped', {TABLE})]
     world.away = False
-    look(world, follower, 5)
+    look(world, follower, 10)
+    assert world.what_was_told() == [('fetched', one), ('dropped', {TABLE})]
+
+
+def test_what_cannot_be_followed_keeps_nothing_else_from_it(
+    world: World, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of another version, for instance."""
+    monkeypatch.setitem(changes.FETCH, 'odd', lambda db, keys: keys[0]['no'])
+    world.change(table='odd')
+    one = world.change()
+    look(world, follower)
+    *_, dropped = world.what_was_told()
+    assert dropped == ('dropped', {'odd', TABLE})
+    two = world.change()
+    look(world, follower)
+    assert world.what_was_told() == [('fetched', two), ('dropped', {TABLE})]
+    assert one != two
+
+
+def test_many_changes_are_fetched_some_in_each_look(
+    world: World, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {world.change() for _ in range(250)}
+
+    def slow(db: object, keys: Sequence[Mapping[str, Any]]) -> None:
+        world.fetch(db, keys)
+        world.now += 1.5
+
+    monkeypatch.setitem(changes.FETCH, TABLE, slow)
+    look(world, follower)
+    told = world.what_was_told()
+    assert 0 < len({what for kind, what in told if kind == 'fetched'}) < 250
+    look(world, follower)
+    told += world.what_was_told()
+    fetched = [what for kind, what in told if kind == 'fetched']
+    assert sorted(fetched) == sorted(wanted)
+    assert told[-1] == ('dropped', {TABLE})
+
+
+def test_a_cache_that_was_away_is_dropped(
+    world: World, follower: Follower
+) -> None:
+    """It can have come back with what was dropped meanwhile."""
+    before = world.marks[THERE]
+    look(world, follower, 10)
+    world.marks[THERE] = before
+    look(world, follower)
+    assert world.what_was_told() == [('dropped', 'all')]
+    del world.marks[THERE]
+    look(world, follower)
+    assert world.what_was_told() == [('dropped', 'all')]
+
+
+def test_looks_that_are_far_apart_miss_nothing(
+    world: World, follower: Follower
+) -> None:
+    one = world.change()
+    world.now += following.SILENT_AFTER - 0.5
+    world.beat()
+    follower.look()
+    assert world.what_was_told() == [('fetched', one), ('dropped', {TABLE})]
+
+
+def test_a_pulse_that_jumps_is_a_gap(world: World, follower: Follower) -> None:
+    """Of a clock that is ahead, or to a process that was stopped."""
+    one = world.change()
+    world.beats[THERE] += 900 * SECOND
+    follower.look()
+    dropped_all, *rest = world.what_was_told()
+    assert dropped_all == ('dropped', 'all')
+    assert rest == [('fetched', one), ('dropped', {TABLE})]
+
+
+def test_without_its_own_pulse_it_follows(
+    world: World, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise errors.StoreUnavailable('It may not write.')
+
+    monkeypatch.setattr(world, 'run', run)
+    one = world.change()
+    with pytest.raises(errors.StoreUnavailable):
+        look(world, follower)
     assert world.what_was_told() == [('fetched', one), ('dropped', {TABLE})]
 
 
@@ -310,9 +397,9 @@ def test_what_can_never_be_read_is_given_up(
 ) -> None:
     world.away = True
     world.change()
-    look(world, follower, 10 * MANY)
+    look(world, follower, 10_000)
     told = world.what_was_told()
-    assert MANY > len(told) > 30
+    assert 20 > len(told) > 10
 
 
 def test_without_a_cache_there_is_the_pulse_alone(world: World) -> None:

@@ -25,11 +25,22 @@ from __future__ import annotations
 import collections
 import enum
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
-from keystone_cassandra_token.db import clock, parts
-from keystone_cassandra_token.db.cql import Statement, read, scan
+from keystone_cassandra_token.db import changes, clock, parts
+from keystone_cassandra_token.db.cql import (
+    Statement,
+    escalated_read,
+    read,
+    scan,
+)
 from keystone_cassandra_token.db.rows import Row, boolean, text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables.association import Association
@@ -133,6 +144,23 @@ GRANT_DERIVED = DerivedTables(
     ),
     rewrite=_unsettled,
 )
+
+
+LIST_OF_ACTOR_EVERYWHERE = escalated_read(LIST_OF_ACTOR.cql)
+
+
+def _fetch(db: Store, keys: Sequence[changes.Key]) -> None:
+    """Make changes of grants readable here, with their settled index rows."""
+    GRANTS.fetch(db, keys)
+    actors = dict.fromkeys(
+        key['actor_id'] for key in keys if 'actor_id' in key
+    )
+    db.many(
+        LIST_OF_ACTOR_EVERYWHERE, BY_ACTOR, ({'actor_id': x} for x in actors)
+    )
+
+
+changes.FETCH['grant_by_target'] = _fetch
 
 
 def add(db: Store, **key: Any) -> bool:

@@ -34,6 +34,7 @@ ASSOCIATIONS = Entity(
     'policy_association',
     ASSOCIATION,
     Indexes(),
+    told=[],
     guarded=['policy_id'],  # a deletion means one with this policy
     everywhere=True,
     single_partition=True,

@@ -95,6 +95,7 @@ IDPS = Named(
         IDP | STAMPS | Row(protocols=json_text),
         Indexes(),
         guarded=['remote_ids', 'protocols'],
+        told=[],
         everywhere=True,
         single_partition=True,
         ids_come_back=True,
@@ -103,7 +104,12 @@ IDPS = Named(
 )
 IDP_DERIVED = DerivedTables.of(IDPS, 'remote_ids')
 MAPPINGS = Entity(
-    'mapping', MAPPING, Indexes(), everywhere=True, single_partition=True
+    'mapping',
+    MAPPING,
+    Indexes(),
+    told=[],
+    everywhere=True,
+    single_partition=True,
 )
 SPS = Entity(
     'service_provider', SP, Indexes(), everywhere=True, single_partition=True

@@ -24,6 +24,7 @@ from typing import Any
 from keystone.identity.mapping_backends import base
 
 from keystone_cassandra_token.compat import lengths
+from keystone_cassandra_token.db import changes
 from keystone_cassandra_token.db.cql import Statement, read, scan, write
 from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.drivers.base import Driver
@@ -228,12 +229,14 @@ class IDMappings(Driver, base.MappingDriverBase):
         return (row for rows in found for row in rows)
 
     def _delete(self, found: Mapping[str, Any]) -> None:
+        public_id = {'public_id': found['public_id']}
         written_at = {'written_at': found['written_at']}
         self.db.batch(
-            (DELETE, {'public_id': found['public_id']} | written_at),
+            (DELETE, public_id | written_at),
             (LOCALS.delete_older, LOCALS.key(found) | written_at),
             (DOMAINS.delete_older, DOMAINS.key(_listed(found)) | written_at),
         )
+        changes.tell(self.db, 'id_mapping', public_id)
 
 
 def _local(entity: Mapping[str, Any]) -> dict[str, Any]:

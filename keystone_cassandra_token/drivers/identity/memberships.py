@@ -19,8 +19,8 @@ from keystone import exception
 from keystone.common import provider_api
 from keystone.conf import CONF
 
-from keystone_cassandra_token.db import clock, parts
-from keystone_cassandra_token.db.cql import read, write
+from keystone_cassandra_token.db import changes, clock, parts
+from keystone_cassandra_token.db.cql import escalated_read, read, write
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row, micros
 from keystone_cassandra_token.db.store import Store
@@ -45,6 +45,7 @@ LIST_EXPIRING = read(
     f'SELECT {EXPIRING}, WRITETIME(last_verified) AS written_at'
     ' FROM expiring_membership WHERE user_id = :user_id'
 )
+LIST_EXPIRING_EVERYWHERE = escalated_read(LIST_EXPIRING.cql)
 INSERT_EXPIRING = write(
     f'INSERT INTO expiring_membership ({EXPIRING}) VALUES ({EXPIRING.markers})'
 ).expiring()
@@ -123,6 +124,11 @@ def _not_expired(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in found if row['expires_at'] > now]
 
 
+changes.FETCH['expiring_membership'] = lambda db, keys: db.many(
+    LIST_EXPIRING_EVERYWHERE, EXPIRING, keys
+)
+
+
 def renew(db: Store, user_id: str, group_id: str, idp_id: str) -> None:
     """Write an expiring membership, for its whole life again."""
     now = clock.utcnow()
@@ -132,10 +138,16 @@ def renew(db: Store, user_id: str, group_id: str, idp_id: str) -> None:
         'idp_id': idp_id,
         'last_verified': now,
     }
+    known = any(
+        (row['group_id'], row['idp_id']) == (group_id, idp_id)
+        for row in db.rows(LIST_EXPIRING, EXPIRING, user_id=user_id)
+    )
     life = lifetime(idp_id)
     # Without its identity provider it counts for nothing.
     end = now + _MARGIN if life is None else now + life + _MARGIN
     db.run(INSERT_EXPIRING, ttl=clock.ttl_until(end), **EXPIRING.dump(values))
+    if not known:  # else nothing is another for it
+        changes.tell(db, 'expiring_membership', {'user_id': user_id})
 
 
 def lifetime(idp_id: str) -> datetime.timedelta | None:
@@ -157,3 +169,5 @@ def remove_expiring(db: Store, membership: Mapping[str, Any]) -> None:
     """End an expiring membership, as it was found."""
     names = ('user_id', 'group_id', 'idp_id', 'written_at')
     db.run(DELETE_EXPIRING, **{name: membership[name] for name in names})
+    user_id = membership['user_id']
+    changes.tell(db, 'expiring_membership', {'user_id': user_id})

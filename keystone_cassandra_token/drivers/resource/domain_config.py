@@ -107,7 +107,7 @@ RELEASE = lwt_global(
 )
 
 
-# Values of sensitive options are read by no follower's own code.
+# What is read is not looked at: that of another datacenter comes here by it.
 changes.FETCH['domain_config'] = lambda db, keys: db.many(
     LIST_ALL, DOMAIN_CONFIG, keys
 )
@@ -262,14 +262,16 @@ class DomainConfig(Driver, base.DomainConfigDriverBase):
                 return True
             return None if found == seen else False
 
-        with changes.telling(
-            self.db, 'domain_config', {'domain_id': domain_id}
-        ):
-            return bool(
+        return changes.telling(
+            self.db,
+            'domain_config',
+            {'domain_id': domain_id},
+            lambda: bool(
                 self.db.cas_batch_settled(
                     *steps, settle=SETTLE, applied=applied, rows=[on]
                 )
-            )
+            ),
+        )
 
     def _names(self, domain_id: str) -> tuple[uuid.UUID | None, set[Name]]:
         """Return the incarnation of a domain's options, and their names."""

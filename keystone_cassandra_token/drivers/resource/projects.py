@@ -89,6 +89,7 @@ PROJECTS = Named(
         PROJECT | STAMPS | Row(closed_at=micros),
         Indexes(BY_DOMAIN, BY_PARENT, BY_TAG),
         guarded=['domain_id', 'name', 'tags', 'closed_at'],
+        lists_are_remembered=True,
         ids_are_given=True,
     ),
     ClaimSpec(

@@ -120,7 +120,7 @@ TARGETS: dict[str, dict[str, Target]] = {
         **_sql(0.8, 'get_user', 'get_user_by_name', 'authenticate'),
         **_sql(0.8, 'list_groups_for_user', 'application credential log-in'),
         **_sql(1.2, 'get_credential'),
-        **_sql(3, 'create_user'),
+        **_sql(1.4, 'create_user'),
         **_sql(1, 'add_user_to_group'),
     },
     'assignment': {
