@@ -77,6 +77,7 @@ LONG = (
     'fault/test_users.py',
     'fault/test_datacenters.py',
     'fault/test_between_regions.py',
+    'fault/test_followed.py',
     'fault/test_catalogs.py',
     'fault/test_threads.py',
     'fault/test_answers.py',
