@@ -243,37 +243,30 @@ class Store(Sender):
         self._write(steps)
 
     def run_all(self, *steps: Step) -> None:
-        """Run plain writes of one class side by side.
+        """Run plain writes of one class together, each by itself.
 
-        Without the batch log, for which a node that syncs its commit log for
-        each write waits before the writes.  Where one fails, others may have
-        been done.
+        As an unlogged batch.  A node that syncs its commit log for each write
+        waits for a logged one three times: for the batch log, the writes, and
+        the end of the batch log.  Where one fails, others may have been done.
 
         :raises DatacenterUnavailable: as :meth:`batch`.
         """
-        self._write(*((step,) for step in steps))
+        self._write(steps, logged=False)
 
-    def _write(self, *batches: tuple[Step, ...]) -> None:
-        statement = cql.of_one_class(itertools.chain(*batches))
+    def _write(self, steps: tuple[Step, ...], logged: bool = True) -> None:
+        statement = cql.of_one_class(steps)
         cql.check_plain(statement)
         here = self.sessions.get().policy.fallback(statement.operation)
         if here is not None:
-            return self._write_strictly(statement, batches, here)
+            return self._write_strictly(statement, steps, logged, here)
         with self._translated(statement):
-            self._send_all(batches)
-
-    def _send_all(
-        self,
-        batches: tuple[tuple[Step, ...], ...],
-        level: consistency.Level | None = None,
-    ) -> None:
-        # Of a single write Cassandra makes no batch.
-        _wait_for_all(self._start_batch(each, level) for each in batches)
+            self._start_batch(steps, logged=logged).result()
 
     def _write_strictly(
         self,
         statement: Statement,
-        batches: tuple[tuple[Step, ...], ...],
+        steps: tuple[Step, ...],
+        logged: bool,
         here: consistency.Level,
     ) -> None:
         """Write in this datacenter and in all others, at once.
@@ -282,16 +275,13 @@ class Store(Sender):
         are waited for at the end of the request.
         """
         connection = self.sessions.get()
-        kind = statement.operation.value
+        wait = self.conf.cassandra.revocation_wait
         try:
             with self._translated(statement, note=False):
-                wait = self.conf.cassandra.revocation_wait
-                everywhere = [
-                    self._start_batch(each, None, wait) for each in batches
-                ]
-                self._send_all(batches, here)
+                everywhere = self._start_batch(steps, None, wait, logged)
+                self._start_batch(steps, here, logged=logged).result()
         except errors.StoreUnavailable as failure:
-            self._outage.began(kind, failure.reason)
+            self._outage.began(statement.operation.value, failure.reason)
             raise
         awaited.at_last(
             Future(lambda: self._confirm(connection, statement, everywhere))
@@ -301,13 +291,13 @@ class Store(Sender):
         self,
         connection: Connection,
         statement: Statement,
-        sent: Sequence[Request],
+        sent: Request,
     ) -> None:
         """Wait for what was sent to all datacenters, and is durable here."""
         kind = statement.operation.value
         try:
             with self._translated(statement, note=False):
-                _wait_for_all(sent)
+                sent.result()
         except errors.StoreUnavailable as failure:
             datacenter = errors.absent_datacenter(failure.__cause__)
             # A time-out does not say which it was.
@@ -323,13 +313,6 @@ class Store(Sender):
                 raise errors.DatacenterUnavailable(reason) from failure
         else:
             self._outage.ended(kind)
-
-
-def _wait_for_all(sent: Iterable[Request]) -> None:
-    """Wait for all, whatever one of them ends with; raise that."""
-    with contextlib.ExitStack() as waiting:
-        for each in sent:
-            waiting.callback(each.result)
 
 
 def _outcome(statement: Statement, row: dict[str, Any]) -> Outcome:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.revoke`` on Cassandra.
 
-An event is written to two tables, side by side:
+An event is written to two tables, together and each by itself:
 
 ``revocation``
     by subject: the first of audit id, audit chain, trust, consumer, user and
