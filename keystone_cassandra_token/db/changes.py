@@ -46,7 +46,8 @@ _HOUR = 3600 * 10**6  # in microseconds
 
 Key = dict[str, Any]
 
-ENTRY = Row('datacenter', 'hour', 'id', 'table_name', key=json_text)
+#: Its key is decoded by :func:`key_of`: most entries that are read are known.
+ENTRY = Row('datacenter', 'hour', 'id', 'table_name', 'key')
 PULSE = Row('datacenter', 'beat')
 
 _INSERT = (
@@ -94,6 +95,12 @@ def heard(beat: int) -> None:
 def hours(since: int, until: int) -> range:
     """Return the partitions of a span, both ends in microseconds."""
     return range(since // _HOUR, until // _HOUR + 1)
+
+
+def key_of(entry: Mapping[str, Any]) -> Key:
+    """Return the key of the row that an entry tells of."""
+    key: Key = json_text.decode(entry['key'])
+    return key
 
 
 def first_id(since: int) -> uuid.UUID:
@@ -179,6 +186,6 @@ def _entry(
             'hour': now // _HOUR,
             'id': entry_id,
             'table_name': table,
-            'key': dict(key),
+            'key': json_text.encode(dict(key)),
         }
     ) | {'ttl': TTL}

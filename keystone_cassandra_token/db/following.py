@@ -304,7 +304,7 @@ class Follower:
         for table, waiting in due.items():
             while waiting and time.monotonic() < end:
                 some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-                keys = [each.entry['key'] for each in some]
+                keys = [changes.key_of(each.entry) for each in some]
                 # Of what cannot be read here yet, too: what is remembered
                 # meanwhile is dropped again.
                 told.setdefault(table, []).extend(keys)

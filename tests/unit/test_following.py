@@ -6,6 +6,7 @@ Over a store that is two dictionaries, at times that the tests choose.
 
 from __future__ import annotations
 
+import json
 import random
 import types
 import uuid
@@ -67,7 +68,7 @@ class World:
             'hour': clock.micros_of(entry_id) // (3600 * SECOND),
             'id': entry_id,
             'table_name': table,
-            'key': {'id': entry_id.hex},
+            'key': json.dumps({'id': entry_id.hex}),
         }
         return entry_id.hex
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import keystone.conf
 from cassandra.concurrent import execute_concurrent
@@ -21,20 +21,24 @@ from keystone.common import cache
 from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import changes, elsewhere
 from keystone_cassandra_token.db.following import EVERY, Follower, Mark
+from keystone_cassandra_token.db.rows import json_text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.token import revoke
+from lab import LabError
 from lab.benchmark.measure import Sample, Series
 from lab.benchmark.run import Run, say
 from lab.benchmark.systems import Call
 from lab.benchmark.verdict import at_most
 from lab.cassandra import Cluster
-from lab.server import Keystone, points_at
+from lab.server import Keystone, Settings, merge, points_at
 
 #: Revocations a second.
 _RATE = 33
 #: Seconds of the log that are there before, and that are looked at.
 _BEFORE, _LOOKS = 600, 120
+#: Looks that find nothing more of what was there before.
+_QUIET = 20
 #: Percent of a core.
 _LIMIT = 1.0
 IDLE, BUSY = 'idle', 'busy'
@@ -42,27 +46,42 @@ IDLE, BUSY = 'idle', 'busy'
 CALLS: dict[str, Call] = {}
 
 
+class _Caches(KeystoneCaches):
+    """Those of Keystone; they count the changes for which they drop."""
+
+    dropped = 0
+
+    def drop(self, told: Mapping[str, Sequence[changes.Key]]) -> None:
+        self.dropped += sum(map(len, told.values()))
+        super().drop(told)
+
+
 def run(under_way: Run) -> None:
     """Start the nodes, fill the log; measure."""
     say('starting two nodes')
     cluster = under_way.enter(Cluster.start(nodes=2, datacenters=2, own=True))
+    home = cluster.nodes[0]
+    own: Settings = {
+        'database': {'cassandra_node_ips': [home.address]},
+        'cassandra': {'local_dc': home.datacenter},
+        'cache': {'enabled': True, 'backend': 'dogpile.cache.memory'},
+    }
     server = Keystone(
-        under_way.folder / 'follow', points_at(cluster, 'follow'), sql=False
+        under_way.folder / 'follow',
+        merge(points_at(cluster, 'follow'), own),
+        sql=False,
     )
     server.stop()
     server.run('keystone-cassandra', 'keyspace', 'create')
     server.run('keystone-cassandra', 'schema', 'apply')
     conf = keystone.conf.CONF
     keystone.conf.configure()
-    db = base.shared(conf)
-    home = cluster.nodes[0].datacenter
     conf(
         ['--config-file', str(server.configuration)],
         project='keystone',
         default_config_files=[],
     )
-    conf.set_override('local_dc', home, 'cassandra')
-    conf.set_override('backend', 'dogpile.cache.memory', 'cache')
+    db = base.shared(conf)
     cache.configure_cache()
     cache.configure_invalidation_region()
     with contextlib.closing(db), elsewhere.each_datacenter(db) as stores:
@@ -86,13 +105,19 @@ def _measure(db: Store, there: Store, rate: int) -> Sample:
     """Let a server follow; ``there`` is where tokens are revoked."""
     now = time.time()
     _revoke(there, rate, [now - each for each in range(_BEFORE)])
-    caches = KeystoneCaches(keystone.conf.CONF)
+    caches = _Caches(keystone.conf.CONF)
     follower = Follower(db, caches)
     _beat(there, now)
     # As those leave it that were there before: no gap is looked through.
     beat = int(now * 10**6)
     caches.set_mark(there.sessions.get().local_dc, Mark(beat))
-    follower.look()
+    # What was there before is followed first, some of it in each look.
+    quiet = 0
+    while quiet < _QUIET:
+        before = caches.dropped
+        follower.look()
+        quiet = 0 if caches.dropped > before else quiet + 1
+    caches.dropped = 0
     latencies, cpu = [], 0.0
     began = time.monotonic()
     for second in range(1, _LOOKS + 1):
@@ -103,6 +128,8 @@ def _measure(db: Store, there: Store, rate: int) -> Sample:
         follower.look()
         latencies[-1] += time.perf_counter()
         cpu += time.process_time()
+    if caches.dropped < rate * _LOOKS:
+        raise LabError(f'only {caches.dropped} revocations were followed')
     return Sample(tuple(latencies), cpu, began, time.monotonic())
 
 
@@ -128,7 +155,7 @@ def _revoke(there: Store, rate: int, seconds: list[float]) -> None:
             'hour': micros // (3600 * 10**6),
             'id': uuid_from_time(time_),
             'table_name': changes.REVOCATION,
-            'key': row | {'end': int(time_) + 7200},
+            'key': json_text.encode(row | {'end': int(time_) + 7200}),
         }
         life = {'ttl': 7200}
         return [
