@@ -24,9 +24,9 @@ from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.session import Sessions
 from keystone_cassandra_token.drivers.token import revoke
 from lab import LabError
-from lab.benchmark import events, fill, token
+from lab.benchmark import events, fill, systems, token
 from lab.benchmark.measure import Series
-from lab.benchmark.run import Run, say
+from lab.benchmark.run import WARM_ALONE, Run, say
 from lab.benchmark.systems import (
     BOTH,
     Call,
@@ -96,6 +96,8 @@ def run(under_way: Run) -> None:
         ]
         series = Series('cassandra', 'revoke' + BATCH, REVOKE_SIZE, 0, clients)
         turns.append((series, batched))
+        if clients == 1:
+            systems.measure(batched, series, WARM_ALONE, 60)
         under_way.measure(f'revoke with {clients} clients', turns)
 
 

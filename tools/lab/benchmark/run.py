@@ -35,7 +35,9 @@ T = TypeVar('T')
 #: Systems whose server is compiled while it runs: they get this many more
 #: operations ahead, which are not measured.
 _COMPILED = ('cassandra', 'bare')
-_WARM_COUNT = 500
+_WARM_COUNT = 3000
+#: Of the only series of a node, on which no other one has run before.
+WARM_ALONE = 10_000
 
 #: Of a node: enough that the collector does not dominate.
 HEAP_MB = 1024
