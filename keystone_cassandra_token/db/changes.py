@@ -13,6 +13,8 @@ pulse.  With one datacenter nothing is written.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -39,15 +41,19 @@ T = TypeVar('T')
 #: Seconds for which an entry is kept.  What a cache remembers ends before.
 TTL = 4 * 3600
 
-#: Seconds that an entry may take.
+#: Seconds that an entry is given at least.
 _PATIENCE = 0.5
+
+#: Changes of which others could not be told yet, and how many are kept.
+_untold: collections.deque[tuple[str, Mapping[str, Any]]]
+_untold = collections.deque(maxlen=10_000)
 
 _HOUR = 3600 * 10**6  # in microseconds
 
 Key = dict[str, Any]
 
-#: Its key is decoded by :func:`key_of`: most entries that are read are known.
-ENTRY = Row('datacenter', 'hour', 'id', 'table_name', 'key')
+ENTRY = Row('datacenter', 'hour', 'id', 'table_name', key=json_text)
+ID = Row('id')
 PULSE = Row('datacenter', 'beat')
 
 _INSERT = (
@@ -56,10 +62,15 @@ _INSERT = (
 ADD = cql.write(_INSERT)
 #: In the class of the revocation that it tells of, beside which it is written.
 ADD_REVOCATION = cql.revocation_write(_INSERT)
-SINCE = cql.read(
-    f'SELECT {ENTRY} FROM change_log'
+#: Most of those that are read are known, so it reads no more of them.
+IDS_SINCE = cql.read(
+    f'SELECT {ID} FROM change_log'
     ' WHERE datacenter = :datacenter AND hour = :hour AND id > :since'
 )
+SOME = cql.read(
+    f'SELECT {ENTRY} FROM change_log'
+    ' WHERE datacenter = :datacenter AND hour = :hour AND id IN :ids'
+).unpaged()
 BEAT = cql.write(
     'INSERT INTO pulse (bucket, datacenter, beat)'
     ' VALUES (0, :datacenter, :beat)'
@@ -97,12 +108,6 @@ def hours(since: int, until: int) -> range:
     return range(since // _HOUR, until // _HOUR + 1)
 
 
-def key_of(entry: Mapping[str, Any]) -> Key:
-    """Return the key of the row that an entry tells of."""
-    key: Key = json_text.decode(entry['key'])
-    return key
-
-
 def first_id(since: int) -> uuid.UUID:
     """Return an id before all that are of a time or later."""
     return uuid.UUID(str(cassandra.util.min_uuid_from_time(since / 10**6)))
@@ -122,21 +127,39 @@ def are_told(connection: Connection) -> bool:
 def tell(db: Store, table: str, key: Mapping[str, Any]) -> None:
     """Tell other datacenters of a change that was made, or may have been.
 
-    If that cannot be done now they see it once their caches expire.
+    If that cannot be done now this process does it later.
     """
+    left = deadline.remaining(db.conf.cassandra.request_deadline)
     try:
         connection = db.sessions.get()
-        if are_told(connection):
-            # Also where the request has no time left.
-            with deadline.within(_PATIENCE):
-                db.run(ADD, **_entry(connection, table, key))
+        if not are_told(connection):
+            return
+        with contextlib.ExitStack() as stack:
+            if left is not None and left < _PATIENCE:
+                # The change has used up the time of its request.
+                stack.enter_context(deadline.within(_PATIENCE))
+            db.run(ADD, **_entry(connection, table, key))
     except errors.StoreUnavailable as failure:
+        _untold.append((table, key))
         LOG.warning(
             'Other regions were not told of a change in table %s; there it'
-            ' counts once their caches expire: %s',
+            ' counts once they are, or their caches expire: %s',
             table,
             failure.reason,
         )
+
+
+def tell_rest(db: Store) -> None:
+    """Tell of the changes of which others could not be told before.
+
+    :raises StoreUnavailable: if that cannot be done now either.
+    """
+    while _untold:
+        table, key = _untold[0]
+        db.run(ADD, **_entry(db.sessions.get(), table, key))
+        # Another one may have taken its place: to tell twice is harmless.
+        with contextlib.suppress(ValueError):
+            _untold.remove((table, key))
 
 
 def telling(
@@ -186,6 +209,6 @@ def _entry(
             'hour': now // _HOUR,
             'id': entry_id,
             'table_name': table,
-            'key': json_text.encode(dict(key)),
+            'key': key,
         }
     ) | {'ttl': TTL}

@@ -25,7 +25,13 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Protocol
 
 from oslo_log import log
@@ -170,12 +176,12 @@ class _Origin:
                 since = min(since, self.gap)
         return max(since, self.beat - _TTL)
 
-    def unseen(self, since: int, entries: Iterable[Entry]) -> list[Entry]:
-        """Return the entries that were not read before.
+    def has_read(self, since: int, new: Iterable[uuid.UUID]) -> None:
+        """Note that a log was read.
 
-        :param since: from :meth:`since`; all that was read after it.
+        :param since: from :meth:`since`.
+        :param new: the entries after it that were not read before.
         """
-        new = [each for each in entries if each['id'] not in self.seen]
         if since <= self.beat - _FAR:  # now and then
             first = self.beat - _FAR if self.gap is None else self.gap
             self.seen = {x for x in self.seen if not _is_before(x, first)}
@@ -185,9 +191,8 @@ class _Origin:
                 self.gap_at = self.beat
             if self.beat - self.gap_end > _TTL:
                 self.gap = None  # all of its entries have expired
-        self.seen.update(each['id'] for each in new)
+        self.seen.update(new)
         self.read_to = self.beat
-        return new
 
 
 class Follower:
@@ -218,6 +223,8 @@ class Follower:
         failures: list[Exception] = []
         with _collecting(failures):
             self._beat(here, beats.get(here))
+        with _collecting(failures):
+            changes.tell_rest(self._db)
         if self._caches.are_used():
             self._caches.begin()
             for name in sorted(changes.datacenters(connection) - {here}):
@@ -256,38 +263,63 @@ class Follower:
         self._origins[name] = origin
         if beat != origin.beat:
             origin.beat, origin.heard_at = beat, now
-        former = origin.read_to
-        since = origin.since()
-        new = origin.unseen(since, self._entries(name, since, beat))
-        if any(_is_before(x['id'], former - _OVERLAP) for x in new):
-            origin.late_at = beat
         done = mark.done if mark else frozenset()
-        origin.waiting += [
-            _Waiting(each) for each in new if each['id'] not in done
-        ]
+        since = origin.since()
+        new = self._unseen(origin, name, since)
+        if any(
+            _is_before(each, origin.read_to - _OVERLAP)
+            for ids in new.values()
+            for each in ids
+        ):
+            origin.late_at = beat
+        origin.waiting += map(_Waiting, self._entries(name, new, done))
+        origin.has_read(since, itertools.chain.from_iterable(new.values()))
         self._take(origin)
-        ids = done.union(each['id'] for each in new)
+        ids = done.union(*new.values())
         ids -= {each.entry['id'] for each in origin.waiting}
         last = {each for each in ids if not _is_before(each, beat - _OVERLAP)}
         origin.last_mark = Mark(beat, frozenset(last), origin.gap)
         self._caches.set_mark(name, origin.last_mark)
 
-    def _entries(self, name: str, since: int, beat: int) -> Iterator[Entry]:
-        """Read on in a log."""
+    def _unseen(
+        self, origin: _Origin, name: str, since: int
+    ) -> dict[int, list[uuid.UUID]]:
+        """Read on in a log; return the entries that are new, by hour."""
         # A server whose clock is ahead writes into the next hour.
-        hours = changes.hours(since, beat + _FAR)
+        hours = changes.hours(since, origin.beat + _FAR)
+        first = changes.first_id(since)
         found = self._db.many(
-            changes.SINCE,
-            changes.ENTRY,
+            changes.IDS_SINCE,
+            changes.ID,
             (
-                {
-                    'datacenter': name,
-                    'hour': hour,
-                    'since': changes.first_id(since),
-                }
+                {'datacenter': name, 'hour': hour, 'since': first}
                 for hour in hours
             ),
         )
+        return {
+            hour: [x['id'] for x in rows if x['id'] not in origin.seen]
+            for hour, rows in zip(hours, found, strict=True)
+        }
+
+    def _entries(
+        self,
+        name: str,
+        ids: Mapping[int, Iterable[uuid.UUID]],
+        done: Collection[uuid.UUID],
+    ) -> Iterator[Entry]:
+        """Return entries, but for those that others have done."""
+        keys = []
+        for hour, several in ids.items():
+            left = [each for each in several if each not in done]
+            keys += [
+                {
+                    'datacenter': name,
+                    'hour': hour,
+                    'ids': left[begin : begin + _AT_ONCE],
+                }
+                for begin in range(0, len(left), _AT_ONCE)
+            ]
+        found = self._db.many(changes.SOME, changes.ENTRY, keys)
         return itertools.chain.from_iterable(found)
 
     def _take(self, origin: _Origin) -> None:
@@ -304,7 +336,7 @@ class Follower:
         for table, waiting in due.items():
             while waiting and time.monotonic() < end:
                 some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-                keys = [changes.key_of(each.entry) for each in some]
+                keys = [each.entry['key'] for each in some]
                 # Of what cannot be read here yet, too: what is remembered
                 # meanwhile is dropped again.
                 told.setdefault(table, []).extend(keys)

@@ -6,7 +6,6 @@ Over a store that is two dictionaries, at times that the tests choose.
 
 from __future__ import annotations
 
-import json
 import random
 import types
 import uuid
@@ -16,7 +15,13 @@ from typing import Any
 import cassandra.util
 import pytest
 
-from keystone_cassandra_token.db import changes, clock, errors, following
+from keystone_cassandra_token.db import (
+    changes,
+    clock,
+    deadline,
+    errors,
+    following,
+)
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.following import Follower, Mark
 
@@ -48,6 +53,10 @@ class World:
         self.told: list[tuple[str, Any]] = []
         self.away = False
         self.used = True
+        self.sent: list[dict[str, Any]] = []
+        self.conf = types.SimpleNamespace(
+            cassandra=types.SimpleNamespace(request_deadline=5.0)
+        )
         self.sessions = types.SimpleNamespace(
             get=lambda: types.SimpleNamespace(
                 local_dc=HERE, replication={HERE: 3, THERE: 3}
@@ -68,7 +77,7 @@ class World:
             'hour': clock.micros_of(entry_id) // (3600 * SECOND),
             'id': entry_id,
             'table_name': table,
-            'key': json.dumps({'id': entry_id.hex}),
+            'key': {'id': entry_id.hex},
         }
         return entry_id.hex
 
@@ -84,21 +93,35 @@ class World:
     def many(
         self, statement: Statement, row: object, keys: Any
     ) -> list[list[dict[str, Any]]]:
-        assert statement is changes.SINCE
-        return [
-            [
-                entry
-                for entry in self.entries.values()
-                if entry['datacenter'] == key['datacenter']
-                and entry['hour'] == key['hour']
-                and entry['id'].time > key['since'].time
+        if statement is changes.IDS_SINCE:
+            return [
+                [
+                    {'id': entry['id']}
+                    for entry in self._of(key)
+                    if entry['id'].time > key['since'].time
+                ]
+                for key in keys
             ]
+        assert statement is changes.SOME
+        return [
+            [entry for entry in self._of(key) if entry['id'] in key['ids']]
             for key in keys
         ]
 
-    def run(self, statement: Statement, datacenter: str, beat: int) -> None:
-        assert statement is changes.BEAT
-        self.beats[datacenter] = beat
+    def _of(self, key: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [
+            entry
+            for entry in self.entries.values()
+            if entry['datacenter'] == key['datacenter']
+            and entry['hour'] == key['hour']
+        ]
+
+    def run(self, statement: Statement, **binds: Any) -> None:
+        if statement is changes.ADD:
+            self.sent.append(binds)
+        else:
+            assert statement is changes.BEAT
+            self.beats[binds['datacenter']] = binds['beat']
 
     # -- the caches
 
@@ -430,6 +453,9 @@ def test_a_clock_that_is_behind_hides_nothing() -> None:
     beat = clock.to_micros(clock.utcnow()) + 3600 * SECOND
     sent: list[Mapping[str, Any]] = []
     db: Any = types.SimpleNamespace(
+        conf=types.SimpleNamespace(
+            cassandra=types.SimpleNamespace(request_deadline=5.0)
+        ),
         sessions=types.SimpleNamespace(
             get=lambda: types.SimpleNamespace(
                 local_dc=HERE, replication={HERE: 1, THERE: 1}
@@ -442,6 +468,41 @@ def test_a_clock_that_is_behind_hides_nothing() -> None:
     (entry,) = sent
     assert clock.micros_of(entry['id']) >= beat - SECOND
     assert entry['hour'] in changes.hours(beat, beat + SECOND)
+
+
+def test_what_could_not_be_told_is_told_later(
+    world: World, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise errors.StoreUnavailable('Too slow.')
+
+    db: Any = world
+    with monkeypatch.context() as patch:
+        patch.setattr(world, 'run', run)
+        changes.tell(db, TABLE, {'id': '1'})
+        changes.tell(db, TABLE, {'id': '2'})
+        with pytest.raises(errors.StoreUnavailable):
+            look(world, follower)
+    look(world, follower, 2)
+    told = [changes.ENTRY.load(each) for each in world.sent]
+    assert [each['key'] for each in told] == [{'id': '1'}, {'id': '2'}]
+
+
+def test_it_is_told_though_the_request_has_no_time_left(world: World) -> None:
+    left: list[float | None] = []
+
+    def run(*_: object, **__: object) -> None:
+        left.append(deadline.remaining(5.0))
+
+    db: Any = types.SimpleNamespace(
+        conf=world.conf, sessions=world.sessions, run=run
+    )
+    for seconds in 0.0, 4.0:
+        with deadline.within(seconds):
+            changes.tell(db, TABLE, {'id': '1'})
+    assert all(each is not None for each in left)
+    none, most = (each or 0 for each in left)
+    assert 0 < none < 1 < most
 
 
 @pytest.mark.parametrize('seed', range(40))

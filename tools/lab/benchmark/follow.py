@@ -9,6 +9,7 @@ second after second of the log, without waiting between its looks.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,6 @@ from keystone.common import cache
 from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import changes, elsewhere
 from keystone_cassandra_token.db.following import EVERY, Follower, Mark
-from keystone_cassandra_token.db.rows import json_text
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.token import revoke
@@ -32,6 +32,7 @@ from lab.benchmark.systems import Call
 from lab.benchmark.verdict import at_most
 from lab.cassandra import Cluster
 from lab.server import Keystone, Settings, merge, points_at
+from lab.waiting import until
 
 #: Revocations a second.
 _RATE = 33
@@ -121,8 +122,11 @@ def _measure(db: Store, there: Store, rate: int) -> Sample:
     latencies, cpu = [], 0.0
     began = time.monotonic()
     for second in range(1, _LOOKS + 1):
-        _revoke(there, rate, [now + second])
+        told = _revoke(there, rate, [now + second])
         _beat(there, now + second)
+        # As most have, when a server looks.
+        arrived = functools.partial(_have_arrived, db, told)
+        until(arrived, 'revocations from elsewhere')
         cpu -= time.process_time()
         latencies.append(-time.perf_counter())
         follower.look()
@@ -133,14 +137,20 @@ def _measure(db: Store, there: Store, rate: int) -> Sample:
     return Sample(tuple(latencies), cpu, began, time.monotonic())
 
 
+def _have_arrived(db: Store, subjects: list[str]) -> bool:
+    found = db.rows(revoke.CHECK, revoke.REVOCATION, subjects=subjects)
+    return len(found) == len(subjects)
+
+
 def _beat(there: Store, now: float) -> None:
     here = there.sessions.get().local_dc
     there.run(changes.BEAT, datacenter=here, beat=int(now * 10**6))
 
 
-def _revoke(there: Store, rate: int, seconds: list[float]) -> None:
-    """Revoke tokens, some in each of these seconds."""
+def _revoke(there: Store, rate: int, seconds: list[float]) -> list[str]:
+    """Revoke tokens, some in each of these seconds; return the subjects."""
     connection = there.sessions.get()
+    subjects: list[str] = []
 
     def written(time_: float) -> list[tuple[object, object]]:
         micros = int(time_ * 10**6)
@@ -155,9 +165,10 @@ def _revoke(there: Store, rate: int, seconds: list[float]) -> None:
             'hour': micros // (3600 * 10**6),
             'id': uuid_from_time(time_),
             'table_name': changes.REVOCATION,
-            'key': json_text.encode(row | {'end': int(time_) + 7200}),
+            'key': row | {'end': int(time_) + 7200},
         }
         life = {'ttl': 7200}
+        subjects.append(str(row['subject']))
         return [
             (revoke.REVOKE, row | life),
             (changes.ADD, changes.ENTRY.dump(entry) | life),
@@ -173,3 +184,4 @@ def _revoke(there: Store, rate: int, seconds: list[float]) -> None:
             for statement, binds in written(second + number / rate - 1)
         ],
     )
+    return subjects
