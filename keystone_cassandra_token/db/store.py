@@ -141,6 +141,20 @@ class Store(Sender):
 
         return Future(wait)
 
+    def run_each_async(self, steps: Iterable[Step]) -> Future[None]:
+        """Send plain writes side by side; return the future of their end.
+
+        Whatever one of them ends with, all of them are waited for.
+        """
+        sent = [self.run_async(each, **binds) for each, binds in steps]
+
+        def wait() -> None:
+            with contextlib.ExitStack() as waiting:
+                for each in sent:
+                    waiting.callback(each.result)
+
+        return Future(wait)
+
     def cas(self, statement: Statement, **binds: Any) -> Outcome:
         """Run a conditional write.
 

@@ -272,27 +272,11 @@ class Entity(EntityReads):
             db,
             self.table,
             self.news(new) if is_news else None,
-            lambda: self._settled_replace(db, old, new, changes),
+            lambda: self._replace(db, old, new, self.differing(old, changes)),
         )
         if moved:
             self.indexes.remove(db, old if made else new)
         return made
-
-    def _settled_replace(
-        self,
-        db: Store,
-        old: dict[str, Any],
-        new: dict[str, Any],
-        changes: Changes,
-    ) -> bool:
-        """Replace, and put up a fence where it stays unknown."""
-        try:
-            return self._replace(db, old, new, self.differing(old, changes))
-        except errors.OutcomeUnknown as unknown:
-            try:
-                return self.fence.is_replaced(db, old, new)
-            except errors.StoreUnavailable:
-                raise unknown from None
 
     def remove(self, db: Store, entity_id: str, **having: object) -> bool:
         """Delete an entity; return whether it was there.
@@ -393,8 +377,8 @@ class Entity(EntityReads):
             )
             return made or None
 
-        return bool(
-            db.cas_settled(
+        try:
+            made = db.cas_settled(
                 self.update,
                 self.settle,
                 self._applied(applied),
@@ -402,7 +386,12 @@ class Entity(EntityReads):
                 seen=seen,
                 **binds,
             )
-        )
+        except errors.OutcomeUnknown as unknown:
+            try:
+                return self.fence.is_replaced(db, old, new)
+            except errors.StoreUnavailable:
+                raise unknown from None
+        return bool(made)
 
     def _applied(self, applied: Applied) -> Applied:
         """Return what tells of an entity, to which a ghost row is none."""

@@ -363,14 +363,11 @@ def _all_sent(db: Store, steps: Iterable[Step]) -> Future[None]:
     Without a batch: a reader skips a row that is alone, and misses none as
     long as the entity is not there.
     """
-    sent = [db.run_async(statement, **binds) for statement, binds in steps]
+    sent = db.run_each_async(steps)
 
     def wait() -> None:
         try:
-            # Whatever one of them ends with, all of them are waited for.
-            with contextlib.ExitStack() as waiting:
-                for each in sent:
-                    waiting.callback(each.result)
+            sent.result()
         except errors.OutcomeUnknown as unknown:
             raise errors.StoreUnavailable(unknown.reason) from unknown
 

@@ -91,6 +91,29 @@ def test_who_is_told_has_both_writes(driver, store, user_id, error):
     assert len(logged(driver, user_id)) == 1
 
 
+@pytest.mark.parametrize('done', [revoke.REVOKE, revoke.LOG_EVENT])
+def test_half_of_it_revokes_or_is_listed(
+    driver, store, user_id, monkeypatch, done
+):
+    """What a batch without a log may leave of one that ended with 503."""
+    event = revoke_model.RevokeEvent(user_id=user_id)
+
+    def half(*steps):
+        for statement, binds in steps:
+            if statement is done:
+                store.run(statement, **binds)
+        raise errors.StoreUnavailable('Half of it is there.')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, 'run_all', half)
+        with pytest.raises(errors.StoreUnavailable):
+            driver.revoke(event)
+    assert is_revoked(driver, user_id) == (done is revoke.REVOKE)
+    assert len(logged(driver, user_id)) == (done is revoke.LOG_EVENT)
+    driver.revoke(event)
+    assert is_revoked(driver, user_id)
+
+
 def test_both_writes_wait_at_once(driver, store, user_id):
     """So a node that syncs its commit log for each waits for it once."""
     sent, answered = [], []

@@ -127,11 +127,14 @@ def _fetch(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
         )
     }
     now = clock.to_micros(clock.utcnow()) // 10**6
-    for key in keys:
-        row = {name: key[name] for name in REVOCATION.columns}
-        there = (row['subject'], row['scope'], row['issued_before']) in found
-        if not there and key['end'] > now:
-            db.run(REVOKE_HERE, ttl=key['end'] - now, **row)
+    missing = [
+        {name: key[name] for name in REVOCATION.columns}
+        | {'ttl': key['end'] - now}
+        for key in keys
+        if key['end'] > now
+        and (key['subject'], key['scope'], key['issued_before']) not in found
+    ]
+    db.run_each_async((REVOKE_HERE, row) for row in missing).result()
 
 
 changes.FETCH[changes.REVOCATION] = _fetch
