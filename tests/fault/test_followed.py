@@ -24,8 +24,8 @@ from lab.server import ALL_DRIVERS, Keystone, merge
 from lab.waiting import until
 
 from keystone_cassandra_token.db import following
-from tests.conftest import FORGETFUL, quick_schema
-from tests.fault.two_regions import YAML
+from tests.conftest import quick_schema
+from tests.fault import two_regions
 
 _PASSWORD = secrets.token_urlsafe(16)
 _KEYSPACE = 'followed'
@@ -35,14 +35,7 @@ _PATIENCE, _REMEMBERED = 60, 3600
 
 @pytest.fixture(scope='module')
 def cluster() -> Iterator[Cluster]:
-    with Cluster.start(
-        nodes=2,
-        datacenters=2,
-        own=True,
-        links=True,
-        yaml=YAML,
-        java_options=[FORGETFUL],
-    ) as cluster:
+    with two_regions.start_nodes() as cluster:
         yield cluster
 
 

@@ -344,20 +344,23 @@ def seen_from(world: World, store: Store) -> World:
 MARKS = 'marks.mark'
 
 
+def start_nodes() -> Cluster:
+    """Start a node in each of two datacenters."""
+    return Cluster.start(
+        nodes=2,
+        datacenters=2,
+        own=True,
+        links=True,
+        yaml=YAML,
+        java_options=[FORGETFUL],
+    )
+
+
 @contextlib.contextmanager
 def started() -> Iterator[Regions]:
     """Start two regions; Keystone's configuration is of the first one."""
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(
-            Cluster.start(
-                nodes=2,
-                datacenters=2,
-                own=True,
-                links=True,
-                yaml=YAML,
-                java_options=[FORGETFUL],
-            )
-        )
+        cluster = stack.enter_context(start_nodes())
         conf = keystone.conf.CONF
         keystone.conf.configure()
         options.register_opts(conf)

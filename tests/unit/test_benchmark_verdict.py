@@ -107,7 +107,7 @@ def test_a_limit_that_is_just_reached_is_met() -> None:
         ({'sql': 299.0}, 'against the SQL driver with 100000'),
         ({'bare': 0.99}, 'against a bare read'),
         ({'revoke': 2.1}, 'revoke against the SQL driver'),
-        ({'batch': 2.1}, 'revoke (commitlog batch) against'),
+        ({'batch': 2.21}, 'revoke (commitlog batch) against'),
     ],
 )
 def test_each_target_can_be_missed(
