@@ -6,7 +6,7 @@ import datetime
 import cassandra
 import pytest
 
-from keystone_cassandra_token.db import consistency
+from keystone_cassandra_token.db import consistency, errors
 from keystone_cassandra_token.tables import unique
 from tests import entities
 from tests.contract import damage
@@ -91,6 +91,50 @@ def test_a_rename_that_is_given_up_is_never_made(store, case, named, made):
     after = named.entity.find(store, made['id'])
     assert after[column] == before[column]
     assert named.remove(store, made['id'])
+
+
+class NotWritten:
+    """The answer to a write that the nodes did not take."""
+
+    def result(self):
+        raise cassandra.Unavailable(
+            'no', required_replicas=1, alive_replicas=0
+        )
+
+    def add_callbacks(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    'case',
+    [name for name in damage.NAMED if [*damage.NAMED[name].entity.indexes]],
+    indirect=True,
+)
+def test_nothing_is_made_without_its_index_rows(store, case, named):
+    """They are written while its names are claimed, and waited for."""
+    inserts = {
+        each
+        for index in named.entity.indexes
+        for each in (index.insert, index.insert_expiring)
+    }
+    refused = []
+
+    def refuse(statements, send):
+        if not inserts & {*statements}:
+            return send()
+        refused.append(statements)
+        return NotWritten()
+
+    given = damage.fresh(*case.given)
+    with (
+        faults.intercepted(store, refuse),
+        pytest.raises(errors.StoreUnavailable),
+    ):
+        case.make(**given)
+    assert refused
+    assert named.entity.find(store, given['id']) is None
+    case.make(**given)  # nothing is in its way
+    assert named.entity.find(store, given['id'])
 
 
 @pytest.fixture
