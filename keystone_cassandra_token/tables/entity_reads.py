@@ -26,7 +26,8 @@ class EntityReads(EntityStatements):
         self, table: str, row: Row, indexes: Indexes, **kind: Any
     ) -> None:
         super().__init__(table, row, indexes, **kind)
-        FETCH[table] = self._fetch
+        if self.told:
+            FETCH[table] = self._fetch
 
     def find(
         self,
