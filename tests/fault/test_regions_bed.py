@@ -21,8 +21,9 @@ import psutil
 import pytest
 from lab import CHECKOUT, TOOLS, LabError, processes
 from lab.regions import calls
-from lab.regions.bed import Bed, Region
+from lab.regions.bed import Bed
 from lab.regions.namespaces import Namespace, NotAllowed
+from lab.regions.region import Region
 from lab.waiting import until
 
 #: Seconds.
