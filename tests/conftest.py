@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,13 @@ import pytest
 from lab import LabError
 from lab.cassandra import CONTACT_POINTS, Cluster
 from lab.cassandra_install import find_jars, find_java
+from lab.schema import quick_schema
 from lab.waiting import until
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import store as stores
 from keystone_cassandra_token.drivers import base
-from keystone_cassandra_token.schema import (
-    ddl,
-    describe,
-    files,
-    migrate,
-    parse,
-)
-from keystone_cassandra_token.schema import keyspace as keyspaces
 
 _CLUSTER = pytest.StashKey[Cluster]()
 _STARTING = pytest.StashKey['Starting']()
@@ -236,38 +229,6 @@ def made_keyspace(
         with cluster.connect() as session:
             session.default_timeout = 60
             session.execute(f'DROP KEYSPACE IF EXISTS {name}')
-
-
-def quick_schema(
-    conf: cfg.ConfigOpts,
-    replication: Mapping[str, int] | None = None,
-    without: Collection[str] = (),
-) -> None:
-    """Make the keyspace and its tables, sooner than the command does.
-
-    From ``current.cql``, which is what all migrations make: the nodes agree
-    once, at the end, and the driver does not read each table again.
-
-    :param without: tables to leave to a migrator that is tested.  Then no
-        migration is recorded: it runs all of them, and what is there already
-        takes it no time.
-    """
-    keyspaces.create_keyspace(conf, replication, report=lambda line: None)
-    with ddl.connected(conf) as connection:
-        cluster = connection.cluster
-        cluster.max_schema_agreement_wait = 0
-        cluster.schema_metadata_enabled = False
-        name = conf.cassandra.keyspace
-        for text in files.split(describe.packaged()):
-            text = text.replace('{keyspace}', name)
-            if parse.tables([text]).keys().isdisjoint(without):
-                connection.session.execute(text, timeout=60)
-        assert cluster.control_connection.wait_for_schema_agreement(
-            wait_time=60
-        )
-        for text in [] if without else migrate.plan(conf, offline=True):
-            if text.startswith('INSERT'):
-                connection.session.execute(text, timeout=60)
 
 
 @pytest.fixture

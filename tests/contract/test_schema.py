@@ -15,6 +15,7 @@ import pytest
 from cassandra import InvalidRequest, metadata
 from cassandra.protocol import SyntaxException
 from lab.cassandra import Cluster
+from lab.schema import quick_schema
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
@@ -31,7 +32,6 @@ from keystone_cassandra_token.schema import (
     migrate,
     version,
 )
-from tests.conftest import quick_schema
 
 
 def quiet(line: str) -> None:

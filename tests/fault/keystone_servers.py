@@ -16,6 +16,7 @@ from keystoneauth1 import exceptions
 from lab import ports
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
+from lab.schema import quick_schema
 from lab.server import (
     ALL_DRIVERS,
     CASSANDRA_DRIVERS,
@@ -27,7 +28,7 @@ from lab.server import (
 )
 
 from tests import awkward
-from tests.conftest import RESTARTED, quick_schema
+from tests.conftest import RESTARTED
 
 _QUICK: Settings = {
     'identity': {'password_hash_rounds': 4},

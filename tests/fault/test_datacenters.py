@@ -30,6 +30,7 @@ from keystone.common.driver_hints import Hints
 from keystone.models import revoke_model
 from keystone.models.token_model import TokenModel
 from lab.cassandra import Cluster
+from lab.schema import quick_schema
 from lab.waiting import until
 from oslo_utils import timeutils
 
@@ -61,7 +62,7 @@ from keystone_cassandra_token.tables import reconcile, unique
 from keystone_cassandra_token.tables.entity import Entity
 from keystone_cassandra_token.tables.named import Named
 from tests import entities
-from tests.conftest import RESTARTED, quick_schema
+from tests.conftest import RESTARTED
 from tests.contract import damage
 from tests.fault import faults, owners
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import command
 import pytest
 from lab.cassandra import Cluster
+from lab.schema import quick_schema
 
-from tests.conftest import FORGETFUL, quick_schema
+from tests.conftest import FORGETFUL
 
 
 @pytest.fixture(scope='module')

@@ -20,11 +20,11 @@ import pytest
 from keystoneauth1 import exceptions
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
+from lab.schema import quick_schema
 from lab.server import ALL_DRIVERS, Keystone, merge
 from lab.waiting import until
 
 from keystone_cassandra_token.db import following
-from tests.conftest import quick_schema
 from tests.fault import two_regions
 
 _PASSWORD = secrets.token_urlsafe(16)

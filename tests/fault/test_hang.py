@@ -16,6 +16,7 @@ from typing import Any
 import command
 import pytest
 from lab.cassandra import Cluster
+from lab.schema import quick_schema
 from lab.waiting import until
 from prometheus_client import multiprocess
 
@@ -30,7 +31,7 @@ from keystone_cassandra_token.db import connection as connections
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
-from tests.conftest import FORGETFUL, quick_schema
+from tests.conftest import FORGETFUL
 
 _KEYSPACE = 'hanging'
 #: Seconds that nothing here takes: another end than the one that is tested.

@@ -25,6 +25,7 @@ from keystone import exception
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
 from lab.load import Load, Sender
+from lab.schema import quick_schema
 from lab.server import ALL_DRIVERS, Keystone, merge, points_at
 from lab.waiting import until
 from oslo_config import cfg
@@ -43,7 +44,7 @@ from keystone_cassandra_token.schema import (
     migrate,
     parse,
 )
-from tests.conftest import FORGETFUL, point_at, quick_schema
+from tests.conftest import FORGETFUL, point_at
 from tests.fault import at_once, faults
 from tests.fault.keystone_servers import login_status
 

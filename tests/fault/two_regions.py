@@ -24,6 +24,7 @@ import cassandra.policies
 import cassandra.query
 import keystone.conf
 from lab.cassandra import Cluster
+from lab.schema import quick_schema
 from lab.waiting import until
 
 from keystone_cassandra_token import conf as options
@@ -34,7 +35,7 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.identity import shadow_users
 from keystone_cassandra_token.revocation_ttl import RevocationTTL, needed
-from tests.conftest import FORGETFUL, quick_schema
+from tests.conftest import FORGETFUL
 from tests.fault import faults
 from tests.fault.generated import World, step
 

@@ -27,6 +27,7 @@ from lab.cassandra_node import (
     JMX_PORT,
     STORAGE_PORT,
     Node,
+    Place,
     Shape,
 )
 from lab.links import Links
@@ -59,6 +60,7 @@ class Cluster:
         self.directory = directory
         self.shape = shape
         self.nodes: list[Node] = []
+        self._places: Sequence[Place] = ()
         self._owner = os.getpid()
         self._group: Group | None = None
         self._temporary = False
@@ -75,6 +77,7 @@ class Cluster:
         name: str | None = None,
         own: bool = False,
         links: bool = False,
+        places: Sequence[Place] = (),
         progress: Callable[[str], None] = lambda line: None,
         **settings: Any,
     ) -> 'Cluster':
@@ -96,6 +99,8 @@ class Cluster:
         :param own: start one even if the environment names an existing
             cluster: for what stops nodes or needs special settings.
         :param links: hold back what the nodes send each other when told so.
+        :param places: where each node is, instead of on loopback; not with
+            ``links``.
         :param progress: called with a line of text as nodes come up.
         :param settings: ``commitlog_sync``, ``heap_mb``, ``yaml``,
             ``java_options`` and ``log_level`` of :class:`Shape`.
@@ -121,6 +126,7 @@ class Cluster:
             raise LabError(f'{directory} is not empty')
         cluster = cls(directory, shape)
         cluster._temporary = temporary
+        cluster._places = places
         try:
             cluster._group = Group(directory, remove=temporary)
             cluster._choose_addresses(name, port)
@@ -263,6 +269,10 @@ class Cluster:
 
     def _choose_addresses(self, name: str | None, port: int | None) -> None:
         shape = self.shape
+        if self._places:
+            # Nobody else is there.
+            shape.port = port or CQL_PORT
+            return
         used = (STORAGE_PORT, STORAGE_PORT + 1, JMX_PORT)
         shape.prefix, shape.shift = ports.take(
             self.directory,
@@ -276,7 +286,8 @@ class Cluster:
     def _make_nodes(self) -> None:
         for number in range(1, len(self.shape.datacenters) + 1):
             folder = os.path.join(self.directory, f'node{number}')
-            node = Node(number, self.shape, folder)
+            place = self._places[number - 1] if self._places else None
+            node = Node(number, self.shape, folder, place)
             node.group = self._group
             node.peers = self.nodes
             self.nodes.append(node)

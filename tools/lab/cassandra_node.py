@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,21 @@ class Shape:
     linked: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a node is that is not on loopback: a network of its own.
+
+    :ivar inside: enters that network for the current thread.
+    """
+
+    address: str
+    inside: Callable[[], AbstractContextManager[object]]
+
+
 class Node:
     """A node of a cluster of the lab.
 
+    :param place: where it is, if it is not on loopback.
     :ivar number: from 1.
     :ivar known_as: the address by which other nodes reach it.
     :ivar port: of CQL.
@@ -99,10 +112,21 @@ class Node:
     :ivar group: what the node's process belongs to.
     """
 
-    def __init__(self, number: int, shape: Shape, directory: str) -> None:
+    def __init__(
+        self,
+        number: int,
+        shape: Shape,
+        directory: str,
+        place: Place | None = None,
+    ) -> None:
         self.number = number
         self.address = f'{shape.prefix}.{number}'
         self.known_as = f'{shape.prefix}.{number + shape.linked}'
+        self._inside: Callable[[], AbstractContextManager[object]]
+        self._inside = nullcontext
+        if place:
+            self.address = self.known_as = place.address
+            self._inside = place.inside
         self.port = shape.port
         self.datacenter = shape.datacenters[number - 1]
         self.directory = directory
@@ -138,12 +162,8 @@ class Node:
         """
         if self.running:
             return
-        for port in (self.port, self._storage_port, self._jmx_port):
-            if not ports.is_free(self.address, port):
-                raise LabError(
-                    f'cannot start a Cassandra node: another program listens'
-                    f' on port {port} of {self.address}'
-                )
+        with self._inside():
+            self._check_ports()
         new = not os.path.isdir(os.path.join(self.directory, 'data'))
         marks = [
             (peer, peer._log_size())
@@ -171,6 +191,14 @@ class Node:
                     f'membership as {peer!r} sees it',
                 )
 
+    def _check_ports(self) -> None:
+        for port in (self.port, self._storage_port, self._jmx_port):
+            if not ports.is_free(self.address, port):
+                raise LabError(
+                    f'cannot start a Cassandra node: another program listens'
+                    f' on port {port} of {self.address}'
+                )
+
     def _launch(self) -> None:
         if self.group is None:
             raise LabError(
@@ -178,7 +206,7 @@ class Node:
                 ' start it by start_stopped of the cluster'
             )
         os.makedirs(os.path.join(self.directory, 'tmp'), exist_ok=True)
-        with open(self.log, 'ab') as log:
+        with open(self.log, 'ab') as log, self._inside():
             self._child = self.group.spawn(
                 self._command(find_java(), find_jars()),
                 mark=self.directory,
@@ -260,9 +288,12 @@ class Node:
         """Whether the CQL port answers now."""
         tls = self._shape.yaml.get('client_encryption_options') or {}
         try:
-            with socket.create_connection(
-                (self.address, self.port), timeout=2
-            ) as connection:
+            with (
+                self._inside(),
+                socket.create_connection(
+                    (self.address, self.port), timeout=2
+                ) as connection,
+            ):
                 if tls.get('enabled') and not tls.get('optional'):
                     return True
                 connection.sendall(OPTIONS_FRAME)
@@ -287,24 +318,23 @@ class Node:
 
         :raises LabError: it failed; the text says how.
         """
-        return output(
-            f'nodetool {" ".join(arguments)}',
-            [
-                find_java().path,
-                '-Xmx64M',
-                '-XX:TieredStopAtLevel=1',
-                *MODULE_OPTIONS,
-                f'-Duser.home={self.directory}',
-                f'-Djava.io.tmpdir={self.directory}/tmp',
-                f'-Dlogback.configurationFile={self._uri("logback-tool.xml")}',
-                '-Dcom.sun.jndi.rmiURLParsing=legacy',
-                *('-cp', self._class_path(find_jars())),
-                'org.apache.cassandra.tools.NodeTool',
-                *('-h', self.address, '-p', str(self._jmx_port)),
-                *arguments,
-            ],
-            timeout=120,
-        )
+        command = [
+            find_java().path,
+            '-Xmx64M',
+            '-XX:TieredStopAtLevel=1',
+            *MODULE_OPTIONS,
+            f'-Duser.home={self.directory}',
+            f'-Djava.io.tmpdir={self.directory}/tmp',
+            f'-Dlogback.configurationFile={self._uri("logback-tool.xml")}',
+            '-Dcom.sun.jndi.rmiURLParsing=legacy',
+            *('-cp', self._class_path(find_jars())),
+            'org.apache.cassandra.tools.NodeTool',
+            *('-h', self.address, '-p', str(self._jmx_port)),
+            *arguments,
+        ]
+        name = f'nodetool {" ".join(arguments)}'
+        with self._inside():
+            return output(name, command, timeout=120)
 
     @property
     def _conf(self) -> Path:

@@ -24,7 +24,7 @@ from keystone_cassandra_token.conf.options import DRIVER, namespaces
 from lab import TOOLS, LabError
 from lab.cassandra import Cluster
 from lab.client import REGION, direct_session
-from lab.processes import Group
+from lab.processes import MARK, Group
 from lab.waiting import PATIENCE, WaitedInVain, until
 
 #: Sections of keystone.conf: option -> value (str, int, bool, list of str).
@@ -69,7 +69,8 @@ class Keystone:
     #: Options over the defaults of :meth:`configure`.
     settings: Settings = dataclasses.field(default_factory=dict)
     _: dataclasses.KW_ONLY
-    port: int = 0  # on 127.0.0.1; 0 means a free one
+    host: str = '127.0.0.1'  # the address it listens on
+    port: int = 0  # of that address; 0 means a free one
     workers: int = 2  # processes that serve
     #: Of each process.  Keystone 30 keeps the token of a request where all
     #: threads of a process see it: with more than one, a request can be
@@ -82,6 +83,10 @@ class Keystone:
     keepalive: int = 65  # seconds for which an idle connection stays open
     #: Further variables of the server.
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: Enters the network of the host for the current thread.
+    inside: Callable[[], contextlib.AbstractContextManager[object]] = (
+        contextlib.nullcontext
+    )
 
     def __post_init__(self) -> None:
         self.directory = self.directory.absolute()
@@ -98,22 +103,22 @@ class Keystone:
         further = [path.absolute() for path in self.config_files]
         self.config_files = [self.configuration, *further]
         # Bound here and handed down, so that nobody takes it meanwhile.
-        self._listener: socket.socket | None = _listen(self.port)
+        self._listener: socket.socket | None = self._listen()
         self.port = self._listener.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         self._group: Group | None = None
-        self._keys = self.directory / 'keys'
-        if not self._keys.exists():
-            self._keys.mkdir(mode=0o700)
+        self.keys = self.directory / 'keys'
+        if not self.keys.exists():
+            self.keys.mkdir(mode=0o700)
             for name in '0', '1':  # a staged and a primary key
                 key = Fernet.generate_key().decode()
-                write_private(self._keys / name, key)
+                write_private(self.keys / name, key)
         self.configure(self.settings)
 
     @property
     def url(self) -> str:
         """Where the server answers, without ``/v3``."""
-        return f'http://127.0.0.1:{self.port}'
+        return f'http://{self.host}:{self.port}'
 
     @property
     def pid(self) -> int | None:
@@ -123,7 +128,7 @@ class Keystone:
     def configure(self, settings: Settings) -> None:
         """Write ``keystone.conf``; a running server needs a restart."""
         self.settings = settings
-        keys = {'key_repository': self._keys}
+        keys = {'key_repository': self.keys}
         defaults: Settings = {
             'DEFAULT': {'use_stderr': True, 'debug': False},
             # Longer ones would be cut by bcrypt, with a warning each time.
@@ -169,15 +174,23 @@ class Keystone:
         with self._commands_log_file.open('a+', errors='replace') as log:
             print('$', command, *arguments, file=log, flush=True)
             start = log.tell()
-            with subprocess.Popen(
-                [program, *files, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | environment | {'PYTHONUNBUFFERED': '1'},
-                cwd=self.directory,
-            ) as process:
+            with self.inside():
+                process = subprocess.Popen(
+                    [program, *files, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env={
+                        **os.environ,
+                        **environment,
+                        'PYTHONUNBUFFERED': '1',
+                        # Who kills all that is ours ends it, too.
+                        MARK: str(self.directory),
+                    },
+                    cwd=self.directory,
+                )
+            with process:
                 assert process.stdout is not None
                 try:
                     for line in process.stdout:
@@ -196,9 +209,10 @@ class Keystone:
             )
         return output
 
-    def bootstrap(self, password: str) -> None:
+    def bootstrap(self, password: str, region: str = REGION) -> None:
         """Make the SQL tables, if there is SQL, and the user ``admin``.
 
+        :param region: the region of the catalog whose endpoints this is.
         :raises ServerError: if a command fails.
         """
         if self.database:
@@ -215,7 +229,7 @@ class Keystone:
                 f'--bootstrap-{interface}-url={self.url}/v3'
                 for interface in ('public', 'internal', 'admin')
             ),
-            f'--bootstrap-region-id={REGION}',
+            f'--bootstrap-region-id={region}',
             OS_BOOTSTRAP_PASSWORD=password,
         )
 
@@ -228,9 +242,9 @@ class Keystone:
 
         :raises ServerError: if it ends or never answers.
         """
-        listener = self._listener or _listen(self.port)
+        listener = self._listener or self._listen()
         self._listener = None
-        with listener, self.log_file.open('ab') as log:
+        with listener, self.log_file.open('ab') as log, self.inside():
             self._configure_gunicorn(listener.fileno())
             self._group = Group(str(self.directory), remove=False)
             self._process = self._group.spawn(
@@ -296,11 +310,25 @@ class Keystone:
 
         :param timeout: seconds.
         """
-        with direct_session() as session:
+        with self.inside(), direct_session() as session:
             answer = session.get(
                 self.url + path, timeout=timeout, allow_redirects=False
             )
         return answer.status_code
+
+    def _listen(self) -> socket.socket:
+        """Return a socket that listens.
+
+        :raises ServerError: if the port is taken.
+        """
+        try:
+            with self.inside():
+                return socket.create_server(
+                    (self.host, self.port), backlog=128
+                )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise ServerError(f'port {self.port}: {reason}') from error
 
     def stop(self) -> None:
         """Stop the server in order, if it runs; kill it if that is slow."""
@@ -349,18 +377,6 @@ class Keystone:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _listen(port: int) -> socket.socket:
-    """Return a socket that listens on loopback.
-
-    :raises ServerError: if the port is taken.
-    """
-    try:
-        return socket.create_server(('127.0.0.1', port), backlog=128)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise ServerError(f'port {port}: {reason}') from error
 
 
 def _value(value: Any) -> str:

@@ -12,10 +12,16 @@ what it sent to the databases (:mod:`lab.statements`).
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
+
+from lab import shifted_clock
 
 # Keystone takes the options of the process for its own.
 del sys.argv[1:]
+# Before others take the functions that it replaces.
+if shift := os.environ.get(shifted_clock.VARIABLE):
+    shifted_clock.install(Path(shift))
 
 from keystone_cassandra_token.wsgi import application as _keystone  # noqa: E402
 from lab import statements  # noqa: E402
