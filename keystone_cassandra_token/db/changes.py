@@ -81,6 +81,10 @@ PULSES = cql.read(f'SELECT {PULSE} FROM pulse WHERE bucket = 0')
 #: datacenter.  Set by who writes the table.
 FETCH: dict[str, Callable[[Store, Sequence[Key]], object]] = {}
 
+#: By table: what is done about changes that became known long after they were
+#: made, once they can be read.
+LATE: dict[str, Callable[[Store, Sequence[Key]], object]] = {}
+
 #: The revocations' table; all others hold what there is.
 REVOCATION = 'revocation'
 

@@ -9,6 +9,7 @@ A thread of each server looks once a second:
    to which it has read, and all of the last minutes now and then: a write can
    be late.
 3. It makes sure that what they tell of can be read here.
+   What came late may need more (:data:`.changes.LATE`).
 4. It drops what Keystone's caches remember of it.
 
 A pulse that stood still for :data:`SILENT_AFTER`, or has jumped by as much,
@@ -68,6 +69,8 @@ _TTL = changes.TTL * _SECOND
 #: Seconds for which one look waits for changes, keys that are fetched at
 #: once, and how often that is tried, each time after twice as many looks.
 _PATIENCE, _AT_ONCE, _TRIES = 2.0, 100, 12
+#: What is read so many microseconds after it was written came late.
+LATE = 5 * _SECOND
 
 Entry = dict[str, Any]
 
@@ -114,9 +117,11 @@ class _Waiting:
 
     :ivar tries: how often its change could not be made readable here.
     :ivar looks: how many looks it is left before the next try.
+    :ivar late: whether it came late.
     """
 
     entry: Entry
+    late: bool = False
     tries: int = 0
     looks: int = 0
 
@@ -248,6 +253,7 @@ class Follower:
     def _follow(self, name: str, beat: int, now: float) -> None:
         mark = self._caches.mark(name)
         origin = self._origins.get(name)
+        first = origin is None
         if origin is None:
             # Without a mark all may have been missed.
             read_to = mark.beat if mark else beat - _FAR - _SECOND
@@ -272,7 +278,16 @@ class Follower:
             for each in ids
         ):
             origin.late_at = beat
-        origin.waiting += map(_Waiting, self._entries(name, new, done))
+        # Where others have been before this process, they have seen it.
+        followed = mark.beat - _OVERLAP if first and mark else 0
+        origin.waiting += (
+            _Waiting(
+                each,
+                late=_is_before(each['id'], beat - LATE)
+                and not _is_before(each['id'], followed),
+            )
+            for each in self._entries(name, new, done)
+        )
         origin.has_read(since, itertools.chain.from_iterable(new.values()))
         self._take(origin)
         ids = done.union(*new.values())
@@ -340,9 +355,15 @@ class Follower:
                 # Of what cannot be read here yet, too: what is remembered
                 # meanwhile is dropped again.
                 told.setdefault(table, []).extend(keys)
-                if not self._fetch(table, keys, end):
+                late = [each.entry['key'] for each in some if each.late]
+                if not self._fetch(table, keys, late, end):
                     left += [
-                        _Waiting(each.entry, each.tries + 1, 1 << each.tries)
+                        _Waiting(
+                            each.entry,
+                            each.late,
+                            each.tries + 1,
+                            1 << each.tries,
+                        )
                         for each in some
                         if each.tries < _TRIES
                     ]
@@ -353,14 +374,26 @@ class Follower:
         for table in told:
             metrics.count(metrics.CHANGES_FOLLOWED, table)
 
-    def _fetch(self, table: str, keys: list[changes.Key], end: float) -> bool:
-        """Return whether changes could be made readable here."""
+    def _fetch(
+        self,
+        table: str,
+        keys: list[changes.Key],
+        late: list[changes.Key],
+        end: float,
+    ) -> bool:
+        """Return whether changes could be made readable here.
+
+        :param late: those of the keys whose changes came late.
+        """
         fetch = changes.FETCH.get(table)
         if fetch is None:  # this process does not use the table
             return True
+        after = changes.LATE.get(table)
         try:
             with deadline.until(end):
                 fetch(self._db, keys)
+                if late and after is not None:
+                    after(self._db, late)
         except errors.StoreUnavailable:
             return False
         except Exception:

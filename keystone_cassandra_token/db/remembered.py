@@ -42,10 +42,14 @@ class Answer(Protocol):
 
 
 class Reads:
-    """What one request has read."""
+    """What one request has read.
+
+    :ivar notes: what is known until its end, whatever it writes.
+    """
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Rows] = {}
+        self.notes: dict[str, Any] = {}
 
     def get(self, read: Hashable) -> Rows | None:
         """Return the rows that a read has found; None if it was not made."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keystone.conf
@@ -25,11 +25,18 @@ from keystone_cassandra_token.db import (
     timeouts,
 )
 from keystone_cassandra_token.db.connection import Connection
+from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.store import Store
 
 LOG = log.getLogger(__name__)
 
 _shared: dict[int, Store] = {}
+
+#: Asked when a user logs in, before that is read with which its credentials
+#: are compared: each is given the store and the id of the user, and returns
+#: the future of whether it must not have been read before.  Set by who needs
+#: it, in another area of drivers.
+log_in_begins: list[Callable[[Store, str], Future[bool]]] = []
 
 
 def shared(conf: cfg.ConfigOpts) -> Store:

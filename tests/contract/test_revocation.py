@@ -16,8 +16,8 @@ from oslo_utils import timeutils
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, errors
+from keystone_cassandra_token.drivers.token import events, revoke
 from keystone_cassandra_token.drivers.token import provider as token
-from keystone_cassandra_token.drivers.token import revoke
 from tests.contract import sql_oracle
 from tests.fault import faults
 
@@ -342,10 +342,10 @@ def test_one_round_trip_per_check(driver, store):
             driver.revoke(event(user_id=f'{prefix}{index}'))
         with faults.counted(store) as sent:
             assert not is_revoked(driver, asked)
-        assert sent == [(revoke.CHECK,)]
+        assert sent == [(events.CHECK,)]
     with faults.counted(store) as sent:
         driver.list_events(token=values())  # not even one user
-    assert sent == [(revoke.CHECK,)]
+    assert sent == [(events.CHECK,)]
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ class TestListSince:
 
 @pytest.mark.parametrize(
     ('target', 'asked'),
-    [(revoke.CHECK, {'token': values(user_id='u')}), (revoke.GET_SINCE, {})],
+    [(events.CHECK, {'token': values(user_id='u')}), (revoke.GET_SINCE, {})],
     ids=['check', 'list'],
 )
 def test_fails_closed(driver, store, target, asked):

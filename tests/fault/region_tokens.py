@@ -24,7 +24,7 @@ from oslo_utils import timeutils
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
-from keystone_cassandra_token.drivers.token import provider, revoke
+from keystone_cassandra_token.drivers.token import events, provider, revoke
 from keystone_cassandra_token.drivers.token.opaque_ids import hashed
 from tests.fault.generated import State, World
 
@@ -305,7 +305,7 @@ class SomeTokens(Served):
 
         A row of the event is one that tells all that it names.
         """
-        subjects = revoke.subjects(revoke.values_of(token.checked))
+        subjects = events.subjects(events.values_of(token.checked))
         rows = rows_of(
             self.store,
             'SELECT subject, scope, TTL(issued_before) AS left'

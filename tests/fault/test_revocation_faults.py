@@ -16,7 +16,7 @@ from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, errors
 from keystone_cassandra_token.drivers import base
-from keystone_cassandra_token.drivers.token import revoke
+from keystone_cassandra_token.drivers.token import events, revoke
 from tests.fault import faults
 
 SECOND = datetime.timedelta(seconds=1)
@@ -168,7 +168,7 @@ def test_never_not_revoked_while_the_answer_is_missing(driver, store, user_id):
         ConnectionResetError('gone'),
     ):
         with (
-            faults.fail(store, revoke.CHECK, error),
+            faults.fail(store, events.CHECK, error),
             pytest.raises(errors.StoreUnavailable) as raised,
         ):
             is_revoked(driver, user_id)

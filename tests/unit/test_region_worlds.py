@@ -14,7 +14,7 @@ from keystone.common import utils
 
 from keystone_cassandra_token.db import clock
 from keystone_cassandra_token.drivers import base
-from keystone_cassandra_token.drivers.token import revoke
+from keystone_cassandra_token.drivers.token import events, revoke
 from tests import sweep
 from tests.fault import region_token_worlds
 from tests.fault.region_tokens import COMPARED, Served
@@ -117,7 +117,7 @@ def test_each_subject_has_an_event_of_its_own(calls: Any) -> None:
     subjects = {
         name
         for name in {*COMPARED} - {'expires_at'}
-        if len(revoke.subjects(revoke.values_of({name: 'it'}))) > 1
+        if len(events.subjects(events.values_of({name: 'it'}))) > 1
     }
     assert {'user_id', 'audit_id'} < subjects
     assert all({name} in alone for name in subjects)

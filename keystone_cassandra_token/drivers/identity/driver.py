@@ -29,10 +29,10 @@ from oslo_config import cfg
 
 from keystone_cassandra_token.compat import listing, pages
 from keystone_cassandra_token.compat.conflicts import conflict
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, remembered
 from keystone_cassandra_token.db.cql import read, scan
 from keystone_cassandra_token.db.request import Future
-from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.drivers.base import Driver, log_in_begins
 from keystone_cassandra_token.drivers.identity import (
     groups,
     identities,
@@ -81,10 +81,16 @@ class Identity(Driver, base.IdentityDriverBase):
         return True
 
     def authenticate(self, user_id: str, password: str) -> Entity:
+        asked = [each(self.db, user_id) for each in log_in_begins]
         user = USERS.entity.find(self.db, user_id)
         if user is None:
             raise AssertionError(_('Invalid user / password'))
         failures = lockout.failed_at(self.db, user)
+        if any(each.result() for each in asked):
+            remembered.forget()
+            user = USERS.entity.find(self.db, user_id)
+            if user is None:
+                raise AssertionError(_('Invalid user / password'))
         if lockout.is_locked(self.db, user, failures):
             raise exception.AccountLocked(user_id=user_id)
         present = users.password(user)

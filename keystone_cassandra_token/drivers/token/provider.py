@@ -25,6 +25,7 @@ from keystone_cassandra_token.db import clock, metrics
 from keystone_cassandra_token.db.cql import token_read, token_write
 from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.drivers.base import Driver
+from keystone_cassandra_token.drivers.token import seen
 from keystone_cassandra_token.drivers.token.opaque_ids import OpaqueIds, hashed
 from keystone_cassandra_token.revocation_ttl import RevocationTTL
 
@@ -121,6 +122,11 @@ class Provider(Driver, base.Provider):
                 'issued_at': issued_at,
                 'expires_at': expires_at,
             }
-            self.db.run(INSERT, ttl=ttl, **TOKEN.dump(values))
+            noted = seen.by(self.db, token, issued_at)
+            sent = self.db.run_async(INSERT, ttl=ttl, **TOKEN.dump(values))
+            if revocations := noted.result():
+                note = {'audit_id': token.audit_id, 'seen': revocations}
+                self.db.run(seen.INSERT, ttl=ttl, **note)
+            sent.result()
         metrics.count(metrics.TOKENS, 'issued')
         return token_id, utils.isotime(issued_at, subsecond=True)

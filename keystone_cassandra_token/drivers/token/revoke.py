@@ -10,8 +10,8 @@ An event is written to two tables, together and each by itself:
     clustering key ``scope``.  The value is ``issued_before``, and also the
     write timestamp: the later of two events for the same wins in whatever
     order they arrive, and a user revoked a thousand times is one row (one
-    for each TTL setting: a row that lasts longer is never replaced by one
-    that ends sooner).  A check reads a token's subjects in one round trip.
+    for each TTL setting and machine, see :class:`.events.Kept`).  A check
+    reads a token's subjects in one round trip.
 ``revocation_log``
     by hour, for :meth:`Revoke.list_events` without a token.
 
@@ -20,12 +20,14 @@ there: then it revokes, or is listed and does not.
 
 Unlike the SQL driver's events these match exactly, also by access token and
 by domain scope; events for an audit id, chain or trust ignore
-``issued_before``, since these ids are never reused; two equal events are one
-in the check; and an event outlives every token it can stop.
+``issued_before``, since these ids are never reused; others need not rely on
+clocks either, see :mod:`.seen`; two equal events are one in the check; and an
+event outlives every token it can stop.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,7 +35,6 @@ from typing import Any
 
 from keystone.models import revoke_model
 from keystone.revoke.backends import base
-from oslo_utils import timeutils
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import changes, clock, metrics
@@ -45,34 +46,8 @@ from keystone_cassandra_token.db.cql import (
 from keystone_cassandra_token.db.rows import Row, json_text, micros
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers.base import Driver
-
-#: Attributes that name an event's subject, the first that it has, and the
-#: name of the subject's kind.
-_SUBJECTS = {
-    'audit_id': 'audit',
-    'audit_chain_id': 'chain',
-    'trust_id': 'trust',
-    'consumer_id': 'consumer',
-    'user_id': 'user',
-    'project_id': 'project',
-}
-_ATTRIBUTES = (
-    *_SUBJECTS,
-    'access_token_id',
-    'domain_id',
-    'domain_scope_id',
-    'role_id',
-    'expires_at',
-)
-_OTHER = 'other'
-
-#: Beside an event's attributes, the TTL setting that its row was written
-#: with is part of the key.
-_KEPT = 'kept'
-
-#: Subjects whose ids are never used again: an event for one revokes whatever
-#: the clocks of the servers say.
-_TIMELESS = ('audit:', 'chain:', 'trust:')
+from keystone_cassandra_token.drivers.token import events, seen
+from keystone_cassandra_token.drivers.token.events import CHECK, REVOCATION
 
 #: Subjects in one read.
 _AT_ONCE = 100
@@ -80,9 +55,6 @@ _AT_ONCE = 100
 _BUCKET = 3600 * 10**6  # an hour, in microseconds
 _SHARDS = 4
 
-REVOCATION = Row(
-    'subject', scope=json_text, issued_before=micros, revoked_at=micros
-)
 _AS_STORED = Row(*REVOCATION.columns)
 LOGGED = Row(
     'bucket',
@@ -94,9 +66,6 @@ LOGGED = Row(
     revoked_at=micros,
 )
 
-CHECK = revocation_read(
-    f'SELECT {REVOCATION} FROM revocation WHERE subject IN :subjects'
-).unpaged()
 REVOKE = revocation_write(
     f'INSERT INTO revocation ({REVOCATION}) VALUES ({REVOCATION.markers})'
     ' USING TTL :ttl AND TIMESTAMP :issued_before'
@@ -128,7 +97,8 @@ def _fetch(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
     }
     now = clock.to_micros(clock.utcnow()) // 10**6
     missing = [
-        {name: key[name] for name in REVOCATION.columns}
+        # Servers of a former version do not tell of all columns.
+        {name: key.get(name) for name in REVOCATION.columns}
         | {'ttl': key['end'] - now}
         for key in keys
         if key['end'] > now
@@ -137,7 +107,38 @@ def _fetch(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
     db.run_each_async((REVOKE_HERE, row) for row in missing).result()
 
 
+def _repeat(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
+    """Write revocations that came late again, with the time of arrival.
+
+    Meanwhile this datacenter has let in whom they should have stopped, with
+    tokens that are younger than they are.
+    """
+    if not seen.is_used(db.conf):
+        return  # it would stop tokens that have seen them
+    keys = [key for key in keys if not events.is_timeless(key['subject'])]
+    if not keys:
+        return
+    now = clock.to_micros(clock.utcnow())
+    ttl = revocation_ttl.RevocationTTL(db).current()
+    for key in keys:
+        row = REVOCATION.load({'made_at': None} | dict(key))
+        kept = events.kept(row)
+        first = kept.first or key['issued_before']
+        late = dataclasses.replace(kept, ttl=ttl, first=first)
+        values = {
+            'subject': key['subject'],
+            'scope': json_text.encode(events.keyed(row['scope'], late)),
+            'issued_before': now,
+            'revoked_at': now,
+            'made_at': row['made_at'],
+        }
+        db.run(REVOKE_HERE, ttl=ttl, **values)
+        end = now // 10**6 + ttl
+        changes.tell(db, changes.REVOCATION, values | {'end': end})
+
+
 changes.FETCH[changes.REVOCATION] = _fetch
+changes.LATE[changes.REVOCATION] = _repeat
 
 
 class Revoke(Driver, base.RevokeDriverBase):
@@ -158,15 +159,17 @@ class Revoke(Driver, base.RevokeDriverBase):
 
     def revoke(self, event: revoke_model.RevokeEvent) -> None:
         self._ensure_ttl()
-        subject, scope = _address(event)
+        subject, scope = events.address(event)
         stored = {
             'subject': subject,
             'scope': scope,
             'issued_before': event.issued_before,
             'revoked_at': event.revoked_at,
+            'made_at': clock.to_micros(clock.utcnow()),
         }
         log_id = uuid.uuid4()
-        logged = stored | {
+        logged = {
+            **{name: stored[name] for name in stored if name != 'made_at'},
             'id': log_id,
             'bucket': clock.to_micros(event.revoked_at) // _BUCKET,
             'shard': log_id.int % _SHARDS,
@@ -174,9 +177,9 @@ class Revoke(Driver, base.RevokeDriverBase):
         # From its time on an event is needed as long as the youngest token
         # that it stops can be fetched.
         until = max(event.issued_before, event.revoked_at, clock.utcnow())
-        seen, current = self.ttl.current_async()
-        self._write(stored, logged, until, seen)
-        if (longer := current.result()) > seen:
+        known, current = self.ttl.current_async()
+        self._write(stored, logged, until, known)
+        if (longer := current.result()) > known:
             self._write(stored, logged, until, longer)
         metrics.count(metrics.REVOCATIONS)
 
@@ -191,7 +194,8 @@ class Revoke(Driver, base.RevokeDriverBase):
         # Written before the present TTL is known, and perhaps with too short
         # a one: under a key of its own it cannot take the place of a row
         # that lasts longer, should the process die before it writes again.
-        scope = {**stored['scope'], _KEPT: kept}
+        own = events.Kept(kept, events.here())
+        scope = events.keyed(stored['scope'], own)
         row = REVOCATION.dump({**stored, 'scope': scope})
         end = clock.to_micros(clock.utcnow()) // 10**6 + ttl
         self.db.run_all(
@@ -209,18 +213,23 @@ class Revoke(Driver, base.RevokeDriverBase):
         self, token: Mapping[str, Any]
     ) -> list[revoke_model.RevokeEvent]:
         self._ensure_ttl()
-        values = values_of(token)
-        found = self.db.rows(CHECK, REVOCATION, subjects=subjects(values))
-        issued_at = token['issued_at']
-        return [
-            _event(row)
-            for row in found
-            if (
-                row['subject'].startswith(_TIMELESS)
-                or row['issued_before'] >= issued_at
-            )
-            and _matches(row, values)
+        values = events.values_of(token)
+        subjects = events.subjects(values)
+        found = self.db.rows(CHECK, REVOCATION, subjects=subjects)
+        if seen.is_used(self.conf):
+            seen.were_found(subjects, found)
+        rows = [row for row in found if events.matches(row, values)]
+        stop = [row for row in rows if events.is_timeless(row['subject'])]
+        limit = token['issued_at'] - seen.slack(self.conf)
+        by_clock = [
+            row
+            for row in rows
+            if not events.is_timeless(row['subject'])
+            and row['issued_before'] >= limit
         ]
+        if by_clock:
+            stop += seen.without(self.db, token, by_clock)
+        return [events.loaded(row) for row in stop]
 
     def _list_since(
         self, last_fetch: datetime.datetime | None
@@ -241,92 +250,4 @@ class Revoke(Driver, base.RevokeDriverBase):
         )
         rows = [row for rows in slices for row in rows]
         rows.sort(key=lambda row: (row['revoked_at'], row['id']))
-        return [_event(row) for row in rows]
-
-
-def _address(event: revoke_model.RevokeEvent) -> tuple[str, dict[str, Any]]:
-    """Return an event's subject and scope."""
-    scope: dict[str, Any] = {
-        # Tests and plugins pass integers.
-        name: str(getattr(event, name))
-        for name in _ATTRIBUTES
-        if name != 'expires_at' and getattr(event, name) is not None
-    }
-    if event.expires_at is not None:
-        scope['expires_at'] = clock.to_micros(event.expires_at)
-    for attribute, kind in _SUBJECTS.items():
-        if attribute in scope:
-            return f'{kind}:{scope.pop(attribute)}', scope
-    return _OTHER, scope
-
-
-def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a stored event."""
-    scope = {
-        name: row['scope'][name] for name in row['scope'] if name != _KEPT
-    }
-    kind, _, value = row['subject'].partition(':')
-    for attribute, name in _SUBJECTS.items():
-        if name == kind:
-            return {attribute: value, **scope}
-    return scope
-
-
-def _event(row: Mapping[str, Any]) -> revoke_model.RevokeEvent:
-    attributes = _attributes(row)
-    if 'expires_at' in attributes:
-        attributes['expires_at'] = clock.from_micros(attributes['expires_at'])
-    if 'domain_scope_id' in attributes:
-        # The model makes it from these two again.
-        attributes['domain_id'] = attributes.pop('domain_scope_id')
-    return revoke_model.RevokeEvent(
-        issued_before=row['issued_before'],
-        revoked_at=row['revoked_at'],
-        **attributes,
-    )
-
-
-def values_of(token: Mapping[str, Any]) -> dict[str, set[Any]]:
-    """Return what a token has for each attribute of an event."""
-
-    def strings(*names: str) -> set[Any]:
-        return {
-            str(token[name]) for name in names if token.get(name) is not None
-        }
-
-    values = {name: strings(name) for name in _ATTRIBUTES}
-    values['user_id'] = strings('user_id', 'trustor_id', 'trustee_id')
-    values['domain_id'] = strings('identity_domain_id', 'assignment_domain_id')
-    values['domain_scope_id'] = strings('assignment_domain_id')
-    values['role_id'] = {str(role) for role in token.get('roles') or ()}
-    if token.get('expires_at') is not None:
-        values['expires_at'] = {_whole_seconds(token['expires_at'])}
-    return values
-
-
-def subjects(values: Mapping[str, set[Any]]) -> list[str]:
-    """Return the keys of the partitions that a check reads.
-
-    :param values: from :func:`values_of`.
-    """
-    return [
-        *(
-            f'{kind}:{value}'
-            for attribute, kind in _SUBJECTS.items()
-            for value in sorted(values[attribute])
-        ),
-        _OTHER,
-    ]
-
-
-def _whole_seconds(time: datetime.datetime | str) -> int:
-    # An event's expiry has whole seconds; a token's may be text.
-    moment = timeutils.parse_isotime(time) if isinstance(time, str) else time
-    return clock.to_micros(moment.replace(microsecond=0))
-
-
-def _matches(row: Mapping[str, Any], values: Mapping[str, set[Any]]) -> bool:
-    """Return whether a token has all that an event names."""
-    return all(
-        value in values[name] for name, value in _attributes(row).items()
-    )
+        return [events.loaded(row) for row in rows]

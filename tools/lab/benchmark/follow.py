@@ -24,7 +24,7 @@ from keystone_cassandra_token.db import changes, elsewhere
 from keystone_cassandra_token.db.following import EVERY, Follower, Mark
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
-from keystone_cassandra_token.drivers.token import revoke
+from keystone_cassandra_token.drivers.token import events, revoke
 from lab import LabError
 from lab.benchmark.measure import Sample, Series
 from lab.benchmark.run import Run, say
@@ -138,7 +138,7 @@ def _measure(db: Store, there: Store, rate: int) -> Sample:
 
 
 def _have_arrived(db: Store, subjects: list[str]) -> bool:
-    found = db.rows(revoke.CHECK, revoke.REVOCATION, subjects=subjects)
+    found = db.rows(events.CHECK, events.REVOCATION, subjects=subjects)
     return len(found) == len(subjects)
 
 

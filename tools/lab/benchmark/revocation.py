@@ -22,6 +22,7 @@ from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.session import Sessions
+from keystone_cassandra_token.drivers.token import events as stored
 from keystone_cassandra_token.drivers.token import revoke
 from lab import LabError
 from lab.benchmark import events, fill, systems, token
@@ -214,7 +215,7 @@ def _verify(systems: Systems, system: str, size: int) -> None:
 def subject_rows(systems: Systems) -> int:
     """Return the rows in the subjects of a token that is checked."""
     values = events.token_values(MIDDLE, systems.place.reference)
-    return len(systems.read(revoke.CHECK, [(subjects(values),)])())
+    return len(systems.read(stored.CHECK, [(subjects(values),)])())
 
 
 # -- the operations
@@ -222,7 +223,7 @@ def subject_rows(systems: Systems) -> int:
 
 def subjects(values: Mapping[str, Any]) -> list[str]:
     """Return the keys of the partitions that a check reads."""
-    return revoke.subjects(revoke.values_of(values))
+    return stored.subjects(stored.values_of(values))
 
 
 def _tokens(
@@ -254,7 +255,7 @@ def _check(
 def _read_subjects(systems: Systems, series: Series) -> Callable[[], object]:
     """A bare read of the subjects of a token that has all kinds: nine."""
     keys = [(subjects(v),) for v in _tokens(systems, series, trust=True)]
-    return systems.read(revoke.CHECK, itertools.cycle(keys))
+    return systems.read(stored.CHECK, itertools.cycle(keys))
 
 
 CALLS = {
