@@ -19,7 +19,7 @@ from oslo_context import context
 from oslo_serialization import jsonutils
 
 from keystone_cassandra_token.db import changes
-from keystone_cassandra_token.db.following import Mark
+from keystone_cassandra_token.db.caches import Mark
 
 #: Remembers nothing beyond a request.
 _NULL = 'dogpile.cache.null'
@@ -28,7 +28,7 @@ _MARK = 'keystone_cassandra_token followed '
 
 
 class KeystoneCaches:
-    """As :class:`~..db.following.Caches` says.
+    """As :class:`~..db.caches.Caches` says.
 
     :param conf: Keystone's configuration.
     """
@@ -41,7 +41,6 @@ class KeystoneCaches:
         return bool(
             self._conf.cache.enabled
             and self._conf.cache.backend != _NULL
-            and self._conf.cassandra.follow_changes
             and cache.CACHE_INVALIDATION_REGION.is_configured
         )
 

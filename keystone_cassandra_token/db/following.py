@@ -31,9 +31,8 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
-from typing import Any, Protocol
+from typing import Any
 
 from oslo_log import log
 
@@ -44,6 +43,7 @@ from keystone_cassandra_token.db import (
     errors,
     metrics,
 )
+from keystone_cassandra_token.db.caches import Caches, Mark, NoCaches
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.outage import Unnoted
 from keystone_cassandra_token.db.session import Sessions
@@ -73,42 +73,6 @@ _PATIENCE, _AT_ONCE, _TRIES = 2.0, 100, 12
 LATE = 5 * _SECOND
 
 Entry = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """How far those who share a cache have followed a datacenter.
-
-    :ivar beat: its last pulse then, microseconds since 1970.
-    :ivar done: ids of the last entries for which they have dropped something.
-    :ivar gap: where a gap began that may still be filled; None without one.
-    """
-
-    beat: int
-    done: frozenset[uuid.UUID] = frozenset()
-    gap: int | None = None
-
-
-class Caches(Protocol):
-    """What remembers what was read, for one or more processes."""
-
-    def are_used(self) -> bool:
-        """Return whether anything is remembered."""
-
-    def begin(self) -> None:
-        """Begin a look: see what others of these processes have done."""
-
-    def mark(self, datacenter: str) -> Mark | None:
-        """Return the mark of a datacenter."""
-
-    def set_mark(self, datacenter: str, mark: Mark) -> None:
-        """Keep a mark."""
-
-    def drop(self, told: Mapping[str, Sequence[changes.Key]]) -> None:
-        """Drop what could be remembered of these keys of tables."""
-
-    def drop_all(self) -> None:
-        """Drop all."""
 
 
 @dataclasses.dataclass
@@ -209,7 +173,8 @@ class Follower:
 
     def __init__(self, db: Store, caches: Caches) -> None:
         self._db = db
-        self._caches = caches
+        self._given = self._caches = caches
+        self._none = NoCaches()
         self._origins: dict[str, _Origin] = {}
         self._own: int | None = None
 
@@ -230,7 +195,9 @@ class Follower:
             self._beat(here, beats.get(here))
         with _collecting(failures):
             changes.tell_rest(self._db)
-        if self._caches.are_used():
+        if self._db.conf.cassandra.follow_changes:
+            used = self._given.are_used()
+            self._caches = self._given if used else self._none
             self._caches.begin()
             for name in sorted(changes.datacenters(connection) - {here}):
                 if name in beats:
@@ -341,7 +308,12 @@ class Follower:
         """Make changes readable here, and drop what is remembered."""
         due: dict[str, list[_Waiting]] = collections.defaultdict(list)
         left = []
+        used = self._caches.are_used()
         for each in origin.waiting:
+            if not used and not (
+                each.late and each.entry['table_name'] in changes.LATE
+            ):
+                continue  # nothing has to be dropped
             if each.looks:
                 left.append(dataclasses.replace(each, looks=each.looks - 1))
             else:

@@ -24,7 +24,7 @@ from keystone.common.cache import _context_cache
 from keystone_cassandra_token.compat import caches
 from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import changes
-from keystone_cassandra_token.db.following import Mark
+from keystone_cassandra_token.db.caches import Mark
 from tests import entities
 
 _ASSIGNMENTS = [
@@ -242,26 +242,23 @@ def test_processes_that_share_a_cache_see_each_others_marks(
 
 
 @pytest.mark.parametrize(
-    ('enabled', 'backend', 'follow', 'expected'),
+    ('enabled', 'backend', 'expected'),
     [
-        (True, 'dogpile.cache.memcached', True, True),
-        (True, 'dogpile.cache.null', True, False),
-        (False, 'dogpile.cache.memcached', True, False),
-        (True, 'dogpile.cache.memcached', False, False),
+        (True, 'dogpile.cache.memcached', True),
+        (True, 'dogpile.cache.null', False),
+        (False, 'dogpile.cache.memcached', False),
     ],
 )
 def test_whether_they_are_used(
     monkeypatch: pytest.MonkeyPatch,
     enabled: bool,
     backend: str,
-    follow: bool,
     expected: bool,
 ) -> None:
     region = types.SimpleNamespace(is_configured=True)
     monkeypatch.setattr(caches.cache, 'CACHE_INVALIDATION_REGION', region)
     conf: Any = types.SimpleNamespace(
         cache=types.SimpleNamespace(enabled=enabled, backend=backend),
-        cassandra=types.SimpleNamespace(follow_changes=follow),
     )
     assert KeystoneCaches(conf).are_used() is expected
 

@@ -22,8 +22,9 @@ from keystone_cassandra_token.db import (
     errors,
     following,
 )
+from keystone_cassandra_token.db.caches import Mark
 from keystone_cassandra_token.db.cql import Statement
-from keystone_cassandra_token.db.following import Follower, Mark
+from keystone_cassandra_token.db.following import Follower
 
 HERE, THERE = 'here', 'there'
 TABLE = 'a_table'
@@ -55,7 +56,9 @@ class World:
         self.used = True
         self.sent: list[dict[str, Any]] = []
         self.conf = types.SimpleNamespace(
-            cassandra=types.SimpleNamespace(request_deadline=5.0)
+            cassandra=types.SimpleNamespace(
+                request_deadline=5.0, follow_changes=True
+            )
         )
         self.sessions = types.SimpleNamespace(
             get=lambda: types.SimpleNamespace(
@@ -211,6 +214,62 @@ def test_a_table_that_this_process_does_not_use_is_dropped(
     world.change(table='unknown')
     look(world, follower)
     assert world.what_was_told() == [('dropped', {'unknown'})]
+
+
+@pytest.fixture
+def late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, ...]]:
+    """The keys of what is taken for late."""
+    found: list[tuple[str, ...]] = []
+
+    def comes(_: object, keys: Sequence[Mapping[str, Any]]) -> None:
+        found.append(tuple(key['id'] for key in keys))
+
+    monkeypatch.setitem(changes.LATE, TABLE, comes)
+    return found
+
+
+@pytest.mark.parametrize('used', [True, False])
+def test_what_comes_late_is_told(
+    world: World, follower: Follower, late: list[tuple[str, ...]], used: bool
+) -> None:
+    """Also where nothing is remembered."""
+    world.used = used
+    world.change()
+    look(world, follower, 2)
+    assert late == []
+    one = world.change(ago=following.LATE / SECOND + 1)
+    look(world, follower, MANY)
+    assert late == [(one,)]
+
+
+def test_it_is_late_for_one_that_begins_where_nobody_was(
+    world: World, late: list[tuple[str, ...]]
+) -> None:
+    one = world.change(ago=100)
+    Follower(world, world).look()  # type: ignore[arg-type]
+    assert late == [(one,)]
+
+
+def test_it_is_not_where_others_were(
+    world: World, follower: Follower, late: list[tuple[str, ...]]
+) -> None:
+    world.change()
+    look(world, follower, 30)
+    Follower(world, world).look()  # type: ignore[arg-type]
+    assert late == []
+
+
+def test_it_is_late_at_the_next_try(
+    world: World, follower: Follower, late: list[tuple[str, ...]]
+) -> None:
+    world.away = True
+    one = world.change(ago=100)
+    look(world, follower)
+    world.away = False
+    look(world, follower, MANY)
+    assert late == [(one,)]
 
 
 @pytest.mark.parametrize('late', [1, 10, 500])
@@ -426,8 +485,10 @@ def test_what_can_never_be_read_is_given_up(
     assert 20 > len(told) > 10
 
 
-def test_without_a_cache_there_is_the_pulse_alone(world: World) -> None:
-    world.used = False
+def test_where_it_is_switched_off_there_is_the_pulse_alone(
+    world: World,
+) -> None:
+    world.conf.cassandra.follow_changes = False
     follower = Follower(world, world)  # type: ignore[arg-type]
     world.change()
     follower.look()
@@ -454,7 +515,9 @@ def test_a_clock_that_is_behind_hides_nothing() -> None:
     sent: list[Mapping[str, Any]] = []
     db: Any = types.SimpleNamespace(
         conf=types.SimpleNamespace(
-            cassandra=types.SimpleNamespace(request_deadline=5.0)
+            cassandra=types.SimpleNamespace(
+                request_deadline=5.0, follow_changes=True
+            )
         ),
         sessions=types.SimpleNamespace(
             get=lambda: types.SimpleNamespace(
