@@ -31,6 +31,8 @@ _PASSWORD = secrets.token_urlsafe(16)
 _KEYSPACE = 'followed'
 #: Seconds; the caches remember for longer.
 _PATIENCE, _REMEMBERED = 60, 3600
+#: Microseconds after which a pulse has stood still.
+_LONG = 2 * following.SILENT_AFTER * 10**6
 
 
 @pytest.fixture(scope='module')
@@ -361,6 +363,19 @@ def test_a_deletion_goes_on_while_a_region_is_not_told(
         assert deleted(person.user) == 404
 
 
+def beat(cluster: Cluster) -> int:
+    """Return the pulse of the first region as it sees it."""
+    node = cluster.nodes[0]
+    only_here = cassandra.policies.WhiteListRoundRobinPolicy([node.address])
+    with cluster.connect(load_balancing_policy=only_here) as session:
+        (row,) = session.execute(
+            f'SELECT beat FROM {_KEYSPACE}.pulse WHERE bucket = 0'
+            ' AND datacenter = %s',
+            [node.datacenter],
+        )
+    return int(row.beat)
+
+
 def test_what_ended_while_nothing_was_heard_ends(
     cluster: Cluster, regions: tuple[Region, Region, Region]
 ) -> None:
@@ -369,27 +384,13 @@ def test_what_ended_while_nothing_was_heard_ends(
     token = person.log_in(here)
     arrives(elsewhere, token)
     assert cluster.links
-
-    only_here = cassandra.policies.WhiteListRoundRobinPolicy(
-        [cluster.nodes[0].address]
-    )
-
-    def beat() -> int:
-        with cluster.connect(load_balancing_policy=only_here) as session:
-            (row,) = session.execute(
-                f'SELECT beat FROM {_KEYSPACE}.pulse WHERE bucket = 0'
-                ' AND datacenter = %s',
-                [cluster.nodes[0].datacenter],
-            )
-        return int(row.beat)
-
     with cluster.links.held():
-        began = beat()
+        began = beat(cluster)
         here.client.request(
             'DELETE', '/auth/tokens', here.admin, subject=token
         )
         until(
-            lambda: beat() - began > 2 * following.SILENT_AFTER * 10**6,
+            lambda: beat(cluster) - began > _LONG,
             'the pulse has gone on here for long',
             _PATIENCE,
         )
@@ -399,3 +400,42 @@ def test_what_ended_while_nothing_was_heard_ends(
         'the token is refused elsewhere',
         _PATIENCE,
     )
+
+
+def test_whom_a_region_that_is_cut_off_lets_in_is_stopped_later(
+    cluster: Cluster, regions: tuple[Region, Region, Region]
+) -> None:
+    """With the former password; who knows the new one goes on."""
+    here, elsewhere, _ = regions
+    person = Person(here)
+    token = person.log_in(here)
+    arrives(elsewhere, token)
+    assert cluster.links
+    with cluster.links.held():
+        began = beat(cluster)
+        former = person.password
+        person.password = secrets.token_urlsafe(16)
+        here.call(
+            'PATCH',
+            f'/users/{person.user}',
+            {'user': {'password': person.password}},
+        )
+        until(
+            lambda: beat(cluster) - began > _LONG,
+            'the pulse has gone on here for long',
+            _PATIENCE,
+        )
+        knows = person.log_in(here)
+        person.password, new = former, person.password
+        let_in = person.log_in(elsewhere)
+        assert elsewhere.accepts(let_in)
+    arrives(elsewhere, knows)
+    for each in elsewhere, here:
+        until(
+            lambda each=each: not each.accepts(let_in),
+            'the token is refused',
+            _PATIENCE,
+        )
+        assert each.accepts(knows)
+    person.password = new
+    assert elsewhere.accepts(person.log_in(elsewhere))
