@@ -444,8 +444,8 @@ MUTATIONS = (
     Mutation(
         'a token has seen what the first one of its chain has',
         'drivers/token/seen.py',
-        "(token['audit_id'], token['audit_chain_id'])",
-        "(token['audit_id'],)",
+        "known = (token['audit_id'], token['audit_chain_id'])",
+        "known = (token['audit_id'],)",
         SEEN,
     ),
     Mutation(

@@ -19,7 +19,13 @@ import keystone.conf
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
-from keystone_cassandra_token.cmd import doctor, metrics, reconcile, schema
+from keystone_cassandra_token.cmd import (
+    doctor,
+    metrics,
+    reconcile,
+    region,
+    schema,
+)
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.schema import keyspace, lease, migrate
 
@@ -98,6 +104,9 @@ def add_commands(parsers: Any) -> None:
     create.set_defaults(run=_create_keyspace)
     schema.add_commands(
         parsers.add_parser('schema', help='make or check the tables')
+    )
+    region.add_commands(
+        parsers.add_parser('region', help='let a region serve')
     )
     parser = parsers.add_parser('doctor', help='look for what would go wrong')
     parser.set_defaults(run=_examine)

@@ -13,7 +13,6 @@ from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.db import clock, store
 from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.schema import (
-    check,
     ddl,
     keyspace,
     lease,
@@ -135,7 +134,7 @@ def _say_what_servers_lack(conf: cfg.ConfigOpts) -> None:
 
 def _set_revocation_ttl(conf: cfg.ConfigOpts) -> None:
     """Make sure that revocations outlive this configuration's tokens."""
-    db = store.Store(conf, verify=check)
+    db = store.Store(conf, verify=version.check_of_command)
     try:
         revocation_ttl.RevocationTTL(db).ensure(revocation_ttl.needed(conf))
     finally:

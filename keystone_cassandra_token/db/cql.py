@@ -179,6 +179,11 @@ def escalated_read(cql: str) -> Statement:
     return Statement(cql, Operation.ESCALATED_READ)
 
 
+def escalated_scan(cql: str) -> Statement:
+    """Return an escalated read of a whole table; say why beside it."""
+    return Statement(cql, Operation.ESCALATED_READ, full_scan=True)
+
+
 def schema_change(cql: str) -> Statement:
     """Return a lightweight transaction of the schema tool's records."""
     return Statement(cql, Operation.SCHEMA, idempotent=False)

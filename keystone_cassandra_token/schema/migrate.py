@@ -40,6 +40,7 @@ from keystone_cassandra_token.schema import (
     keyspace,
     lease,
     parse,
+    regions,
     version,
 )
 from keystone_cassandra_token.schema.files import Migration
@@ -69,6 +70,7 @@ CHANGE = lwt_global(
     'UPDATE schema_setting SET value = :value WHERE name = :name'
     ' IF value = :seen'
 )
+REMOVE = lwt_global('DELETE FROM schema_setting WHERE name = :name IF EXISTS')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,6 +375,53 @@ def _record_settings(
         text = version.differs(name, option, recorded)
         if text is not None:
             raise ddl.MigrationError(text)
+    _record_regions(connection)
+
+
+def _record_regions(connection: Connection) -> None:
+    """Record the regions of a keyspace that has none recorded as ready."""
+    if not regions.ready(version.settings(connection)):
+        for datacenter in sorted(connection.replication):
+            record_region(connection, datacenter)
+
+
+def record_region(connection: Connection, datacenter: str) -> None:
+    """Record that a region is ready.
+
+    :raises MigrationError: if nobody knows whether that was done.
+    """
+    name = regions.READY + datacenter
+    value = clock.utcnow().isoformat(timespec='seconds')
+    with contextlib.suppress(errors.OutcomeUnknown):
+        version.execute(connection, SET, name=name, value=value)
+    if name not in version.settings(connection):
+        raise ddl.MigrationError(
+            f'That datacenter {datacenter} is ready could not be recorded: run'
+            ' this again.'
+        )
+
+
+def withdraw_region(connection: Connection, datacenter: str) -> None:
+    """Record that a region is not ready.
+
+    :raises MigrationError: if it is not recorded as ready, no other one is, or
+        nobody knows whether that was done.
+    """
+    known = regions.ready(version.settings(connection))
+    if datacenter not in known:
+        raise ddl.MigrationError(
+            f'{datacenter} is no datacenter that is ready:'
+            f' {", ".join(sorted(known)) or "none"} may serve.'
+        )
+    if known == {datacenter}:
+        raise ddl.MigrationError(
+            f'No other datacenter than {datacenter} is ready.'
+        )
+    name = regions.READY + datacenter
+    with contextlib.suppress(errors.OutcomeUnknown):
+        version.execute(connection, REMOVE, name=name)
+    if name in version.settings(connection):
+        raise ddl.MigrationError('It could not be recorded: run this again.')
 
 
 def _cql(migrations: Iterable[Migration], keyspace: str) -> Iterator[str]:

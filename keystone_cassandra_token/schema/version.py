@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keystone_cassandra_token.db import errors
 from keystone_cassandra_token.db.cql import Statement, scan
-from keystone_cassandra_token.schema import files
+from keystone_cassandra_token.schema import files, regions
 from keystone_cassandra_token.schema import keyspace as keyspaces
 
 if TYPE_CHECKING:
@@ -40,10 +40,15 @@ def in_words(reached: int) -> str:
     return str(reached)
 
 
-def check(connection: Connection, section: Mapping[str, Any]) -> None:
+def check(
+    connection: Connection,
+    section: Mapping[str, Any],
+    any_region: bool = False,
+) -> None:
     """Check that this server and the keyspace fit.
 
     :param section: the options of ``[cassandra]``.
+    :param any_region: also where servers may not serve yet.
     :raises SchemaMissing: if the keyspace, a table or a migration is not
         there.
     :raises StoreUnavailable: if an option must be as it is recorded, and is
@@ -64,6 +69,16 @@ def check(connection: Connection, section: Mapping[str, Any]) -> None:
         text = differs(name, section[name], recorded.get(name))
         if text is not None:
             raise errors.StoreUnavailable(text)
+    text = regions.refused(recorded, connection)
+    if text is not None and not any_region:
+        raise errors.StoreUnavailable(text)
+
+
+def check_of_command(
+    connection: Connection, section: Mapping[str, Any]
+) -> None:
+    """Check as :func:`check`, for what may run in any region."""
+    check(connection, section, any_region=True)
 
 
 def settings(connection: Connection) -> dict[str, str]:

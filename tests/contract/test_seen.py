@@ -285,6 +285,8 @@ def test_another_provider_relies_on_clocks(
     token = region.log_in(1)
     assert not region.is_revoked(token)
     assert (
-        region.store.rows(seen.GET, seen.SEEN, ids=[token.model.audit_id])
+        region.store.rows(
+            seen.GET, seen.SEEN, audit_ids=[token.model.audit_id]
+        )
         == []
     )

@@ -331,7 +331,10 @@ def test_commands_exist(name):
 def test_the_commands_are_found():
     # Else the test above looks for the wrong thing.
     named = {words[0] for name in PAGES for words in commands(name)}
-    assert named == {'keyspace', 'schema', 'doctor', 'metrics', 'reconcile'}
+    assert named == {
+        *('keyspace', 'schema', 'doctor', 'metrics', 'reconcile'),
+        'region',
+    }
 
 
 def test_metrics_page_lists_all_of_them():

@@ -19,7 +19,7 @@ import command
 import pytest
 from keystoneauth1 import exceptions
 from lab.cassandra import Cluster
-from lab.client import ADMIN_SCOPE, Client
+from lab.client import ADMIN_SCOPE, Client, direct_session
 from lab.schema import quick_schema
 from lab.server import ALL_DRIVERS, Keystone, merge
 from lab.waiting import until
@@ -29,6 +29,7 @@ from tests.fault import two_regions
 
 _PASSWORD = secrets.token_urlsafe(16)
 _KEYSPACE = 'followed'
+_ADDED = 'added'
 #: Seconds; the caches remember for longer.
 _PATIENCE, _REMEMBERED = 60, 3600
 #: Microseconds after which a pulse has stood still.
@@ -439,3 +440,77 @@ def test_whom_a_region_that_is_cut_off_lets_in_is_stopped_later(
         assert each.accepts(knows)
     person.password = new
     assert elsewhere.accepts(person.log_in(elsewhere))
+
+
+def test_a_region_serves_once_it_is_ready(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """One that is rebuilt may have a token, and not what has revoked it."""
+    home, added = cluster.nodes
+    here = Region(cluster, 0, tmp_path / 'here', keyspace=_ADDED)
+    there = Region(cluster, 1, tmp_path / 'there', keyspace=_ADDED)
+    with contextlib.ExitStack() as stack:
+        for each in here, there:
+            stack.callback(each.stop)
+        quick_schema(
+            command.configuration(here.keystone.configuration),
+            {home.datacenter: 1},
+        )
+        here.keystone.run('keystone-cassandra', 'schema', 'apply')
+        here.keystone.bootstrap(_PASSWORD)
+        here.start()
+        person = Person(here)
+        token = person.log_in(here)
+        with cluster.connect() as session:
+            session.execute(
+                f'ALTER KEYSPACE {_ADDED} WITH replication = '
+                "{'class': 'NetworkTopologyStrategy',"
+                f" '{home.datacenter}': 1, '{added.datacenter}': 1}}"
+            )
+        added.nodetool('rebuild', '-ks', _ADDED, '--', home.datacenter)
+        # It has the token and not what comes now: nothing is sent later.
+        added.stop()
+        until(lambda: not home.sees_up(added), 'the node to be down')
+        here.client.request(
+            'DELETE', '/auth/tokens', here.admin, subject=token
+        )
+        added.start()
+        there.keystone.start()
+        assert _log_in_status(there) == 503
+        assert 'is not ready' in there.keystone.log()
+        assert 'Start its servers' in there.keystone.run(
+            'keystone-cassandra', 'region', 'ready'
+        )
+        until(
+            lambda: _log_in_status(there) == 201,
+            'a log-in in the region',
+            _PATIENCE,
+        )
+        there.client = Client(there.keystone.url, 1)
+        there.admin = there.client.log_in(
+            'admin', _PASSWORD, **ADMIN_SCOPE
+        ).auth_token
+        assert not there.accepts(token)
+        assert there.accepts(person.log_in(there))
+        here.keystone.run(
+            'keystone-cassandra', 'region', 'withdraw', added.datacenter
+        )
+        there.keystone.restart()
+        assert _log_in_status(there) == 503
+
+
+def _log_in_status(region: Region) -> int:
+    """Return the status of a log-in of the administrator."""
+    admin = {
+        'name': 'admin',
+        'domain': {'id': 'default'},
+        'password': _PASSWORD,
+    }
+    methods = {'methods': ['password'], 'password': {'user': admin}}
+    with direct_session() as session:
+        answer = session.post(
+            f'{region.keystone.url}/v3/auth/tokens',
+            json={'auth': {'identity': methods}},
+            timeout=_PATIENCE,
+        )
+    return answer.status_code

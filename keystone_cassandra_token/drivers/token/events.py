@@ -15,7 +15,7 @@ from keystone.models import revoke_model
 from oslo_utils import timeutils
 
 from keystone_cassandra_token.db import clock
-from keystone_cassandra_token.db.cql import revocation_read
+from keystone_cassandra_token.db.cql import escalated_scan, revocation_read
 from keystone_cassandra_token.db.rows import Row, json_text, micros
 
 #: Attributes that name an event's subject, the first that it has, and the
@@ -59,6 +59,9 @@ REVOCATION = Row(
 CHECK = revocation_read(
     f'SELECT {REVOCATION} FROM revocation WHERE subject IN :subjects'
 ).unpaged()
+#: All there are, brought to each datacenter that lacks some: Cassandra repairs
+#: what it reads before it answers.
+BRING_ALL = escalated_scan(f'SELECT {REVOCATION} FROM revocation')
 
 
 def is_timeless(subject: str) -> bool:

@@ -50,7 +50,7 @@ MOST = 1000
 SEEN = Row('audit_id', seen=text_list)
 
 GET = token_read(
-    f'SELECT {SEEN} FROM token_seen WHERE audit_id IN :ids'
+    f'SELECT {SEEN} FROM token_seen WHERE audit_id IN :audit_ids'
 ).unpaged()
 INSERT = token_write(
     f'INSERT INTO token_seen ({SEEN}) VALUES ({SEEN.markers})'
@@ -156,9 +156,11 @@ def without(
     """
     if not is_used(db.conf):
         return list(rows)
-    audit_ids = (token['audit_id'], token['audit_chain_id'])
-    ids = [str(each) for each in audit_ids if each]
-    noted = {x for row in db.rows(GET, SEEN, ids=ids) for x in row['seen']}
+    known = (token['audit_id'], token['audit_chain_id'])
+    ids = [str(each) for each in known if each]
+    noted = {
+        x for row in db.rows(GET, SEEN, audit_ids=ids) for x in row['seen']
+    }
     return [row for row in rows if digest(row) not in noted]
 
 
