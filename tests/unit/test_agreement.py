@@ -9,7 +9,7 @@ import threading
 import time
 import types
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import cassandra
@@ -161,15 +161,21 @@ Make = Callable[..., Bench]
 
 
 @pytest.fixture
-def make(make_conf: Any, monkeypatch: pytest.MonkeyPatch) -> Make:
+def make(make_conf: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    made: list[Bench] = []
+
     def make(**options: Any) -> Bench:
         replication = options.pop('replication', {'dc1': 3, 'dc2': 3})
         options = {'claim_wait': WAIT} | options
         bench = Bench(make_conf(**options), replication)
+        made.append(bench)
         monkeypatch.setattr(time, 'monotonic', lambda: bench.now)
         return bench
 
-    return make
+    yield make
+    for bench in made:
+        # What is sampled of open sessions is none of it.
+        bench.store.sessions.current = None
 
 
 def statements(sent: list[Sent]) -> list[cql.Statement]:
