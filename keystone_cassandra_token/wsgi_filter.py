@@ -141,4 +141,4 @@ def _within_deadline() -> contextlib.AbstractContextManager[None]:
     except (cfg.Error, ValueError):
         # Each request that needs Cassandra is told so anyway.
         return contextlib.nullcontext()
-    return deadline.within(seconds)
+    return deadline.of_request(seconds)

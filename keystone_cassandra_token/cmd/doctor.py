@@ -59,6 +59,7 @@ _KEYSPACE = {
         cluster_checks.schema,
         cluster_checks.revocation,
         cluster_checks.windows,
+        region_checks.claims,
         region_checks.pulses,
     )
 }

@@ -3,20 +3,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import statistics
+import time
 from collections.abc import Iterator
 
 from oslo_config import cfg
 
+from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.cmd.cluster_checks import of_each_node
-from keystone_cassandra_token.db import changes, clock, nodes
+from keystone_cassandra_token.db import changes, clock, errors, nodes
 from keystone_cassandra_token.db.connection import Connection
-from keystone_cassandra_token.db.consistency import quorum
+from keystone_cassandra_token.db.consistency import Operation, quorum
 from keystone_cassandra_token.db.findings import Finding, ok, warn
 from keystone_cassandra_token.schema import keyspace
 
 #: Seconds of a pulse that is late, and of one that is early.
 _LATE, _EARLY = 10.0, 2.0
+
+#: How often the regions are made to agree, for a measurement.
+_SAMPLES = 3
+#: What a wait must be of one agreement: a first try, and the look for what
+#: became of it, of which one may be slow.
+_TIMES = 4
 
 #: Seconds for which tables whose rows expire wait for hints.
 _GRACE = 10_800
@@ -86,6 +96,71 @@ def agreement(
             f'The nodes use {", ".join(sorted(variants))}: set the same'
             ' paxos_variant on all of them.',
         )
+
+
+def distances(
+    connection: Connection, conf: cfg.ConfigOpts
+) -> Iterator[Finding]:
+    """How far the other regions are, from this machine."""
+    found = _replicas(connection)
+    seconds: dict[str, float] = {}
+    for node in nodes.nodes(connection):
+        name = node.datacenter
+        if node.up and name in found and name != connection.local_dc:
+            # The check of the clocks says which cannot be asked.
+            with contextlib.suppress(*errors.DRIVER_ERRORS):
+                took = nodes.round_trip(connection, node)
+                seconds[name] = min(took, seconds.get(name, took))
+    if seconds:
+        each = (f'{name} {seconds[name]:.3f} s' for name in sorted(seconds))
+        yield ok('round_trip', f'To other datacenters: {", ".join(each)}.')
+
+
+def claims(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Requests wait as long as the regions take to agree."""
+    name = 'claims'
+    wait = conf.cassandra.claim_wait
+    wide = connection.policy.is_wide(Operation.LWT_GLOBAL)
+    if not wide or not _replicas(connection):
+        return
+    try:
+        seconds = seconds_to_agree(connection)
+    except errors.DRIVER_ERRORS as error:
+        yield warn(
+            name,
+            'The regions (datacenters) do not agree, so no name can be claimed'
+            f' now: {errors.ended(errors.explain(error, named=False))}',
+        )
+        return
+    text = (
+        f'The regions (datacenters) agree in {seconds:.3f} s: a new name takes'
+        ' that once, a rename twice, a new role twice'
+    )
+    least = _TIMES * seconds
+    if wait < least:
+        yield warn(
+            name,
+            f'{text}. [cassandra] claim_wait = {wait:g} is less than'
+            f' {_TIMES} times as much: what is a little slower is answered'
+            f' with 503. Set it to at least {least:.1f}.',
+        )
+    else:
+        yield ok(name, f'{text}; [cassandra] claim_wait = {wait:g}.')
+
+
+def seconds_to_agree(connection: Connection) -> float:
+    """Return how long it takes the regions to agree on one thing.
+
+    As a serial read of a row that is not there does: it takes as many round
+    trips as a claim.
+    """
+    read = connection.prepare(revocation_ttl.SETTLE).bind({'name': 'none'})
+    took = []
+    for _ in range(_SAMPLES):
+        began = time.monotonic()
+        connection.session.execute(read)
+        took.append(time.monotonic() - began)
+    return statistics.median(took)
 
 
 def log_in(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
@@ -186,4 +261,12 @@ def _replicas(connection: Connection) -> dict[str, int]:
     return found if len(found) > 1 else {}
 
 
-CHECKS = (majority, agreement, log_in, hints, pulses)
+CHECKS = (
+    majority,
+    agreement,
+    distances,
+    claims,
+    log_in,
+    hints,
+    pulses,
+)

@@ -385,6 +385,22 @@ revocation, a token or a trust.
 
 region_opts = [
     cfg.FloatOpt(
+        'claim_wait',
+        default=1.0,
+        min=0.1,
+        max=60.0,
+        help="""
+Seconds for which a client's request waits for other regions (datacenters)
+without an answer where they must agree (``global_serial_consistency``): to
+give or change names, to use a limited trust, to change roles, identity
+providers, the catalog or policies. A statement has three fifths of it, the
+look for what became of it the rest; then the request is answered with 503, and
+for a second all others like it are at once. Each answer begins it anew. Set it
+to four times what ``keystone-cassandra doctor`` measures, or more. Commands
+have no such end.
+""",
+    ),
+    cfg.FloatOpt(
         'revocation_wait',
         default=1.0,
         min=0.1,

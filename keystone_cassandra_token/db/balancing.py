@@ -10,7 +10,7 @@ asked only if no other one can.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cassandra.policies
@@ -37,6 +37,11 @@ class SlowLast(cassandra.policies.WrapperPolicy):
         """
         if host is not None:
             self._slow[host] = time.monotonic() + AVOIDED
+
+    def excuse(self, hosts: Iterable[Any]) -> None:
+        """Note that nodes did not answer since they waited for others."""
+        for host in hosts:
+            self._slow.pop(host, None)
 
     def answered(self, host: Any, tried: list[Any]) -> None:
         """Note which node has answered, and which were asked before it."""

@@ -120,6 +120,11 @@ class Policy:
         """Return the levels of a class of operations."""
         return self._levels[operation]
 
+    def is_wide(self, operation: Operation) -> bool:
+        """Return whether more datacenters than one must answer."""
+        level = self.level(operation)
+        return not (level.serial or level.consistency).startswith('LOCAL_')
+
     def fallback(self, operation: Operation) -> Level | None:
         """Return the level to keep a write at while a datacenter is away.
 

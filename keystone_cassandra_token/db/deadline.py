@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import flask
 from oslo_log import log
+
+from keystone_cassandra_token.db.agreement import Silence
 
 LOG = log.getLogger(__name__)
 
 #: In a WSGI environment: when the request must be answered, as
 #: ``time.monotonic()`` counts.
 _KEY = 'keystone_cassandra_token.deadline'
+
+#: In a WSGI environment: since when other regions are silent.
+_SILENCE = 'keystone_cassandra_token.silence'
 
 #: In a WSGI environment: that the filter is installed.
 FILTERED = 'keystone_cassandra_token.filtered'
@@ -41,6 +47,18 @@ _current = threading.local()
 
 #: Set once this process answers requests of clients.
 serving = threading.Event()
+
+#: The module by which each WSGI server loads Keystone, and no command does.
+SERVED = 'keystone.server.wsgi'
+
+
+def is_server() -> bool:
+    """Return whether this process serves clients, or is about to.
+
+    Of the requests that it serves Keystone's own middleware has no context
+    yet: without the filter nothing tells a request from a command there.
+    """
+    return serving.is_set() or SERVED in sys.modules
 
 
 @contextlib.contextmanager
@@ -60,6 +78,54 @@ def until(end: float | None) -> Iterator[None]:
 def within(seconds: float) -> contextlib.AbstractContextManager[None]:
     """Give all statements of a ``with`` block so many seconds together."""
     return until(time.monotonic() + seconds)
+
+
+@contextlib.contextmanager
+def of_request(seconds: float) -> Iterator[None]:
+    """Let a ``with`` block be a client's request, with so many seconds."""
+    with within(seconds), _hearing(Silence()):
+        yield
+
+
+def shared(
+    seconds: float,
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return what lets another thread do a part of the request under way.
+
+    :param seconds: as for :func:`end`.
+    """
+    found, served = end(seconds), silence() is not None
+
+    @contextlib.contextmanager
+    def part() -> Iterator[None]:
+        with until(found), _hearing(Silence() if served else None):
+            yield
+
+    return part
+
+
+@contextlib.contextmanager
+def _hearing(silence: Silence | None) -> Iterator[None]:
+    before = getattr(_current, 'silence', None)
+    _current.silence = silence
+    try:
+        yield
+    finally:
+        _current.silence = before
+
+
+def silence() -> Silence | None:
+    """Return since when the client's request under way hears nothing.
+
+    None if no request of a client is served in this thread.
+    """
+    found: Silence | None = getattr(_current, 'silence', None)
+    if found is None and flask.has_request_context():
+        environ = flask.request.environ
+        found = environ.get(_SILENCE)
+        if found is None:
+            found = environ[_SILENCE] = Silence()
+    return found
 
 
 def sooner(

@@ -27,6 +27,14 @@ from keystone.i18n import _
 #: Python driver has no class for it.
 _CAS_WRITE_UNKNOWN = 0x1700
 
+
+class Unheard(cassandra.OperationTimedOut):
+    """Other regions did not answer as long as a request waits for them.
+
+    Or a node of this one, which is to ask them, did not.
+    """
+
+
 #: What the driver raises; it has no common base class.
 DRIVER_ERRORS = (
     cassandra.DriverException,
@@ -338,6 +346,11 @@ def explain(
                 for reason, addresses in sorted(reasons.items())
             )
             or f'{error.args[0]}: no node can be reached'
+        )
+    if isinstance(error, Unheard):
+        return (
+            'no answer within [cassandra] claim_wait: other regions'
+            ' (datacenters) cannot be reached, or are slow'
         )
     if isinstance(error, cassandra.OperationTimedOut):
         return 'no answer within [cassandra] request_timeout'

@@ -302,6 +302,16 @@ def skew(connection: Connection, node: Node) -> Skew:
     return best
 
 
+def round_trip(connection: Connection, node: Node) -> float:
+    """Return the seconds of a question to a node and its answer."""
+    took = []
+    for _ in range(_SAMPLES):
+        began = time.monotonic()
+        query(connection, node, 'SELECT key FROM system.local')
+        took.append(time.monotonic() - began)
+    return min(took)
+
+
 def setting(connection: Connection, node: Node, *names: str) -> str | None:
     """Return the first of a node's settings that is set.
 

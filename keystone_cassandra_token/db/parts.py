@@ -40,10 +40,10 @@ def each(
         return [work(db, part) for part in left]
     helpers = min(len(left), db.conf.cassandra.concurrency)
     inner = db.for_helpers()
-    end = deadline.end(db.conf.cassandra.request_deadline)
+    shared = deadline.shared(db.conf.cassandra.request_deadline)
 
     def done(part: T) -> U:
-        with deadline.until(end):  # that of the thread that waits
+        with shared():
             return work(inner, part)
 
     with concurrent.futures.ThreadPoolExecutor(helpers) as threads:

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 import cassandra
 import cassandra.query
 
-from keystone_cassandra_token.db import metrics, watch
+from keystone_cassandra_token.db import errors, metrics, watch
+from keystone_cassandra_token.db.agreement import Turn
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import Statement
@@ -50,6 +51,7 @@ class Request:
         for: then the thread that hears the answer says how long it took.
     :param wait: seconds in which it is answered, or given up: it is not sent
         once more.
+    :param turn: where other regions must answer a client's request.
     """
 
     def __init__(
@@ -61,7 +63,10 @@ class Request:
         interceptors: Iterable[Interceptor],
         later: bool = False,
         wait: float | None = None,
+        turn: Turn | None = None,
     ) -> None:
+        self._turn = turn
+        self._is_turn_shorter = False
         self._later = later
         self._again = wait is None
         self._answer: watch.Answer | None = None
@@ -72,8 +77,16 @@ class Request:
         self._interceptors = interceptors
         # Half of the time, also of what is not idempotent: whoever finds out
         # what became of it needs some.
-        left = connection.time_left(0.5)
+        left = self._time_left(0.5)
         self._sent = self._send(left if wait is None else min(left, wait))
+
+    def _time_left(self, share: float = 1.0) -> float:
+        left = self._connection.time_left(share)
+        if self._turn is None:
+            return left
+        seconds = self._turn.seconds()
+        self._is_turn_shorter = seconds < left
+        return min(left, seconds)
 
     def _send(self, timeout: float) -> Any:
         send: Send = functools.partial(
@@ -93,6 +106,22 @@ class Request:
         return sent
 
     def _wait(self, sent: Any) -> Any:
+        if self._turn is None:
+            return self._answered(sent)
+        try:
+            found = self._answered(sent)
+        except cassandra.OperationTimedOut as error:
+            self._turn.failed(error)
+            if not self._is_turn_shorter:
+                raise
+            raise errors.Unheard(error.errors, error.last_host) from error
+        except errors.DRIVER_ERRORS as error:
+            self._turn.failed(error)
+            raise
+        self._turn.answered()
+        return found
+
+    def _answered(self, sent: Any) -> Any:
         if self._answer is None or self._later:
             return sent.result()  # counted by nobody, or when it comes
         try:
@@ -121,8 +150,10 @@ class Request:
                 balancing.is_slow(error.last_host)
             if not (self._again and self._query.is_idempotent):
                 raise
+            if self._turn is not None and self._turn.is_over():
+                raise
             metrics.count(metrics.RETRIES, operation.value)
-            return self._wait(self._send(self._connection.time_left()))
+            return self._wait(self._send(self._time_left()))
         tried = getattr(self._sent, 'attempted_hosts', None)
         if tried:
             balancing.answered(self._sent.coordinator_host, tried)

@@ -21,6 +21,7 @@ from oslo_log import log
 from keystone_cassandra_token.db import (
     clock,
     consistency,
+    deadline,
     errors,
     keys,
     outage,
@@ -28,6 +29,7 @@ from keystone_cassandra_token.db import (
     session,
     watch,
 )
+from keystone_cassandra_token.db.agreement import Turn
 from keystone_cassandra_token.db.connection import (
     SPECULATIVE,
     Connection,
@@ -157,8 +159,9 @@ class Sender:
         wait: float | None = None,
     ) -> Request:
         operation = statements[0].operation
-        if operation in consistency.WIDE and not always:
-            self.sessions.check_wide()
+        turn = self._turn(connection, operation)
+        if turn is not None and not always:
+            turn.check()
         if operation not in consistency.LEAVES_REMEMBERED:
             remembered.forget()
         profile = (
@@ -174,7 +177,28 @@ class Sender:
             self.interceptors,
             later,
             wait,
+            turn,
         )
+
+    def _turn(
+        self, connection: Connection, operation: Operation
+    ) -> Turn | None:
+        """Return how a client's request waits for other regions.
+
+        None if it needs none.  Commands, and threads of this process, have
+        as much time as they like.
+        """
+        if (
+            operation not in consistency.WIDE
+            or len(connection.replication) < 2
+            or not connection.policy.is_wide(operation)
+        ):
+            return None
+        silence = deadline.silence()
+        if silence is None:
+            return None
+        wait = self.conf.cassandra.claim_wait
+        return Turn(silence, self.sessions.cut_off, operation, wait)
 
     def bind(
         self,
@@ -253,18 +277,15 @@ class Sender:
         connection = self.sessions.current
         if connection is None:
             return
-        if (
-            isinstance(error, cassandra.OperationTimedOut)
-            # It may have waited for another datacenter.
-            and statement.operation is not Operation.ESCALATED_READ
-        ):
-            connection.balancing.is_slow(error.last_host)
-        if (
-            statement.operation in consistency.WIDE
-            and len(connection.replication) > 1
-            and errors.lacks_replicas(error)
-        ):
-            self.sessions.wide_failed(failure.reason)
+        turn = self._turn(connection, statement.operation)
+        lacking = errors.lacks_replicas(error)
+        if isinstance(error, cassandra.OperationTimedOut):
+            lacking = turn is not None and turn.is_over()
+            # Else it may have waited for another datacenter.
+            if statement.operation is not Operation.ESCALATED_READ:
+                connection.balancing.is_slow(error.last_host)
+        if turn is not None and lacking:
+            connection.balancing.excuse(turn.gives_up(failure.reason))
         self.sessions.failed(connection)
 
     @property

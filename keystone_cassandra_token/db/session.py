@@ -26,6 +26,7 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.db import deadline, errors, metrics
+from keystone_cassandra_token.db.agreement import CutOff
 from keystone_cassandra_token.db.connection import (
     LOST_AFTER,
     Connection,
@@ -38,9 +39,6 @@ from keystone_cassandra_token.db.threads import Turns
 
 #: Seconds for which a failed attempt to connect answers for the next ones.
 FAILURE_HOLDS = 1.0
-
-#: Seconds for which what needs all datacenters fails at once after a failure.
-WIDE_FAILURE_HOLDS = 1.0
 
 #: What fails, in the log's view, when there is no session.
 CONNECTING = 'connect'
@@ -81,7 +79,7 @@ class Sessions:
         self._failed: (
             tuple[float, type[errors.StoreUnavailable], str] | None
         ) = None
-        self._wide_failed: tuple[float, str] | None = None
+        self.cut_off = CutOff()
         self.outage = Outage()
         self.turns = Turns()
 
@@ -111,9 +109,11 @@ class Sessions:
 
     def _patience(self) -> float | None:
         try:
-            return deadline.remaining(self._conf.cassandra.request_deadline)
+            most = self._conf.cassandra.request_deadline
         except (cfg.Error, ValueError):
             return None  # the attempt tells what is wrong
+        left = deadline.remaining(most)
+        return most if left is None and deadline.is_server() else left
 
     def _start_attempt(self) -> concurrent.futures.Future[Connection]:
         """Open a connection in a thread: an attempt cannot be interrupted."""
@@ -223,25 +223,6 @@ class Sessions:
             self.outage.ended(CONNECTING)
         finally:
             self._replacing = False
-
-    def wide_failed(self, reason: str) -> None:
-        """Note that what needs all datacenters failed."""
-        self._wide_failed = time.monotonic() + WIDE_FAILURE_HOLDS, reason
-
-    def check_wide(self) -> None:
-        """Fail if what needs all datacenters failed a moment ago.
-
-        While this one is cut off, each attempt would take its whole time.
-        Commands have as much as they like.
-
-        :raises StoreUnavailable: with the reason.
-        """
-        if (
-            self._wide_failed
-            and time.monotonic() < self._wide_failed[0]
-            and self._patience() is not None
-        ):
-            raise errors.StoreUnavailable(self._wide_failed[1])
 
     def forget(self) -> None:
         """Drop the connection without closing it: it is a parent's."""

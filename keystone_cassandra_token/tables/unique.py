@@ -42,8 +42,8 @@ from keystone_cassandra_token.db.store import Store
 #: Age from which a claim may be taken over, if its owner has not the name.
 STALE_AFTER = datetime.timedelta(minutes=1)
 
-#: Seconds of a request in which a claim must be freed, or it is left: where
-#: other datacenters cannot be reached it would take all that there are.
+#: Seconds of a request in which a claim must be freed, or it is left: it can
+#: be, and would take all that there are.
 GIVE_UP_WITHIN = 2.0
 
 Key = Mapping[str, Any]

@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import cassandra
 import command
 import pytest
 from lab.cassandra import Cluster
@@ -23,7 +25,7 @@ from keystone_cassandra_token.cmd import (
     doctor,
     region_checks,
 )
-from keystone_cassandra_token.db import changes, clock, nodes
+from keystone_cassandra_token.db import changes, clock, consistency, nodes
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, State
 from keystone_cassandra_token.db.store import Store
@@ -336,6 +338,52 @@ def test_names_that_take_more_round_trips_than_needed(
     (found,) = region_checks.agreement(connection, own)
     assert found.state is state
     assert ('Set paxos_variant: v2' in found.text) == (state is State.WARN)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'told'),
+    [
+        (0.2, 'agree in 0.200 s'),
+        (0.3, 'Set it to at least 1.2.'),
+        (cassandra.OperationTimedOut(), 'no name can be claimed now'),
+    ],
+)
+def test_how_long_the_regions_take_to_agree(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float | Exception,
+    told: str,
+) -> None:
+    assert list(region_checks.claims(connection, own)) == []
+    assert region_checks.seconds_to_agree(connection) > 0
+    replicated(monkeypatch, dc1=1, dc2=1)
+    measure = mock.Mock(side_effect=[seconds])
+    monkeypatch.setattr(region_checks, 'seconds_to_agree', measure)
+    (found,) = region_checks.claims(connection, own)
+    assert told in found.text
+    assert (found.state is State.OK) == (seconds == 0.2)
+    own.set_override('global_serial_consistency', 'LOCAL_SERIAL', 'cassandra')
+    policy = consistency.Policy(own.cassandra)
+    alone = dataclasses.replace(connection, policy=policy)
+    assert list(region_checks.claims(alone, own)) == []
+
+
+def test_how_far_the_other_regions_are(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replicated(monkeypatch, dc1=1, dc2=1)
+    assert list(region_checks.distances(connection, own)) == []
+    here = nodes.nodes(connection)
+    there = dataclasses.replace(here[0], datacenter='dc2')
+    down = dataclasses.replace(there, up=False)
+    monkeypatch.setattr(nodes, 'nodes', lambda _: [*here, there, down])
+    (found,) = region_checks.distances(connection, own)
+    assert found.state is State.OK
+    assert re.search(r'dc2 \d\.\d{3} s', found.text)
+    assert 'dc1' not in found.text
 
 
 def replicated(

@@ -37,12 +37,12 @@ from oslo_utils import timeutils
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import cluster_checks
 from keystone_cassandra_token.db import (
+    agreement,
     clock,
     deadline,
     elsewhere,
     errors,
     outage,
-    session,
 )
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.store import Store
@@ -619,6 +619,7 @@ class TestAlone:
 
         def wide_sent() -> int:
             with (
+                serving(),
                 faults.counted(trusts.db) as sent,
                 pytest.raises(errors.StoreUnavailable),
             ):
@@ -626,20 +627,22 @@ class TestAlone:
             return sum(each[0].operation in WIDE for each in sent)
 
         def fail(holds: float) -> None:
-            monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', holds)
-            sessions.wide_failed('')
+            monkeypatch.setattr(agreement, 'HOLDS', holds)
+            sessions.cut_off.began(Operation.LWT_GLOBAL, '')
 
-        with deadline.within(PATIENCE):
-            # What failed in the test before holds no longer.
-            fail(holds=0.0)
-            monkeypatch.setattr(session, 'WIDE_FAILURE_HOLDS', PATIENCE)
-            assert wide_sent() > 0
-            assert wide_sent() == 0
-            # The moment is over.
-            fail(holds=0.0)
-            assert wide_sent() > 0
+        serving: Callable[[], contextlib.AbstractContextManager[None]]
+        serving = functools.partial(deadline.of_request, PATIENCE)
+        # What failed in the test before holds no longer.
+        fail(holds=0.0)
+        monkeypatch.setattr(agreement, 'HOLDS', PATIENCE)
+        assert wide_sent() > 0
+        assert wide_sent() == 0
+        # The moment is over.
+        fail(holds=0.0)
+        assert wide_sent() > 0
         # A command has all the time it needs.
         fail(holds=PATIENCE)
+        serving = contextlib.nullcontext
         assert wide_sent() > 0
         fail(holds=0.0)
 

@@ -355,6 +355,43 @@ def test_a_request_does_not_wait_longer_than_it_may(conf, monkeypatch) -> None:
         held.set()
 
 
+def test_a_server_has_no_more_time_where_no_request_is_known(
+    make_conf, monkeypatch
+) -> None:
+    """As in Keystone's middleware; a command waits for the attempt."""
+    held = threading.Event()
+
+    def connect(conf, place):
+        held.wait(60)
+        raise ConfigurationError('no')
+
+    monkeypatch.setattr(session, 'connect', connect)
+    # What other tests of this process have done does not count.
+    monkeypatch.setattr(deadline, 'serving', threading.Event())
+    monkeypatch.setattr(deadline, 'SERVED', 'no.such.module')
+    sessions = session.Sessions(make_conf(request_deadline=0.5))
+    told = []
+
+    def use() -> None:
+        with pytest.raises(errors.StoreUnavailable) as refused:
+            sessions.get()
+        told.append(refused.value.reason)
+
+    command = threading.Thread(target=use)
+    try:
+        command.start()
+        command.join(1.0)
+        monkeypatch.setattr(deadline, 'SERVED', __name__)
+        use()
+        assert command.is_alive()
+    finally:
+        held.set()
+        command.join()
+    (server, other) = told
+    assert '[cassandra] request_deadline' in server
+    assert other == 'no'
+
+
 @pytest.mark.parametrize(
     ('raised', 'kind'),
     [

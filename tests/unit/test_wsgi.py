@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -223,6 +224,81 @@ def test_other_threads_have_none() -> None:
         thread.start()
         thread.join()
     assert found == [None]
+
+
+#: Loads what is given, and tells whether it takes this process for a server.
+_IS_SERVER = """
+import importlib, sys
+from keystone_cassandra_token.db import deadline
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(deadline.is_server())
+"""
+
+
+@pytest.mark.parametrize(
+    ('modules', 'expected'),
+    [
+        (['keystone.server.wsgi'], 'True'),
+        (
+            [
+                'keystone.cmd.manage',
+                'keystone.cmd.cli',
+                'keystone.cmd.status',
+                'keystone_cassandra_token.cmd.main',
+                'keystone_cassandra_token.wsgi_filter',
+            ],
+            'False',
+        ),
+    ],
+)
+def test_a_server_is_known_before_its_first_request(
+    modules: list[str], expected: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', _IS_SERVER, *modules],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.split()[-1:] == [expected], done.stderr
+
+
+#: Serves a request without the filter, while a node hangs.
+_HUNG = """
+import os
+import keystone.wsgi.api
+from werkzeug.test import Client
+answer = Client(keystone.wsgi.api.application).get(
+    '/v3/users', headers={'X-Auth-Token': 'kc1_' + 43 * 'A'}
+)
+print(answer.status_code, flush=True)
+os._exit(0)  # the driver would wait for the node
+"""
+
+
+def test_keystones_middleware_does_not_wait_for_each_node(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / 'keystone.conf'
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        path.write_text(
+            '[token]\nprovider = cassandra\n'
+            '[receipt]\nprovider = cassandra\n'
+            '[database]\ncassandra_node_ips = 127.0.0.1\n'
+            f'[cassandra]\nport = {silent.getsockname()[1]}\n'
+            'connect_timeout = 60\nrequest_deadline = 0.5\n'
+        )
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', _HUNG],
+            env={**os.environ, 'OS_KEYSTONE_CONFIG_FILES': str(path)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.stdout.split()[-1:] == ['503'], done.stderr
 
 
 def test_servers_find_the_application_in_the_module(tmp_path: Path) -> None:
