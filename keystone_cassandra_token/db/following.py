@@ -397,12 +397,6 @@ class _Only:
     def get(self) -> Connection:
         return self._connection
 
-    def wide_failed(self, reason: str) -> None:
-        """Note nothing: clients need fewer datacenters than a follower."""
-
-    def check_wide(self) -> None:
-        """Try it."""
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sessions, name)
 
