@@ -19,6 +19,7 @@ from keystone_cassandra_token.cmd import (
     cluster_checks,
     local_checks,
     region_checks,
+    server_checks,
 )
 from keystone_cassandra_token.db import connection as connections
 from keystone_cassandra_token.db import errors, nodes
@@ -39,6 +40,7 @@ LOCAL = (
 CLUSTER = (
     *cluster_checks.CHECKS,
     *region_checks.CHECKS,
+    *server_checks.CHECKS,
     *access_checks.CHECKS,
 )
 
@@ -61,6 +63,7 @@ _KEYSPACE = {
         cluster_checks.windows,
         region_checks.claims,
         region_checks.pulses,
+        server_checks.settings,
     )
 }
 

@@ -27,6 +27,7 @@ import threading
 import time
 import uuid
 from collections.abc import (
+    Callable,
     Collection,
     Iterable,
     Iterator,
@@ -42,6 +43,7 @@ from keystone_cassandra_token.db import (
     deadline,
     errors,
     metrics,
+    servers,
 )
 from keystone_cassandra_token.db.caches import Caches, Mark, NoCaches
 from keystone_cassandra_token.db.connection import Connection
@@ -401,8 +403,15 @@ class _Only:
         return getattr(self._sessions, name)
 
 
-def start(db: Store, connection: Connection, caches: Caches) -> None:
+def start(
+    db: Store,
+    connection: Connection,
+    caches: Caches,
+    settings: Callable[[], Mapping[str, str]],
+) -> None:
     """Follow the others in a thread, for as long as a connection is open.
+
+    It also says now and then what this server's settings are.
 
     It begins once the process answers requests of clients: commands follow
     nobody, and are no pulse of their region.
@@ -411,19 +420,29 @@ def start(db: Store, connection: Connection, caches: Caches) -> None:
     own.sessions = _Only(db.sessions, connection)  # type: ignore[assignment]
     threading.Thread(
         target=_run,
-        args=(Follower(own, caches), connection),
+        args=(Follower(own, caches), own, connection, settings),
         name='cassandra follow',
         daemon=True,
     ).start()
 
 
-def _run(follower: Follower, connection: Connection) -> None:
+def _run(
+    follower: Follower,
+    db: Store,
+    connection: Connection,
+    settings: Callable[[], Mapping[str, str]],
+) -> None:
     pause = threading.Event()
     failed = False
+    told_at = -servers.EVERY
     while not connection.cluster.is_shutdown:
-        if deadline.serving.is_set() and changes.are_told(connection):
+        if deadline.serving.is_set():
             try:
-                follower.look()
+                if time.monotonic() - told_at >= servers.EVERY:
+                    told_at = time.monotonic()
+                    servers.tell(db, settings())
+                if changes.are_told(connection):
+                    follower.look()
                 failed = False
             except errors.StoreUnavailable as failure:
                 LOG.debug('Other regions not followed: %s', failure.reason)

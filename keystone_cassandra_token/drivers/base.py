@@ -15,6 +15,7 @@ from oslo_log import log
 
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token import schema
+from keystone_cassandra_token.compat import settings
 from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import (
     errors,
@@ -55,7 +56,9 @@ def shared(conf: cfg.ConfigOpts) -> Store:
 
     def verify(connection: Connection, section: Mapping[str, Any]) -> None:
         _check(connection, section)
-        following.start(store, connection, caches)
+        following.start(
+            store, connection, caches, lambda: settings.common(conf)
+        )
 
     store = _shared[id(conf)] = Store(conf, verify=verify)
     return store

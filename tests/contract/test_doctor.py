@@ -24,8 +24,16 @@ from keystone_cassandra_token.cmd import (
     cluster_checks,
     doctor,
     region_checks,
+    server_checks,
 )
-from keystone_cassandra_token.db import changes, clock, consistency, nodes
+from keystone_cassandra_token.compat import settings as server_settings
+from keystone_cassandra_token.db import (
+    changes,
+    clock,
+    consistency,
+    nodes,
+    servers,
+)
 from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.findings import Finding, State
 from keystone_cassandra_token.db.store import Store
@@ -82,6 +90,7 @@ def test_all_is_well(run: command.Command) -> None:
         'version',
         'replication',
         'schema',
+        'servers',
         'revocation',
         'windows',
         'expiry',
@@ -530,6 +539,36 @@ def test_when_a_region_was_heard_of(
     # The random name of the other one may have "dc1" in it.
     (here,) = (each for each in found if 'Datacenter dc1 ' in each)
     assert found[here].state is State.OK
+
+
+@pytest.mark.parametrize(
+    ('setting', 'state'),
+    [
+        (None, State.OK),
+        ('[token] expiration', State.WARN),
+        ('[cassandra] token_key', State.FAIL),
+    ],
+)
+def test_servers_that_differ_are_named(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    store: Store,
+    setting: str | None,
+    state: State,
+) -> None:
+    here = server_settings.common(own)
+    for host, value in ('alpha', {}), ('beta', {setting: 'other'}):
+        server = {
+            'datacenter': 'dc1',
+            'host': host,
+            'settings': here | (value if setting else {}),
+        }
+        store.run(servers.TELL, ttl=60, **servers.SERVER.dump(server))
+    found = list(server_checks.settings(connection, own))
+    assert {each.state for each in found} == {state}
+    if setting:
+        assert setting in found[0].text
+        assert 'other on beta (dc1)' in found[0].text
 
 
 def test_a_node_of_an_old_release(

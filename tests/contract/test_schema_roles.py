@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from keystone_cassandra_token import drivers, revocation_ttl
 from keystone_cassandra_token.cmd import cluster_checks
-from keystone_cassandra_token.db import changes, errors, nodes
+from keystone_cassandra_token.db import changes, errors, nodes, servers
 from keystone_cassandra_token.db.cql import Statement
 from keystone_cassandra_token.db.findings import State
 from keystone_cassandra_token.schema import (
@@ -71,7 +71,7 @@ MODULES = [
     for found in pkgutil.walk_packages(
         drivers.__path__, drivers.__name__ + '.'
     )
-] + [changes, revocation_ttl, version, reconcile]
+] + [changes, revocation_ttl, servers, version, reconcile]
 STATEMENTS = sorted(
     {statement for module in MODULES for statement in _statements(module)},
     key=str,
