@@ -269,6 +269,18 @@ SHA-256. Changing it ends all live tokens at once. Write ``$$`` for a ``$``
 in it: a ``$`` before a letter is refused.
 """,
     ),
+    cfg.BoolOpt(
+        'accept_untagged_ids',
+        default=True,
+        help="""
+Whether ids of tokens and receipts without a tag are looked up. With
+``token_key`` an id carries a tag that only who has the key can make; ids of
+the former version have none. Set it to false once the last token of a server
+of that version has ended: what was invented is refused then without any query,
+here and in other regions. Without ``token_key`` there is no tag, and this has
+no effect.
+""",
+    ),
     cfg.IntOpt(
         'trust_retention',
         default=86400,
@@ -414,6 +426,22 @@ regions (datacenters) have changed, and drops that from Keystone's caches. When
 false, what is revoked, disabled or taken away elsewhere counts here once the
 caches expire ([cache] expiration_time). Without effect with one region. uWSGI
 needs ``enable-threads``, as for the driver.
+""",
+    ),
+    cfg.FloatOpt(
+        'escalation_rate',
+        default=10.0,
+        min=0.0,
+        max=10000.0,
+        help="""
+How many times a second a process, on average, asks other regions
+(datacenters) for what is not found here and may have been made there a moment
+ago: trusts, application credentials, users, groups and projects, and tokens
+and receipts without a tag (``accept_untagged_ids``); twice as many at once.
+What was invented costs other regions no more than that. Ids with a tag
+(``token_key``) are asked for without this limit. 0 means that nothing is asked
+of other regions at all, and no session with them is opened. Without effect
+with one region.
 """,
     ),
 ]

@@ -18,6 +18,7 @@ from keystone_cassandra_token import schema
 from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import (
     errors,
+    escalation,
     following,
     metrics,
     nodes,
@@ -49,8 +50,10 @@ def shared(conf: cfg.ConfigOpts) -> Store:
     def verify(connection: Connection, section: Mapping[str, Any]) -> None:
         _check(connection, section)
         following.start(store, connection, caches)
+        escalation.start(store, connection)
 
     store = _shared[id(conf)] = Store(conf, verify=verify)
+    store.escalation = escalation.Escalation(store)
     return store
 
 
