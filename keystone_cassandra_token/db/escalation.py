@@ -42,6 +42,7 @@ from keystone_cassandra_token.db import (
 )
 from keystone_cassandra_token.db.connection import Connection, Place
 from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
 
 LOG = log.getLogger(__name__)
@@ -389,6 +390,28 @@ class Escalation:
 def _of_request(key: Hashable) -> tuple[str, Hashable]:
     """Return as what a request remembers what was found elsewhere."""
     return 'elsewhere', key
+
+
+def one(
+    db: Store, get: Statement, row: Row, row_id: str
+) -> dict[str, Any] | None:
+    """Return a row that another datacenter wrote a moment ago, or None.
+
+    There must be no row here.
+
+    :param get: reads it by ``id``, and as ``written`` when it was written,
+        microseconds since 1970.
+    """
+    if db.escalation is None:
+        return None
+
+    def look(there: Store) -> dict[str, Any] | None:
+        found = there.one(get, row, id=row_id)
+        written = found and found['written']
+        is_young = written and is_fresh(clock.from_micros(written))
+        return found if is_young else None
+
+    return db.escalation.ask((get.table, row_id), look)
 
 
 def start(db: Store, connection: Connection) -> None:
