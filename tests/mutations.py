@@ -49,6 +49,59 @@ BETWEEN_REGIONS = 'tests/fault/test_between_regions.py --all-pairs -k'
 
 MUTATIONS = (
     Mutation(
+        'what was deleted here is not found elsewhere',
+        'tables/entity_reads.py',
+        '        if stored is None:\n'
+        '            return self.seek(db, entity_id)\n',
+        '        if stored is None or not self.exists(stored):\n'
+        '            return self.seek(db, entity_id)\n',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'a deletion leaves a marker of what is sought elsewhere',
+        'tables/entity_statements.py',
+        'self.is_buried = ids_come_back or sought_elsewhere',
+        'self.is_buried = ids_come_back',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'what is older is not taken from elsewhere',
+        'tables/entity_reads.py',
+        'found is not None and escalation.is_born(',
+        'found is not None and bool(',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'a change seeks nothing elsewhere',
+        'tables/named.py',
+        '                old = self.entity.find(db, entity_id)\n'
+        '                if old is None:\n',
+        '                old = self.entity.find_anywhere(db, entity_id)\n'
+        '                if old is None:\n',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'a tag is checked before anybody is asked',
+        'drivers/token/opaque_ids.py',
+        'is_known=hint.is_tagged,',
+        'is_known=True,',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'who has failed is left alone',
+        'db/escalation.py',
+        '        if now < self.held_until:\n            return False\n',
+        '',
+        'tests/unit/test_escalation.py',
+    ),
+    Mutation(
+        'commands ask nobody',
+        'db/escalation.py',
+        'if not deadline.serving.is_set() or not self._rate:',
+        'if not self._rate:',
+        'tests/unit/test_escalation.py',
+    ),
+    Mutation(
         'a claim is taken over behind a fence',
         'tables/unique.py',
         '        owners.fence(db, owner)\n'
