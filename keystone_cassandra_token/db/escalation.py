@@ -164,6 +164,7 @@ class There:
         self._failed = False
         self.held_until = 0.0
         self.connecting: threading.Thread | None = None
+        self._is_closed = False
 
     def may_be_asked(self) -> bool:
         """Return whether it is worth a try.
@@ -203,6 +204,11 @@ class There:
         self.held_until = self._now() + HOLDS
         self._failed = True
 
+    def close(self) -> None:
+        """Close the session, for good."""
+        self._is_closed = True
+        self.store.close()
+
     def connect_soon(self) -> None:
         """Open a session in a thread, if none does so already."""
         if self.connecting is None or not self.connecting.is_alive():
@@ -217,6 +223,9 @@ class There:
         except errors.StoreUnavailable as failure:
             LOG.debug('%s: %s', self.place.datacenter, failure.reason)
             self.has_failed()
+            return
+        if self._is_closed:  # meanwhile
+            self.store.close()
             return
         # What cannot be prepared now is prepared when it is sent.
         with contextlib.suppress(*errors.DRIVER_ERRORS):
@@ -305,7 +314,7 @@ class Escalation:
         with self._lock:
             closed, self.there = self.there, {}
         for each in closed.values():
-            each.store.close()
+            each.close()
 
     @property
     def _rate(self) -> float:
@@ -382,7 +391,7 @@ class Escalation:
                 reached.append(known)
         for each in gone:
             threading.Thread(
-                target=each.store.close, name='cassandra close', daemon=True
+                target=each.close, name='cassandra close', daemon=True
             ).start()
         return reached
 

@@ -198,6 +198,16 @@ class TestBreaker:
         now.now += escalation.HOLDS
         assert other.may_be_asked()
 
+    def test_none_is_opened_once_it_is_closed(self, now: Clock) -> None:
+        store = FakeStore()
+        other = there(store, now)
+        other.close()
+        store.is_closed = False
+        other.connect_soon()
+        assert other.connecting is not None
+        other.connecting.join(PATIENCE)
+        assert store.is_closed
+
     def test_an_error_of_another_kind_is_raised(self, now: Clock) -> None:
         other = there(FakeStore(KeyError('x')), now)
         with pytest.raises(KeyError):
@@ -401,6 +411,52 @@ class TestAsking:
         world.ask()
         world.escalation.close()
         assert all(each.is_closed for each in world.stores.values())
+
+
+class TestStart:
+    """Sessions are opened once requests are served."""
+
+    @pytest.fixture
+    def connection(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setattr(escalation.changes, 'are_told', lambda _: True)
+        return types.SimpleNamespace(
+            cluster=types.SimpleNamespace(is_shutdown=False)
+        )
+
+    @staticmethod
+    def end(world: World, connection: Any) -> None:
+        store = types.SimpleNamespace(escalation=world.escalation)
+        escalation.start(store, connection)  # type: ignore[arg-type]
+        for each in threading.enumerate():
+            if each.name == 'cassandra escalation':
+                each.join(PATIENCE)
+        for other in world.escalation.there.values():
+            assert other.connecting is not None
+            other.connecting.join(PATIENCE)
+
+    def test_with_all_others(self, world: World, connection: Any) -> None:
+        self.end(world, connection)
+        assert [x.sessions.gets for x in world.stores.values()] == [1, 1]
+        assert world.counted == []
+
+    def test_not_once_the_connection_is_closed(
+        self, world: World, connection: Any
+    ) -> None:
+        connection.cluster.is_shutdown = True
+        self.end(world, connection)
+        deadline.serving.clear()  # nor is that waited for
+        self.end(world, connection)
+        assert world.escalation.there == {}
+
+    def test_who_is_away_is_tried_later(
+        self, world: World, connection: Any
+    ) -> None:
+        """And no request waits for it."""
+        for store in world.stores.values():
+            store.sessions.current = None
+        self.end(world, connection)
+        assert world.ask() is None
+        assert (world.asked, world.counted) == (0, ['held'])
 
 
 @pytest.mark.parametrize(
