@@ -28,6 +28,7 @@ from lab.waiting import until
 from oslo_config import cfg
 
 from keystone_cassandra_token import conf as options
+from keystone_cassandra_token.db import deadline
 from keystone_cassandra_token.db import store as stores
 from keystone_cassandra_token.drivers import base
 
@@ -237,6 +238,14 @@ def conf(cassandra_cluster: Cluster, keyspace: str) -> cfg.ConfigOpts:
     conf = keystone.conf.CONF
     point_at(conf, cassandra_cluster, keyspace)
     return conf
+
+
+@pytest.fixture
+def serving() -> Iterator[None]:
+    """This process answers requests of clients."""
+    deadline.serving.set()
+    yield
+    deadline.serving.clear()
 
 
 @pytest.fixture

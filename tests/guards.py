@@ -3,38 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import pathlib
-
-PACKAGE = 'keystone_cassandra_token'
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutation:
-    """A guard that is taken out.
-
-    :ivar guard: what it keeps from happening.
-    :ivar path: of the module, in the package.
-    :ivar code: what is there, once.
-    :ivar instead: what is put in its place.
-    :ivar tests: arguments of pytest: tests of which one must fail.
-    """
-
-    guard: str
-    path: str
-    code: str
-    instead: str
-    tests: str
-
-    def source(self, root: pathlib.Path) -> pathlib.Path:
-        return root / PACKAGE / self.path
-
+from tests.mutation import Mutation
 
 #: Of a world that is named behind it.
 BETWEEN_REGIONS = 'tests/fault/test_between_regions.py --all-pairs -k'
-SEEN = 'tests/contract/test_seen.py'
 
-MUTATIONS = (
+GUARDS = (
     Mutation(
         'a claim is taken over behind a fence',
         'tables/unique.py',
@@ -425,62 +399,6 @@ MUTATIONS = (
         'db/following.py',
         '            fetch(self._db, keys)\n',
         '            pass\n',
-        'tests/unit/test_following.py',
-    ),
-    Mutation(
-        'a revocation that a token has not seen stops it, if its clock lags',
-        'drivers/token/seen.py',
-        'return SLACK if is_used(conf) else _NONE',
-        'return _NONE',
-        SEEN,
-    ),
-    Mutation(
-        'a revocation that a token has seen does not stop it',
-        'drivers/token/seen.py',
-        'if digest(row) not in noted]',
-        ']',
-        SEEN,
-    ),
-    Mutation(
-        'a token has seen what the first one of its chain has',
-        'drivers/token/seen.py',
-        "known = (token['audit_id'], token['audit_chain_id'])",
-        "known = (token['audit_id'],)",
-        SEEN,
-    ),
-    Mutation(
-        'two revocations of one second are two',
-        'drivers/token/seen.py',
-        "kept.by, first, row['made_at']]",
-        'kept.by, first]',
-        SEEN,
-    ),
-    Mutation(
-        'a clock that is behind hides no revocation of another machine',
-        'drivers/token/revoke.py',
-        'events.Kept(kept, events.here())',
-        'events.Kept(kept)',
-        SEEN,
-    ),
-    Mutation(
-        'a revocation that comes late stops whom it should have stopped',
-        'drivers/token/revoke.py',
-        'changes.LATE[changes.REVOCATION] = _repeat\n',
-        'changes.LATE[changes.REVOCATION] = lambda db, keys: None\n',
-        SEEN,
-    ),
-    Mutation(
-        'one that comes late is the same for tokens that have seen it',
-        'drivers/token/revoke.py',
-        'ttl=ttl, first=first)',
-        'ttl=ttl)',
-        SEEN,
-    ),
-    Mutation(
-        'the follower tells what comes late',
-        'db/following.py',
-        'if late and after is not None:',
-        'if False:',
         'tests/unit/test_following.py',
     ),
 )

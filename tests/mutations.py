@@ -18,9 +18,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from tests.guards import MUTATIONS, Mutation
+from tests import guards, guards_of_regions
+from tests.mutation import Mutation
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+MUTATIONS = guards.GUARDS + guards_of_regions.GUARDS
 
 
 def failing(mutation: Mutation, checkout: pathlib.Path) -> list[str]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from oslo_config import cfg
 
+from keystone_cassandra_token.conf.region_options import region_opts
+
 GROUP = 'cassandra'
 
 #: The name of the drivers, in each of their namespaces.
@@ -269,6 +271,18 @@ SHA-256. Changing it ends all live tokens at once. Write ``$$`` for a ``$``
 in it: a ``$`` before a letter is refused.
 """,
     ),
+    cfg.BoolOpt(
+        'accept_untagged_ids',
+        default=True,
+        help="""
+Whether ids of tokens and receipts without a tag are looked up. With
+``token_key`` an id carries a tag that only who has the key can make; ids of
+the former version have none. Set it to false once the last token of a server
+of that version has ended: what was invented is refused then without any query,
+here and in other regions. Without ``token_key`` there is no tag, and this has
+no effect.
+""",
+    ),
     cfg.IntOpt(
         'trust_retention',
         default=86400,
@@ -379,57 +393,6 @@ recorded in the keyspace, too.
         help="""
 Accept LOCAL_ONE for reads, and with it that one lagging node can hide a
 revocation, a token or a trust.
-""",
-    ),
-]
-
-region_opts = [
-    cfg.FloatOpt(
-        'claim_wait',
-        default=1.0,
-        min=0.1,
-        max=60.0,
-        help="""
-Seconds for which a client's request waits for other regions (datacenters)
-without an answer where they must agree (``global_serial_consistency``): to
-give or change names, to use a limited trust, to change roles, identity
-providers, the catalog or policies. A statement has three fifths of it, the
-look for what became of it the rest; then the request is answered with 503, and
-for a second all others like it are at once. Each answer begins it anew. Set it
-to four times what ``keystone-cassandra doctor`` measures, or more. Commands
-have no such end.
-""",
-    ),
-    cfg.FloatOpt(
-        'revocation_wait',
-        default=1.0,
-        min=0.1,
-        max=60.0,
-        help="""
-Seconds for which a revocation waits for other regions (datacenters) in the
-strict mode (``revocation_write_consistency = EACH_QUORUM``). It is durable in
-its own region before.
-""",
-    ),
-    cfg.BoolOpt(
-        'fail_unconfirmed_revocations',
-        default=True,
-        help="""
-Whether a request is answered with 503 if other regions did not confirm its
-revocations in ``revocation_wait``. All that it had to do is done in its own
-region. When false, the log and the metric ``revocations_unconfirmed`` tell of
-it, and the client does not hear.
-""",
-    ),
-    cfg.BoolOpt(
-        'follow_changes',
-        default=True,
-        help="""
-Whether a thread of each server looks once a second what servers of other
-regions (datacenters) have changed, and drops that from Keystone's caches. When
-false, what is revoked, disabled or taken away elsewhere counts here once the
-caches expire ([cache] expiration_time). Without effect with one region. uWSGI
-needs ``enable-threads``, as for the driver.
 """,
     ),
 ]

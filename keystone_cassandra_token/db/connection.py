@@ -213,10 +213,14 @@ class Place:
 
     :ivar datacenter: the one whose nodes are asked.
     :ivar contact_points: addresses of some of them.
+    :ivar single_reads: whether it is for single reads now and then, of a
+        datacenter that is far away: no second node is asked meanwhile, and
+        the schema is not watched.
     """
 
     datacenter: str
     contact_points: tuple[str, ...]
+    single_reads: bool = False
 
 
 def connect(
@@ -240,8 +244,10 @@ def connect(
     wanted_dc = place.datacenter if place else section.local_dc
     slow_last = balancing(wanted_dc, without)
     contact_points = conf.database.cassandra_node_ips
+    single_reads = False
     if place:
         contact_points = place.contact_points
+        single_reads = place.single_reads
     cluster = cassandra.cluster.Cluster(
         contact_points=[
             point for point in contact_points if point not in without
@@ -253,21 +259,28 @@ def connect(
         connect_timeout=section.connect_timeout,
         control_connection_timeout=section.connect_timeout,
         reconnection_policy=ReconnectionPolicy(),
-        execution_profiles=profiles(section, slow_last),
+        execution_profiles=profiles(
+            section, slow_last, speculative=not single_reads
+        ),
         idle_heartbeat_interval=HEARTBEAT,
         idle_heartbeat_timeout=_HEARTBEAT_TIMEOUT,
         # It would wait for a node that hangs, with each new statement.
         prepare_on_all_hosts=False,
         # Routing to a replica needs the keyspace's replication, which the
-        # driver takes from the schema; it costs one query at connect.
-        schema_metadata_enabled=True,
+        # driver takes from the schema; it costs one query at connect, and
+        # one at each change.
+        schema_metadata_enabled=not single_reads,
         protocol_version=section.protocol_version,
     )
     try:
         session = _open_session(cluster, wanted_dc)
         local_dc = _local_datacenter(cluster, wanted_dc)
         replication = replicas_by_datacenter(cluster, section.keyspace)
-        policy = Policy(section)
+        policy = (
+            Policy.of_single_reads(section)
+            if single_reads
+            else Policy(section)
+        )
         if check_policy:
             _check_policy(policy, replication, local_dc)
         return Connection(
@@ -357,7 +370,9 @@ def leaving_out(
     )
 
 
-def profiles(section: Any, slow_last: SlowLast) -> dict[Any, Any]:
+def profiles(
+    section: Any, slow_last: SlowLast, speculative: bool = True
+) -> dict[Any, Any]:
     def profile(**more: Any) -> cassandra.cluster.ExecutionProfile:
         return cassandra.cluster.ExecutionProfile(
             load_balancing_policy=slow_last,
@@ -368,7 +383,7 @@ def profiles(section: Any, slow_last: SlowLast) -> dict[Any, Any]:
         )
 
     profiles = {cassandra.cluster.EXEC_PROFILE_DEFAULT: profile()}
-    if section.speculative_delay:
+    if speculative and section.speculative_delay:
         profiles[SPECULATIVE] = profile(
             speculative_execution_policy=(
                 cassandra.policies.ConstantSpeculativeExecutionPolicy(

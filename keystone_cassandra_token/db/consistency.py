@@ -116,6 +116,22 @@ class Policy:
         yield Operation.SCHEMA, Level('LOCAL_QUORUM', 'SERIAL')
         yield Operation.SCHEMA_READ, Level('SERIAL')
 
+    @classmethod
+    def of_single_reads(cls, options: Mapping[str, Any]) -> Policy:
+        """Return levels for reads by another datacenter's own nodes.
+
+        Whatever the options say of reads here: they see what that one has
+        acknowledged, and wait for no third.
+        """
+        near = 'LOCAL_QUORUM'
+        return cls(
+            {
+                **options,
+                'token_read_consistency': near,
+                'read_consistency': near,
+            }
+        )
+
     def level(self, operation: Operation) -> Level:
         """Return the levels of a class of operations."""
         return self._levels[operation]

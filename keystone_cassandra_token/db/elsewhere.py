@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditional writes in datacenters other than this one.
+"""Stores whose nodes are those of another datacenter.
 
-What one datacenter agrees on by itself (LOCAL_SERIAL) can be settled there
-alone, by a node of it.  A server otherwise never sends anything to another
-datacenter's nodes; this is for what is rare: to take over a name whose owner
-may be at work there.
+A server otherwise never sends anything to another datacenter's nodes.  Two
+things need it.  What one datacenter agrees on by itself (LOCAL_SERIAL) can be
+settled there alone, by a node of it: to take over a name whose owner may be at
+work there.  And what was made there a moment ago can be read there alone
+(:mod:`.escalation`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,41 @@ from keystone_cassandra_token.db.store import Store
 LOG = log.getLogger(__name__)
 
 
+class SessionsElsewhere(Sessions):
+    """Sessions with nodes of another datacenter.
+
+    Nothing that fails there is an outage of this one.
+    """
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.outage = Unnoted()
+
+
+def place_of(
+    connection: Connection, datacenter: str, single_reads: bool = False
+) -> Place:
+    """Return where the nodes of a datacenter are, as far as one knows.
+
+    :param single_reads: as for :class:`Place`.
+    """
+    addresses = {
+        host.address
+        for host in connection.cluster.metadata.all_hosts()
+        if host.datacenter == datacenter
+    }
+    return Place(datacenter, tuple(sorted(addresses)), single_reads)
+
+
+def store_in(db: Store, place: Place) -> Store:
+    """Return a store at another place; nothing is opened yet."""
+    store = copy.copy(db)
+    store.sessions = SessionsElsewhere(db.conf, place=place)
+    # What is not found there is not sought further.
+    store.escalation = None
+    return store
+
+
 @contextlib.contextmanager
 def each_datacenter(db: Store) -> Iterator[list[Store]]:
     """Yield stores whose nodes are those of one datacenter each, ``db`` first.
@@ -35,23 +71,16 @@ def each_datacenter(db: Store) -> Iterator[list[Store]]:
     connection = db.sessions.get()
     others = sorted(connection.replication.keys() - {connection.local_dc})
     with contextlib.ExitStack() as opened:
-        yield [db, *(_store(db, connection, each, opened) for each in others)]
+        yield [db, *(_opened(db, connection, each, opened) for each in others)]
 
 
-def _store(
+def _opened(
     db: Store,
     connection: Connection,
     datacenter: str,
     opened: contextlib.ExitStack,
 ) -> Store:
-    addresses = tuple(
-        host.address
-        for host in connection.cluster.metadata.all_hosts()
-        if host.datacenter == datacenter
-    )
-    store = copy.copy(db)
-    store.sessions = Sessions(db.conf, place=Place(datacenter, addresses))
-    store.sessions.outage = Unnoted()
+    store = store_in(db, place_of(connection, datacenter))
     opened.callback(store.close)
     try:
         store.sessions.get()

@@ -174,6 +174,12 @@ TOKENS = Metric(
     'Tokens that were issued, found and not found.',
     _result('issued', 'found', 'missing'),
 )
+ESCALATIONS = Metric(
+    'escalations',
+    Kind.COUNTER,
+    'What was not found here and sought in other datacenters.',
+    {'outcome': frozenset(('found', 'missing', 'failed', 'held', 'refused'))},
+)
 REVOCATIONS = Metric(
     'revocations', Kind.COUNTER, 'Revocation events that were written.'
 )
@@ -213,6 +219,7 @@ METRICS = (
     CLAIMS,
     TRUST_USES,
     TOKENS,
+    ESCALATIONS,
     REVOCATIONS,
     UNCONFIRMED,
     CHANGES_FOLLOWED,

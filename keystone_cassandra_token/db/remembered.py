@@ -65,6 +65,15 @@ class Reads:
             return _Known(known)
         return _Awaited(self._found, read, send())
 
+    def keep(self, read: Hashable, found: Iterable[Any]) -> None:
+        """Remember what was found in another way.
+
+        :param read: what tells it from reads.
+        """
+        self._found[read] = found
+        if len(self._found) > MOST:
+            del self._found[next(iter(self._found))]
+
     def forget(self) -> None:
         """Forget all."""
         # What is on its way is added to the former one, where nobody looks.

@@ -10,7 +10,7 @@ import collections
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keystone_cassandra_token.db import (
     awaited,
@@ -28,6 +28,9 @@ from keystone_cassandra_token.db.request import Future, Request
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.sender import UNSET, Sender, Step, read_key
 
+if TYPE_CHECKING:
+    from keystone_cassandra_token.db.escalation import Escalation
+
 #: In an UPDATE: leave this column as it is.
 KEEP = UNSET
 
@@ -37,7 +40,17 @@ class Store(Sender):
 
     All verbs take the markers' values by name and raise
     :class:`~errors.StoreUnavailable` where Cassandra cannot answer.
+
+    :ivar escalation: seeks what is not found here in other datacenters; None
+        where nobody does.
     """
+
+    escalation: Escalation | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.escalation is not None:
+            self.escalation.close()
 
     def one(
         self, statement: Statement, row: Row, **binds: Any

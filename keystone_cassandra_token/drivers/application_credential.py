@@ -87,6 +87,7 @@ CREDENTIALS = Named(
         CREDENTIAL | STAMPS | Row(roles=text_list, access_rules=json_text),
         Indexes(CREDENTIALS_BY_USER),
         expiring=True,
+        sought_elsewhere=True,
     ),
     ClaimSpec(
         Claims('application_credential_claim', 'user_id', 'folded_name'),
@@ -132,7 +133,9 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     def authenticate(
         self, application_credential_id: str, secret: str
     ) -> None:
-        stored = CREDENTIALS.entity.find(self.db, application_credential_id)
+        stored = CREDENTIALS.entity.find_anywhere(
+            self.db, application_credential_id
+        )
         if (
             stored is None
             or not password_hashing.check_password(
@@ -166,7 +169,9 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     def get_application_credential(
         self, application_credential_id: str
     ) -> Credential:
-        stored = CREDENTIALS.entity.find(self.db, application_credential_id)
+        stored = CREDENTIALS.entity.find_anywhere(
+            self.db, application_credential_id
+        )
         if stored is None:
             raise exception.ApplicationCredentialNotFound(
                 application_credential_id=application_credential_id
@@ -176,8 +181,13 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     def list_application_credentials_for_user(
         self, user_id: str, hints: Hints
     ) -> list[Credential]:
+        found = self._of_user(user_id)
+        # By a name: so a log-in finds it.
+        for entry in hints.filters:
+            if (entry['name'], entry['comparator']) == ('name', 'equals'):
+                found += self._elsewhere(user_id, entry['value'], found)
         found = listing.filter_by_hints(
-            map(_to_ref, self._of_user(user_id)),
+            map(_to_ref, found),
             hints,
             CREDENTIAL.attributes,
             self.conf.cassandra.name_comparison,
@@ -268,6 +278,18 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
             raise NameTaken(stored['id'])
         stored['secret_hash'] = password_hashing.hash_password(secret)
         CREDENTIALS.create(self.db, stored, self._ttl(stored))
+
+    def _elsewhere(
+        self, user_id: str, name: Any, known: Iterable[Credential]
+    ) -> list[Credential]:
+        """Return the one of a name that is only just made elsewhere."""
+        if not isinstance(name, str):
+            return []
+        key = _name(self.db, {'user_id': user_id, 'name': name})
+        if any(_name(self.db, each) == key for each in known):
+            return []
+        found = CREDENTIALS.seek(self.db, key)
+        return [found] if found else []
 
     def _of_user(self, user_id: str) -> list[Credential]:
         return CREDENTIALS.entity.find_by(

@@ -19,6 +19,7 @@ from keystone_cassandra_token.compat import settings
 from keystone_cassandra_token.compat.caches import KeystoneCaches
 from keystone_cassandra_token.db import (
     errors,
+    escalation,
     following,
     metrics,
     nodes,
@@ -59,8 +60,10 @@ def shared(conf: cfg.ConfigOpts) -> Store:
         following.start(
             store, connection, caches, lambda: settings.common(conf)
         )
+        escalation.start(store, connection)
 
     store = _shared[id(conf)] = Store(conf, verify=verify)
+    store.escalation = escalation.Escalation(store)
     return store
 
 

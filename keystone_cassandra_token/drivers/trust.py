@@ -33,7 +33,7 @@ from oslo_utils import timeutils
 
 from keystone_cassandra_token.compat import extras
 from keystone_cassandra_token.compat.conflicts import duplicate, logged
-from keystone_cassandra_token.db import clock, errors, metrics
+from keystone_cassandra_token.db import clock, errors, escalation, metrics
 from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.consistency import Operation
 from keystone_cassandra_token.db.cql import (
@@ -97,6 +97,9 @@ CLAIMS = unique.Claims(
 )
 
 GET = read(f'SELECT {TRUST} FROM trust WHERE id = :id')
+GET_WRITTEN = read(
+    GET.cql.replace(' FROM', ', WRITETIME(trustor_user_id) AS written FROM')
+)
 GET_EVERYWHERE = escalated_read(f'SELECT {TRUST} FROM trust WHERE id = :id')
 # Keystone lists all trusts for an administrator, and flushes by a filter.
 LIST = scan(f'SELECT {TRUST} FROM trust')
@@ -201,9 +204,8 @@ class Trust(Driver, base.TrustDriverBase):
                         ' project, impersonation and expiry'
                     ),
                 ) from None
-        created = _to_ref(stored, stored['uses'])
-        created['roles'] = [{'id': role} for role in stored['roles']]
-        return created
+        given = [{'id': role} for role in stored['roles']]
+        return _to_ref(stored, stored['uses']) | {'roles': given}
 
     def get_trust(
         self, trust_id: str, deleted: bool = False
@@ -216,9 +218,8 @@ class Trust(Driver, base.TrustDriverBase):
             or (remaining is not None and remaining <= 0)
         ):
             raise exception.TrustNotFound(trust_id=trust_id)
-        trust = _to_ref(stored, remaining)
-        trust['roles'] = [{'id': role} for role in stored['roles']]
-        return trust
+        roles = [{'id': role} for role in stored['roles']]
+        return _to_ref(stored, remaining) | {'roles': roles}
 
     def list_trusts(self) -> list[dict[str, Any]]:
         return self._to_refs(self.db.iterate(LIST, TRUST))
@@ -296,6 +297,8 @@ class Trust(Driver, base.TrustDriverBase):
 
     def _get(self, trust_id: str, deleted: bool = False) -> dict[str, Any]:
         stored = self.db.one(GET, TRUST, id=trust_id)
+        if stored is None:  # nor was it deleted
+            stored = escalation.one(self.db, GET_WRITTEN, TRUST, trust_id)
         if not _exists(stored) or (
             stored['deleted_at'] is not None and not deleted
         ):
@@ -420,8 +423,7 @@ class Trust(Driver, base.TrustDriverBase):
     ) -> Iterable[dict[str, Any]]:
         """Return the trusts among which a flush looks."""
         for index in (BY_TRUSTOR, BY_TRUSTEE, BY_PROJECT):
-            value = wanted[index.column]
-            if value:
+            if value := wanted[index.column]:
                 return self._indexed(index, value)
         return filter(_exists, self.db.iterate(LIST, TRUST))
 
@@ -443,10 +445,8 @@ class Trust(Driver, base.TrustDriverBase):
             if not gone:
                 LOG.debug('The counter of trust %s was gone.', trust_id)
         key = claim_key(stored)
-        if key is not None:
-            claim = CLAIMS.find(self.db, trust_id, key)
-            if claim is not None:
-                CLAIMS.give_up(self.db, claim)
+        if key and (claim := CLAIMS.find(self.db, trust_id, key)):
+            CLAIMS.give_up(self.db, claim)
         self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
 
     def _to_refs(

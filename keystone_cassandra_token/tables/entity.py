@@ -38,8 +38,8 @@ from keystone_cassandra_token.tables.entity_reads import EntityReads
 from keystone_cassandra_token.tables.fence import Fence
 from keystone_cassandra_token.tables.index import Indexes
 
-#: Seconds for which a deleted entity's row keeps a late creation from being
-#: made, if its id can come back.
+#: Seconds for which a deleted entity's row tells that it was deleted: keeps a
+#: late creation from being made, and others from finding it elsewhere.
 BURIED_FOR = 24 * 3600
 
 Changes = Mapping[str, Any]
@@ -312,7 +312,7 @@ class Entity(EntityReads):
             return None if row['incarnation'] == seen else False
 
         delete: dict[str, Any] = {}
-        if self.ids_come_back:
+        if self.is_buried:
             delete = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
         gone = telling(
             db,

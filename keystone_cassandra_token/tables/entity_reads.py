@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token.db import cql
+from keystone_cassandra_token.db import cql, escalation
 from keystone_cassandra_token.db.changes import FETCH
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
@@ -43,6 +43,46 @@ class EntityReads(EntityStatements):
             return None  # Cassandra rejects it
         found = db.one(read or self.get, self.row, id=entity_id)
         return found if found and self.exists(found) else None
+
+    def find_anywhere(
+        self, db: Store, entity_id: str | None
+    ) -> dict[str, Any] | None:
+        """Return an entity, or None; one too that is only just made elsewhere.
+
+        For what a client's request is to be shown, or logs in with.  Not for
+        changes: what is not here cannot be changed here.
+        """
+        if not entity_id:
+            return None
+        stored = db.one(self.get, self.row, id=entity_id)
+        if stored is None:
+            return self.seek(db, entity_id)
+        return stored if self.exists(stored) else None
+
+    def seek(self, db: Store, entity_id: str) -> dict[str, Any] | None:
+        """Seek an entity elsewhere, or return None.
+
+        There must be no row of it here: a deletion leaves one.
+        """
+        if db.escalation is None:
+            return None
+        return db.escalation.ask(
+            self.sought(entity_id), lambda there: self.young(there, entity_id)
+        )
+
+    def sought(self, entity_id: str) -> tuple[str, str]:
+        """Return as what an entity is sought elsewhere."""
+        return self.table, entity_id
+
+    def young(self, db: Store, entity_id: str) -> dict[str, Any] | None:
+        """Return an entity that was made a moment ago, or None.
+
+        What is older has arrived, or may have been deleted elsewhere so long
+        ago that nobody knows of it any more.
+        """
+        found = self.find(db, entity_id)
+        is_young = found is not None and escalation.is_born(found['born'])
+        return found if is_young else None
 
     def find_all(self, db: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return those of the entities that exist, in the order of ids."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from keystone_cassandra_token.db import clock, cql
+from keystone_cassandra_token.db import clock, cql, escalation
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import KEEP
 from keystone_cassandra_token.tables.index import Indexes
@@ -41,6 +41,9 @@ class EntityStatements:
         since callers choose it or it is computed.  Then a deletion leaves a
         marker, so that a creation which was sent before finds no free id.  It
         implies the former.
+    :param sought_elsewhere: whether one that is not found is sought in other
+        datacenters (:mod:`~..db.escalation`).  Then a deletion leaves a
+        marker, too: what is deleted here must not be found there.
     :param single_partition: whether all are in one partition, ``bucket`` 0;
         for hundreds that are often wanted all at once.
     """
@@ -67,6 +70,7 @@ class EntityStatements:
         everywhere: bool = False,
         ids_are_given: bool = False,
         ids_come_back: bool = False,
+        sought_elsewhere: bool = False,
         single_partition: bool = False,
     ) -> None:
         self.table = table
@@ -138,9 +142,11 @@ class EntityStatements:
         self.delete = conditional(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
-        self.ids_come_back = ids_come_back
+        self.is_buried = ids_come_back or sought_elsewhere
         self.ids_are_given = ids_are_given or ids_come_back
-        if ids_come_back:
+        if sought_elsewhere:
+            escalation.SOUGHT.add(self.get)
+        if self.is_buried:
             empty = ', '.join(
                 f'{name} = null'
                 for name in row.columns

@@ -82,6 +82,50 @@ class Named:
             )
         return found
 
+    def find_anywhere(
+        self, db: Store, key: Key, spec: ClaimSpec | None = None
+    ) -> dict[str, Any] | None:
+        """Return the entity that has a name, as :meth:`Entity.find_anywhere`.
+
+        :param spec: as for :meth:`find`.
+        """
+        return self.find(db, key, spec) or self.seek(db, key, spec)
+
+    def seek(
+        self, db: Store, key: Key, spec: ClaimSpec | None = None
+    ) -> dict[str, Any] | None:
+        """Seek the entity that has a name elsewhere, or return None.
+
+        :param spec: as for :meth:`find`.
+        """
+        if db.escalation is None or not db.escalation.others():
+            return None
+        spec = spec or self.specs[0]
+        claims, entity = spec.claims, self.entity
+        # All have agreed on the claim before there was an entity.  If it is
+        # here that saves a round trip.
+        likely = claims.owner(db, **key)
+
+        def look(there: Store) -> dict[str, Any] | None:
+            young = entity.young(there, likely) if likely else None
+            if young is None:
+                owner = claims.owner(there, **key)
+                if owner and owner != likely:
+                    young = entity.young(there, owner)
+            has_it = young is not None and key in spec.keys(there, young)
+            return young if has_it else None
+
+        sought = (claims.table, *sorted(key.items()))
+        found = db.escalation.ask(sought, look)
+        if found is None:
+            return None
+        here = db.one(entity.get, entity.row, id=found['id'])
+        if here is not None:  # it has arrived, or was deleted here
+            has_it = entity.exists(here) and key in spec.keys(db, here)
+            return here if has_it else None
+        db.escalation.remember(entity.sought(found['id']), found)
+        return found
+
     def find_all(self, db: Store, **part: Any) -> list[dict[str, Any]]:
         """Return the entities whose names have this part of a key."""
         spec = self.specs[0]

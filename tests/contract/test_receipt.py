@@ -194,8 +194,8 @@ class TestUnknown:
             provider.validate_receipt(receipt_id)
         assert sent == []
 
-    def test_the_refusal_does_not_quote_it(self, provider):
-        unknown = receipts.IDS.make()
+    def test_the_refusal_does_not_quote_it(self, provider, conf):
+        unknown = receipts.IDS.make(conf, 'dc1')
         with pytest.raises(exception.ReceiptNotFound) as refused:
             provider.validate_receipt(unknown)
         assert unknown not in str(refused.value)

@@ -383,7 +383,7 @@ class TestForeignKeys:
                 make(ours, parent, name='late')
             refused.append(raised)
 
-        with faults.hold(store, PROJECTS.entity.delete) as held:
+        with faults.hold(store, PROJECTS.entity.bury) as held:
             late = threading.Thread(
                 target=ours.delete_project, args=[parent['id']]
             )
@@ -455,7 +455,7 @@ class TestForeignKeys:
                 ours.delete_project(parent['id'])
             refused.append(raised)
 
-        with faults.hold(store, PROJECTS.entity.delete) as held:
+        with faults.hold(store, PROJECTS.entity.bury) as held:
             late = threading.Thread(target=delete)
             late.start()
             assert held.reached.wait(faults.PATIENCE)

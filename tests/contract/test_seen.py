@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import random
+import types
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -290,3 +291,29 @@ def test_another_provider_relies_on_clocks(
         )
         == []
     )
+
+
+def test_a_note_that_is_not_here_yet_is_sought_elsewhere(
+    region: Region,
+    clocks: Clocks,
+    keyspace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    region.revoke(user_id=region.user_id)
+    token = region.log_in(1)
+    ids = {'audit_ids': [token.model.audit_id]}
+    (note,) = region.store.rows(seen.GET, seen.SEEN, **ids)
+    region.store.sessions.get().session.execute(
+        f'DELETE FROM {keyspace}.token_seen WHERE audit_id = %s',
+        (token.model.audit_id,),
+    )
+    assert region.is_revoked(token)
+    there: Any = types.SimpleNamespace(rows=lambda *_, **__: [note])
+    asks: Any = types.SimpleNamespace(ask=lambda key, look: look(there))
+    monkeypatch.setattr(region.store, 'escalation', asks)
+    assert not region.is_revoked(token)
+    # What is older has arrived, or never will.
+    clocks.now += 3600 * SECOND
+    clocks.on(('a', 0))
+    region.revoke(user_id=region.user_id)
+    assert region.is_revoked(token)

@@ -5,6 +5,7 @@ import base64
 import datetime
 import hashlib
 import hmac
+import secrets
 import string
 import uuid
 
@@ -270,6 +271,37 @@ def test_what_cannot_be_a_token_costs_no_query(provider, store, token_id):
         assert sent == []
     if isinstance(token_id, str) and len(token_id) > 8:
         assert token_id not in str(raised.value)
+
+
+@pytest.fixture
+def only_tagged(conf):
+    conf.set_override('token_key', 'k' * 40, 'cassandra')
+    conf.set_override('accept_untagged_ids', False, 'cassandra')
+    yield
+    for name in ('token_key', 'accept_untagged_ids'):
+        conf.clear_override(name, 'cassandra')
+
+
+def test_what_is_invented_costs_no_query(provider, store, only_tagged):
+    token_id, _ = provider.generate_id_and_issued_at(project_token())
+    with faults.counted(store) as sent:
+        for _ in range(1000):
+            invented = tokens.PREFIX + secrets.token_urlsafe(32)
+            with pytest.raises(exception.TokenNotFound):
+                provider.validate_token(invented)
+        assert sent == []
+        assert provider.validate_token(token_id)
+        assert len(sent) == 1
+
+
+def test_the_only_datacenter_is_asked_once(provider, store, conf, serving):
+    """Also of what another one would be asked for."""
+    with faults.counted(store) as sent:
+        for datacenter in (store.sessions.get().local_dc, 'elsewhere'):
+            with pytest.raises(exception.TokenNotFound):
+                provider.validate_token(tokens.IDS.make(conf, datacenter))
+    assert sent == [(tokens.GET,)] * 2
+    assert store.escalation.there == {}
 
 
 @settings(parent=quietly, max_examples=300)

@@ -373,6 +373,20 @@ def test_a_deletion_goes_on_while_a_region_is_not_told(
         assert deleted(person.user) == 404
 
 
+def test_a_token_is_accepted_before_it_is_there(
+    cluster: Cluster, regions: tuple[Region, Region, Region]
+) -> None:
+    """The server there asks the region that has issued it."""
+    here, elsewhere, _ = regions
+    person = Person(here)
+    arrives(elsewhere, person.log_in(here))
+    assert cluster.links
+    with cluster.links.held():
+        token = person.log_in(here)
+        # Unless the one is slower to answer than the other one waits.
+        arrives(elsewhere, token)
+
+
 def beat(cluster: Cluster) -> int:
     """Return the pulse of the first region as it sees it."""
     node = cluster.nodes[0]

@@ -24,6 +24,7 @@ import cassandra.policies
 import cassandra.query
 import keystone.conf
 from lab.cassandra import Cluster
+from lab.cassandra_node import Node
 from lab.schema import quick_schema
 from lab.waiting import until
 
@@ -242,6 +243,11 @@ class Regions:
     @property
     def here(self) -> Store:
         return self.stores[0]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Those of both, one each."""
+        return list(self._cluster.nodes)
 
     @contextlib.contextmanager
     def intercepted(self) -> Iterator[None]:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from tests import guards, mutations, sweep
+from tests import mutations, sweep
+from tests.mutation import Mutation
 
 
-@sweep.over(guards.MUTATIONS)
-def test_a_guard_is_there_once(mutation: guards.Mutation) -> None:
+@sweep.over(mutations.MUTATIONS)
+def test_a_guard_is_there_once(mutation: Mutation) -> None:
     source = mutation.source(mutations.ROOT).read_text('utf-8')
     assert source.count(mutation.code) == 1
     files = [each for each in mutation.tests.split() if each.endswith('.py')]

@@ -82,13 +82,13 @@ class Identity(Driver, base.IdentityDriverBase):
 
     def authenticate(self, user_id: str, password: str) -> Entity:
         asked = [each(self.db, user_id) for each in log_in_begins]
-        user = USERS.entity.find(self.db, user_id)
+        user = USERS.entity.find_anywhere(self.db, user_id)
         if user is None:
             raise AssertionError(_('Invalid user / password'))
         failures = lockout.failed_at(self.db, user)
         if any(each.result() for each in asked):
             remembered.forget()
-            user = USERS.entity.find(self.db, user_id)
+            user = USERS.entity.find_anywhere(self.db, user_id)
             if user is None:
                 raise AssertionError(_('Invalid user / password'))
         if lockout.is_locked(self.db, user, failures):
@@ -177,7 +177,7 @@ class Identity(Driver, base.IdentityDriverBase):
         )
 
     def get_user(self, user_id: str) -> Entity:
-        return users.to_ref(users.get(self.db, user_id))
+        return users.to_ref(users.get_anywhere(self.db, user_id))
 
     def update_user(self, user_id: str, user: Mapping[str, Any]) -> Entity:
         given = users.to_row(user)
@@ -255,7 +255,7 @@ class Identity(Driver, base.IdentityDriverBase):
 
     def get_user_by_name(self, user_name: str, domain_id: str) -> Entity:
         key = users.name_key(self.db, domain_id, user_name)
-        user = USERS.find(self.db, key)
+        user = USERS.find_anywhere(self.db, key)
         if user is None:
             raise exception.UserNotFound(user_id=user_name)
         return users.to_ref(user)
@@ -295,7 +295,7 @@ class Identity(Driver, base.IdentityDriverBase):
         likely = _GROUPS_OF.get(user_id)
         meanwhile = likely and GROUPS.entity.find_all_async(self.db, likely)
         of_user = MEMBERSHIPS.of_async(self.db, user_id)
-        user = self._known_async(user_id).result()
+        user = self._known_async(user_id, anywhere=True).result()
         lasting = [row['group_id'] for row in of_user.result()]
         expiring = {}
         if identities.of(user):  # or no identity provider asserts anything
@@ -327,11 +327,14 @@ class Identity(Driver, base.IdentityDriverBase):
         return listing.limit(list(filter(passes, found)), hints)
 
     def get_group(self, group_id: str) -> Entity:
-        return groups.to_ref(self._group(group_id))
+        group = GROUPS.entity.find_anywhere(self.db, group_id)
+        if group is None:
+            raise exception.GroupNotFound(group_id=group_id)
+        return groups.to_ref(group)
 
     def get_group_by_name(self, group_name: str, domain_id: str) -> Entity:
         key = groups.key(self.db, domain_id, group_name)
-        group = GROUPS.find(self.db, key)
+        group = GROUPS.find_anywhere(self.db, key)
         if group is None:
             raise exception.GroupNotFound(group_id=group_name)
         return groups.to_ref(group)
@@ -350,10 +353,17 @@ class Identity(Driver, base.IdentityDriverBase):
             raise exception.GroupNotFound(group_id=group_id)
         MEMBERSHIPS.remove_having(self.db, group_id)
 
-    def _known_async(self, user_id: str) -> Future[Entity]:
-        """Ask for what a log-in has not read."""
+    def _known_async(
+        self, user_id: str, anywhere: bool = False
+    ) -> Future[Entity]:
+        """Ask for what a log-in has not read.
+
+        :param anywhere: also of a user who is only just made elsewhere.
+        """
 
         def existing(user: Entity | None) -> Entity:
+            if user is None and anywhere:
+                user = USERS.entity.seek(self.db, user_id)
             if user is None or not USERS.entity.exists(user):
                 raise exception.UserNotFound(user_id=user_id)
             return user

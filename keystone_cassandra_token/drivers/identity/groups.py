@@ -35,6 +35,7 @@ GROUPS = Named(
         GROUP | STAMPS,
         Indexes(BY_DOMAIN),
         guarded=['name', 'domain_id'],
+        sought_elsewhere=True,
     ),
     ClaimSpec(
         Claims('group_claim', 'folded_name', 'domain_id', part='folded_name'),

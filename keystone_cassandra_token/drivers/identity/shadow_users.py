@@ -153,7 +153,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
             USERS.entity.change(self.db, user['id'], renamed)
 
     def get_user(self, user_id: str) -> User:
-        return users.to_ref(users.get(self.db, user_id))
+        return users.to_ref(users.get_anywhere(self.db, user_id))
 
     def create_nonlocal_user(self, user_dict: Mapping[str, Any]) -> User:
         if (

@@ -191,6 +191,7 @@ USERS = Named(
         ],
         private=['lock_epoch', 'last_active_on'],
         ids_come_back=True,
+        sought_elsewhere=True,
     ),
     ClaimSpec(
         Claims('user_claim', 'folded_name', 'domain_id', part='folded_name'),
@@ -210,6 +211,17 @@ def get(db: Store, user_id: str) -> Stored:
     :raises keystone.exception.UserNotFound: if there is none.
     """
     user = USERS.entity.find(db, user_id)
+    if user is None:
+        raise exception.UserNotFound(user_id=user_id)
+    return user
+
+
+def get_anywhere(db: Store, user_id: str) -> Stored:
+    """Return a user, as :func:`get`; one too that is only just made elsewhere.
+
+    :raises keystone.exception.UserNotFound: if there is none.
+    """
+    user = USERS.entity.find_anywhere(db, user_id)
     if user is None:
         raise exception.UserNotFound(user_id=user_id)
     return user

@@ -198,7 +198,7 @@ class Resource(Driver, base.ResourceDriverBase):
     def get_project_by_name(
         self, project_name: str, domain_id: str | None
     ) -> Project:
-        project = PROJECTS.find(
+        project = PROJECTS.find_anywhere(
             self.db,
             projects.key(self.db, domain_id or NULL_DOMAIN_ID, project_name),
         )
@@ -265,7 +265,7 @@ class Resource(Driver, base.ResourceDriverBase):
         return self.list_projects_from_ids(chosen)
 
     def _project(self, project_id: str) -> Project:
-        project = PROJECTS.entity.find(self.db, project_id)
+        project = PROJECTS.entity.find_anywhere(self.db, project_id)
         if project is None:
             raise exception.ProjectNotFound(project_id=project_id)
         return project

@@ -91,6 +91,7 @@ PROJECTS = Named(
         guarded=['domain_id', 'name', 'tags', 'closed_at'],
         lists_are_remembered=True,
         ids_are_given=True,
+        sought_elsewhere=True,
     ),
     ClaimSpec(
         Claims(

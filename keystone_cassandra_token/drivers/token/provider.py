@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """``keystone.token.provider`` on Cassandra.
 
-A token is an opaque id of 256 random bits; ``token`` holds its data under a
+A token is an opaque id that nobody can guess; ``token`` holds its data under a
 hash of the id, so nobody who reads the table can use a token.  One INSERT
 with one TTL makes it, nothing updates or deletes it: a crash leaves a token
 or none.
+
+What another datacenter issued a moment ago, and is not yet here, is read
+there.
 
 Unlike a Fernet token its values are stored, so methods keep their order and
 times their microseconds.
@@ -21,7 +24,7 @@ from keystone.models.token_model import TokenModel
 from keystone.token.providers import base
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.db import clock, metrics
+from keystone_cassandra_token.db import clock, escalation, metrics
 from keystone_cassandra_token.db.cql import token_read, token_write
 from keystone_cassandra_token.db.rows import Row, json_text, micros, text_list
 from keystone_cassandra_token.drivers.base import Driver
@@ -29,7 +32,7 @@ from keystone_cassandra_token.drivers.token import seen
 from keystone_cassandra_token.drivers.token.opaque_ids import OpaqueIds, hashed
 from keystone_cassandra_token.revocation_ttl import RevocationTTL
 
-#: Version of the id's format; a later one may carry a hint behind it.
+#: Version of the id's format.
 PREFIX = 'kc1_'
 IDS = OpaqueIds(PREFIX)
 
@@ -53,6 +56,7 @@ TOKEN = Row(
 )
 
 GET = token_read(f'SELECT {TOKEN} FROM token WHERE id_hash = :id_hash')
+escalation.SOUGHT.add(GET)
 INSERT = token_write(
     f'INSERT INTO token ({TOKEN}) VALUES ({TOKEN.markers})'
 ).expiring()
@@ -66,11 +70,7 @@ class Provider(Driver, base.Provider):
         self._revocation_ttl = RevocationTTL(self.db)
 
     def validate_token(self, token_id: Any) -> tuple[Any, ...]:
-        token = None
-        if IDS.fits(token_id):
-            token = self.db.one(
-                GET, TOKEN, id_hash=hashed(self.conf, token_id)
-            )
+        token = IDS.find(self.db, GET, TOKEN, token_id)
         metrics.count(metrics.TOKENS, 'found' if token else 'missing')
         if token is None:
             # Without the id, which Keystone's own message would quote.
@@ -94,7 +94,7 @@ class Provider(Driver, base.Provider):
         )
 
     def generate_id_and_issued_at(self, token: TokenModel) -> tuple[str, str]:
-        token_id = IDS.make()
+        token_id = IDS.make(self.conf, self.db.sessions.get().local_dc)
         # In whole seconds, as revocations are: a token of the second in
         # which its user was revoked is revoked, as with Fernet.
         issued_at = clock.utcnow().replace(microsecond=0)

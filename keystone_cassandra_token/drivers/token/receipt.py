@@ -20,7 +20,7 @@ from keystone.models.receipt_model import ReceiptModel
 from keystone.receipt.providers import base
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, escalation
 from keystone_cassandra_token.db.cql import token_read, token_write
 from keystone_cassandra_token.db.rows import Row, micros, text_list
 from keystone_cassandra_token.drivers.base import Driver
@@ -38,6 +38,7 @@ RECEIPT = Row(
 )
 
 GET = token_read(f'SELECT {RECEIPT} FROM receipt WHERE id_hash = :id_hash')
+escalation.SOUGHT.add(GET)
 INSERT = token_write(
     f'INSERT INTO receipt ({RECEIPT}) VALUES ({RECEIPT.markers})'
 ).expiring()
@@ -47,11 +48,7 @@ class Provider(Driver, base.Provider):
     """Opaque receipts in Cassandra."""
 
     def validate_receipt(self, receipt_id: Any) -> tuple[Any, ...]:
-        receipt = None
-        if IDS.fits(receipt_id):
-            receipt = self.db.one(
-                GET, RECEIPT, id_hash=hashed(self.conf, receipt_id)
-            )
+        receipt = IDS.find(self.db, GET, RECEIPT, receipt_id)
         if receipt is None:
             # Without the id.
             raise exception.ReceiptNotFound(receipt_id='***')
@@ -65,7 +62,7 @@ class Provider(Driver, base.Provider):
     def generate_id_and_issued_at(
         self, receipt: ReceiptModel
     ) -> tuple[str, str]:
-        receipt_id = IDS.make()
+        receipt_id = IDS.make(self.conf, self.db.sessions.get().local_dc)
         # In whole seconds, as Fernet has it.
         issued_at = clock.utcnow().replace(microsecond=0)
         expires_at = timeutils.parse_isotime(receipt.expires_at)

@@ -30,7 +30,7 @@ from keystone.models.token_model import TokenModel
 from oslo_config import cfg
 
 from keystone_cassandra_token.conf.options import DRIVER
-from keystone_cassandra_token.db import clock, remembered
+from keystone_cassandra_token.db import clock, escalation, remembered
 from keystone_cassandra_token.db.cql import token_read, token_write
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row, json_text, text_list
@@ -52,6 +52,7 @@ SEEN = Row('audit_id', seen=text_list)
 GET = token_read(
     f'SELECT {SEEN} FROM token_seen WHERE audit_id IN :audit_ids'
 ).unpaged()
+escalation.SOUGHT.add(GET)
 INSERT = token_write(
     f'INSERT INTO token_seen ({SEEN}) VALUES ({SEEN.markers})'
 ).expiring()
@@ -157,10 +158,18 @@ def without(
     if not is_used(db.conf):
         return list(rows)
     known = (token['audit_id'], token['audit_chain_id'])
-    ids = [str(each) for each in known if each]
-    noted = {
-        x for row in db.rows(GET, SEEN, audit_ids=ids) for x in row['seen']
-    }
+    audit_ids = [str(each) for each in known if each]
+
+    def look(there: Store) -> list[dict[str, Any]]:
+        return there.rows(GET, SEEN, audit_ids=audit_ids)
+
+    found = look(db)
+    if not found and db.escalation and escalation.is_fresh(token['issued_at']):
+        # The token may have been issued elsewhere, and its note be on its way.
+        sought = (GET.table, *audit_ids)
+        elsewhere = db.escalation.ask(sought, lambda x: look(x) or None)
+        found = elsewhere or []
+    noted = {each for row in found for each in row['seen']}
     return [row for row in rows if digest(row) not in noted]
 
 
