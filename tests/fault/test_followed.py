@@ -400,6 +400,15 @@ def beat(cluster: Cluster) -> int:
     return int(row.beat)
 
 
+def goes_on_for_long(cluster: Cluster, began: int) -> None:
+    """Wait until the pulse of the first region is much later."""
+    until(
+        lambda: beat(cluster) - began > _LONG,
+        'the pulse has gone on for long',
+        _PATIENCE,
+    )
+
+
 def test_what_ended_while_nothing_was_heard_ends(
     cluster: Cluster, regions: tuple[Region, Region, Region]
 ) -> None:
@@ -413,11 +422,7 @@ def test_what_ended_while_nothing_was_heard_ends(
         here.client.request(
             'DELETE', '/auth/tokens', here.admin, subject=token
         )
-        until(
-            lambda: beat(cluster) - began > _LONG,
-            'the pulse has gone on here for long',
-            _PATIENCE,
-        )
+        goes_on_for_long(cluster, began)
         assert elsewhere.accepts(token)
     until(
         lambda: not elsewhere.accepts(token),
@@ -444,11 +449,7 @@ def test_whom_a_region_that_is_cut_off_lets_in_is_stopped_later(
             f'/users/{person.user}',
             {'user': {'password': person.password}},
         )
-        until(
-            lambda: beat(cluster) - began > _LONG,
-            'the pulse has gone on here for long',
-            _PATIENCE,
-        )
+        goes_on_for_long(cluster, began)
         knows = person.log_in(here)
         person.password, new = former, person.password
         let_in = person.log_in(elsewhere)
