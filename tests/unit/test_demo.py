@@ -16,6 +16,7 @@ import pytest
 from lab import cassandra_install, demo, kept, preflight
 from lab.client import no_proxy
 from lab.narration import Narrator
+from lab.regions import namespaces
 from lab.waiting import WaitedInVain, until
 
 
@@ -43,6 +44,8 @@ def problems(*argv):
         (['--config-file', '/nowhere'], '/nowhere cannot be read'),
         (['--keep', '--stop'], 'exclude each other'),
         (['--all'], '--all goes with --stop'),
+        (['--regions', '1'], "from 2 to 5, not '1'"),
+        (['--regions', '2', '--keep'], '--regions goes neither with'),
         (['extra'], 'extra'),
     ],
 )
@@ -86,6 +89,18 @@ def test_fetched_jars_need_no_maven(state, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv('PATH', str(tmp_path))
     os.makedirs(cassandra_install.jars_directory())
     assert problems() == []
+
+
+def test_regions_need_namespaces(state, monkeypatch) -> None:
+    def refused(*_):
+        raise namespaces.NotAllowed('be root')
+
+    monkeypatch.setattr(preflight, 'find_java', lambda: None)
+    monkeypatch.setattr(preflight, '_full', lambda needs: [])
+    os.makedirs(cassandra_install.jars_directory())
+    monkeypatch.setattr(namespaces, 'Namespace', refused)
+    assert problems() == []
+    assert problems('--regions', '2') == ['be root']
 
 
 def test_a_taken_port(state) -> None:

@@ -26,6 +26,7 @@ from lab.people import People
 from lab.ports import state_directory
 from lab.preflight import arguments
 from lab.processes import Group
+from lab.regions import story as regions_story
 from lab.server import ALL_DRIVERS, Keystone, merge, points_at, write_private
 from lab.story import LOCK_OUT, Story
 from lab.tables import Tables, drop_keyspace
@@ -306,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.stop:
             stop_kept(options.all, options.port)
+        elif options.regions:
+            regions_story.tell(options.regions, narrator)
         else:
             Demo(options, narrator).run()
     except (LabError, ClientException) as error:

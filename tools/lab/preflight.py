@@ -25,6 +25,7 @@ from lab.cassandra_install import (
 )
 from lab.kept import kept, stop
 from lab.ports import state_directory
+from lab.regions import namespaces
 
 PROGRAM = 'tools/demo'
 #: The exit status that says: all is there, run the demo.
@@ -99,6 +100,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help='worker processes of Keystone, at least 2 (default: 2)',
     )
     option(
+        '--regions',
+        type=command.number(2, 5),
+        metavar='N',
+        help='show instead what N regions do when one is cut off and comes'
+        ' back (as root: it makes network namespaces)',
+    )
+    option(
         '--config-file',
         type=_file,
         action='append',
@@ -110,6 +118,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.keep and options.stop:
         parser.error('--keep and --stop exclude each other')
+    if options.regions and (options.keep or options.stop):
+        parser.error('--regions goes neither with --keep nor with --stop')
     if options.all and not options.stop:
         parser.error('--all goes with --stop')
     return options
@@ -141,7 +151,8 @@ def problems(options: argparse.Namespace) -> Iterator[str]:
             'the Python environment',
             'Let KEYSTONE_CASSANDRA_VENV name another folder',
         )
-    if given := os.environ.get(CONTACT_POINTS):
+    given = os.environ.get(CONTACT_POINTS)
+    if given and not options.regions:
         yield from _error_of(lambda: _ask(given))
     else:
         yield from _error_of(find_java)
@@ -152,6 +163,10 @@ def problems(options: argparse.Namespace) -> Iterator[str]:
             yield from _unwritable(
                 jars, "Cassandra's jars", 'Let XDG_CACHE_HOME name another one'
             )
+    if options.regions:
+        # Made and let go of: whether that is allowed.
+        network = namespaces.Namespace
+        yield from _error_of(lambda: network('10.77.1.254', []).close())
     yield from _taken(options.port)
     unusable = list(_error_of(_try_state))
     yield from unusable
@@ -253,7 +268,7 @@ def _look(options: argparse.Namespace) -> int:
         print(f'{PROGRAM}: {text}', file=sys.stderr)
     if found:
         return 1
-    if not os.environ.get(CONTACT_POINTS):
+    if options.regions or not os.environ.get(CONTACT_POINTS):
         find_jars()
     return GO_ON
 
