@@ -9,7 +9,8 @@ A thread of each server looks once a second:
    to which it has read, and all of the last minutes now and then: a write can
    be late.
 3. It makes sure that what they tell of can be read here.
-   What came late may need more (:data:`.changes.LATE`).
+   What came late may need more (:data:`.changes.LATE`), and is looked after
+   where nothing is remembered, too.
 4. It drops what Keystone's caches remember of it.
 
 A pulse that stood still for :data:`SILENT_AFTER`, or has jumped by as much,
@@ -249,10 +250,12 @@ class Follower:
             origin.late_at = beat
         # Where others have been before this process, they have seen it.
         followed = mark.beat - _OVERLAP if first and mark else 0
+        # A pulse that stands still does not tell how old an entry is.
+        silent = now - origin.heard_at > SILENT_AFTER
         origin.waiting += (
             _Waiting(
                 each,
-                late=_is_before(each['id'], beat - LATE)
+                late=(silent or _is_before(each['id'], beat - LATE))
                 and not _is_before(each['id'], followed),
             )
             for each in self._entries(name, new, done)
@@ -312,9 +315,7 @@ class Follower:
         left = []
         used = self._caches.are_used()
         for each in origin.waiting:
-            if not used and not (
-                each.late and each.entry['table_name'] in changes.LATE
-            ):
+            if not used and each.entry['table_name'] not in changes.LATE:
                 continue  # nothing has to be dropped
             if each.looks:
                 left.append(dataclasses.replace(each, looks=each.looks - 1))
@@ -334,7 +335,7 @@ class Follower:
                     left += [
                         _Waiting(
                             each.entry,
-                            each.late,
+                            True,  # once it can be read
                             each.tries + 1,
                             1 << each.tries,
                         )

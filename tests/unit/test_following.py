@@ -272,6 +272,44 @@ def test_it_is_late_at_the_next_try(
     assert late == [(one,)]
 
 
+def test_it_is_late_where_only_the_next_try_can_read_it(
+    world: World, follower: Follower, late: list[tuple[str, ...]]
+) -> None:
+    world.away = True
+    one = world.change()
+    look(world, follower)
+    world.away = False
+    look(world, follower, MANY)
+    assert late == [(one,)]
+
+
+def test_what_comes_before_the_pulse_goes_on_is_late(
+    world: World, follower: Follower, late: list[tuple[str, ...]]
+) -> None:
+    """It is younger than the last pulse that was heard."""
+    one = world.change(ago=-1)
+    hidden = world.entries.copy()
+    world.entries.clear()
+    world.now += LONG
+    world.entries.update(hidden)
+    follower.look()
+    look(world, follower, MANY)
+    assert late == [(one,)]
+
+
+def test_what_others_may_take_for_late_is_fetched_without_caches(
+    world: World, follower: Follower, late: list[tuple[str, ...]]
+) -> None:
+    world.used = False
+    look(world, follower)
+    world.what_was_told()
+    one = world.change()
+    world.change(table='unknown')
+    look(world, follower)
+    assert world.what_was_told() == [('fetched', one)]
+    assert late == []
+
+
 @pytest.mark.parametrize('late', [1, 10, 500])
 def test_what_comes_late_is_followed(
     world: World, follower: Follower, late: float
