@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import hashlib
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,8 +75,8 @@ class Kept:
 
     :ivar ttl: the setting in seconds that it was written with.  A row that
         lasts longer is never replaced by one that ends sooner.
-    :ivar by: the machine whose clock it has.  Clocks differ: what one machine
-        does later must not be taken for earlier than what another one did.
+    :ivar by: the machine and clock that it is from.  Clocks differ: what is
+        later by one must not be taken for earlier than what another one had.
     :ivar first: when it was made, in microseconds, if it came late and is
         written again; else None.
     """
@@ -86,10 +86,14 @@ class Kept:
     first: int | None = None
 
 
-@functools.cache
 def here() -> str:
-    """Return what tells this machine from others; not its name."""
-    name = socket.gethostname().encode()
+    """Return what tells this machine from others; not its name.
+
+    And from itself, once its clock was set: what it revokes after its clock
+    was set back is no earlier than what it has revoked before.
+    """
+    began = round(time.time() - time.monotonic())
+    name = f'{socket.gethostname()} {began}'.encode()
     return hashlib.blake2s(name, digest_size=4).hexdigest()
 
 
@@ -106,7 +110,11 @@ def keyed(scope: Mapping[str, Any], kept: Kept) -> dict[str, Any]:
 def kept(row: Mapping[str, Any]) -> Kept:
     """Return what tells a row from others; former versions kept the TTL."""
     found = row['scope'].get(_KEPT, 0)
-    return Kept(**found) if isinstance(found, dict) else Kept(found)
+    if not isinstance(found, dict):
+        return Kept(found)
+    # A later version may keep more.
+    names = [field.name for field in dataclasses.fields(Kept)]
+    return Kept(**{name: found[name] for name in names if name in found})
 
 
 def address(event: revoke_model.RevokeEvent) -> tuple[str, dict[str, Any]]:

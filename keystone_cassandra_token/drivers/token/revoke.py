@@ -87,41 +87,61 @@ def _fetch(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
     Each with the timestamp and the end that it has there: to write it twice
     is harmless.
     """
-    subjects = [key['subject'] for key in keys]
-    found = {
-        (row['subject'], row['scope'], row['issued_before'])
-        for begin in range(0, len(keys), _AT_ONCE)
-        for row in db.rows(
-            CHECK, _AS_STORED, subjects=subjects[begin : begin + _AT_ONCE]
-        )
-    }
+    found = {_identity(row) for row in _stored(db, keys, _AS_STORED)}
     now = clock.to_micros(clock.utcnow()) // 10**6
     missing = [
         # Servers of a former version do not tell of all columns.
         {name: key.get(name) for name in REVOCATION.columns}
         | {'ttl': key['end'] - now}
         for key in keys
-        if key['end'] > now
-        and (key['subject'], key['scope'], key['issued_before']) not in found
+        if key['end'] > now and _identity(key) not in found
     ]
     db.run_each_async((REVOKE_HERE, row) for row in missing).result()
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    names = 'subject', 'scope', 'issued_before', 'made_at'
+    return tuple(row.get(name) for name in names)
+
+
+def _stored(
+    db: Store, keys: Sequence[Mapping[str, Any]], columns: Row
+) -> list[dict[str, Any]]:
+    """Return what there is here of the subjects of some revocations."""
+    subjects = [key['subject'] for key in keys]
+    return [
+        row
+        for begin in range(0, len(keys), _AT_ONCE)
+        for row in db.rows(
+            CHECK, columns, subjects=subjects[begin : begin + _AT_ONCE]
+        )
+    ]
 
 
 def _repeat(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
     """Write revocations that came late again, with the time of arrival.
 
     Meanwhile this datacenter has let in whom they should have stopped, with
-    tokens that are younger than they are.
+    tokens that are younger than they are.  Once is enough, by whichever
+    process: others are told of each, and would tell of it again.
     """
     if not seen.is_used(db.conf):
         return  # it would stop tokens that have seen them
     keys = [key for key in keys if not events.is_timeless(key['subject'])]
     if not keys:
         return
+    repeated: dict[str, datetime.datetime] = {}
+    for row in _stored(db, keys, REVOCATION):
+        if events.kept(row).first is not None:
+            this = seen.digest(row)
+            before = repeated.get(this, row['issued_before'])
+            repeated[this] = max(before, row['issued_before'])
     now = clock.to_micros(clock.utcnow())
     ttl = revocation_ttl.RevocationTTL(db).current()
     for key in keys:
         row = REVOCATION.load({'made_at': None} | dict(key))
+        if repeated.get(seen.digest(row), clock.EPOCH) > row['issued_before']:
+            continue
         kept = events.kept(row)
         first = kept.first or key['issued_before']
         late = dataclasses.replace(kept, ttl=ttl, first=first)
