@@ -111,6 +111,20 @@ GUARDS = (
         SEEN,
     ),
     Mutation(
+        'a token that was valid in a cache gets none that lives on',
+        'drivers/token/seen.py',
+        '    unknown = [each for each in unknown if each != own]\n',
+        '    pass\n',
+        SEEN,
+    ),
+    Mutation(
+        'a pulse that stands still does not tell how old an entry is',
+        'db/following.py',
+        'late=(silent or ',
+        'late=(',
+        'tests/unit/test_following.py',
+    ),
+    Mutation(
         'the follower tells what comes late',
         'db/following.py',
         'if late and after is not None:',

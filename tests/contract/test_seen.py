@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import datetime
 import random
+import time
 import types
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from keystone.models import revoke_model
@@ -41,6 +43,7 @@ SEEDS = range(8)
 STEPS = 50
 #: Seconds after which what is heard comes late.
 LATE = following.LATE / 10**6
+HERE = events.here
 #: Each thing takes some time.
 MICROSECOND = datetime.timedelta(microseconds=1)
 
@@ -97,19 +100,57 @@ class Region:
                 begins(self.store, self.user_id).result()
             return self._issued(past, None, project)
 
-    def exchange(self, token: Token, past: int, project: bool) -> Token:
+    def exchange(
+        self, token: Token, past: int, project: bool, is_cached: bool = False
+    ) -> Token:
         with remembered.within_request():
-            assert not self.is_revoked(token)
+            assert is_cached or not self.is_revoked(token)
             model = token.model
             first = model.parent_audit_id or model.audit_id
             return self._issued(past, first, project)
 
+    def exchange_federated(self, is_cached: bool) -> Token:
+        """Exchange a token of a federated user, which begins no chain."""
+        with remembered.within_request():
+            if not is_cached:
+                assert not self.is_revoked(self._issued(0, None))
+            return self._issued(0, None, methods=('token', 'mapped'))
+
+    def use_trust(self, trustor_id: str, token: Token) -> Token:
+        """Exchange a token for one that is the trustor's."""
+        model = token.model
+        trust = {
+            'trustor_user_id': trustor_id,
+            'trustee_user_id': self.user_id,
+        }
+        with (
+            remembered.within_request(),
+            mock.patch.object(TokenModel, 'trust', trust),
+        ):
+            assert not self.is_revoked(token)
+            used = self._issued(
+                0, model.audit_id, user_id=trustor_id, trust_id='trust'
+            )
+        used.known |= {
+            'trust_id': 'trust',
+            'trustor_id': trustor_id,
+            'trustee_id': self.user_id,
+        }
+        return used
+
     def _issued(
-        self, past: int, first: str | None, project: bool = False
+        self,
+        past: int,
+        first: str | None,
+        project: bool = False,
+        methods: Iterable[str] = ('password',),
+        user_id: str | None = None,
+        trust_id: str | None = None,
     ) -> Token:
         model = TokenModel()
-        model.user_id = self.user_id
-        model.methods = ['password']
+        model.user_id = user_id or self.user_id
+        model.trust_id = trust_id
+        model.methods = list(methods)
         model.audit_id = uuid.uuid4().hex[:22]
         model.parent_audit_id = first
         model.project_id = self.project_id if project else None
@@ -257,6 +298,104 @@ def test_who_has_seen_it_goes_on_when_it_comes_late(
     # Told again by each of the others, it comes to the same.
     region.hear(told, late=True)
     assert not region.is_revoked(knows)
+
+
+@pytest.mark.parametrize('is_federated', [False, True])
+def test_a_token_that_was_valid_in_a_cache_gets_none_that_lives_on(
+    region: Region, clocks: Clocks, is_federated: bool
+) -> None:
+    """Caches of other regions are told a moment after the revocation."""
+    token = region.log_in(0)
+    clocks.now += 300 * SECOND
+    clocks.on(('a', 0))
+    region.revoke(user_id=region.user_id)
+    clocks.now += 2 * SECOND
+    clocks.on(('a', 0))
+    if is_federated:
+        got = region.exchange_federated(is_cached=True)
+    else:
+        got = region.exchange(token, 0, False, is_cached=True)
+    assert region.is_revoked(token)
+    assert region.is_revoked(got)
+
+
+def test_a_federated_token_that_knows_a_revocation_is_exchanged(
+    region: Region, clocks: Clocks
+) -> None:
+    region.revoke(user_id=region.user_id)
+    clocks.now += 2 * SECOND
+    clocks.on(('a', 0))
+    assert not region.is_revoked(region.exchange_federated(is_cached=False))
+
+
+def test_a_trust_is_used_after_its_trustor_was_revoked(
+    region: Region, clocks: Clocks
+) -> None:
+    """Also where it is taken for late afterwards."""
+    trustor_id = uuid.uuid4().hex
+    told = region.told(user_id=trustor_id)
+    region.hear(told, late=False)
+    clocks.now += 300 * SECOND
+    clocks.on(('a', 0))
+    used = region.use_trust(trustor_id, region.log_in(0))
+    assert not region.is_revoked(used)
+    clocks.now += SECOND
+    clocks.on(('a', 0))
+    region.hear(told, late=True)
+    assert not region.is_revoked(used)
+
+
+def test_what_comes_late_is_told_again_once(
+    region: Region, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what two regions tell each other would grow and grow."""
+    told = region.told(user_id=region.user_id)
+    again: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        changes, 'tell', lambda db, table, key: again.append(key)
+    )
+    for _ in range(3):
+        clocks.now += 2 * LATE * SECOND
+        clocks.on(('a', 0))
+        region.hear(told, late=True)
+    assert len(again) == 1
+    # One that was repeated elsewhere, and comes late from there, is again.
+    region.hear(again[0], late=True)
+    assert len(again) == 2
+    region.hear(again[0], late=True)
+    assert len(again) == 2
+
+
+def test_the_second_one_of_a_second_is_fetched(
+    region: Region,
+) -> None:
+    told = region.told(user_id=region.user_id)
+    region.hear(told, late=False)
+    token = region.log_in(1)
+    assert not region.is_revoked(token)
+    region.hear(told | {'made_at': told['made_at'] + 1}, late=False)
+    assert region.is_revoked(token)
+
+
+def test_what_a_later_version_keeps_is_left_alone() -> None:
+    kept = {'ttl': 9000, 'by': 'a', 'more': 1}
+    assert events.kept({'scope': {'kept': kept}}) == events.Kept(9000, 'a')
+
+
+def test_a_clock_that_is_set_back_hides_nothing(
+    region: Region, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, 'here', HERE)
+    region.revoke(user_id=region.user_id)
+    token = region.log_in(1)
+    assert not region.is_revoked(token)
+    now = time.time()
+    monkeypatch.setattr(
+        events, 'time', mock.Mock(wraps=time, time=lambda: now - 5)
+    )
+    clocks.on(('a', -5))
+    region.revoke(user_id=region.user_id)
+    assert region.is_revoked(token)
 
 
 def test_what_is_compared_is_read_after_the_revocations(

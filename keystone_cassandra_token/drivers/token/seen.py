@@ -14,7 +14,9 @@ compared (:func:`of_user`), and noted are also those that the check of a token
 has found before.  All others, which are read when the token is issued, must
 be from a former second, as with Keystone's own providers.
 
-A token that another token was exchanged for has seen what that one has.
+A token that another token was exchanged for has seen what that one has.  What
+is read when it is issued does not count for its own user: Keystone may know
+from its cache that the former token is valid, and may not know more.
 
 All this needs ``[token] provider = cassandra``.
 """
@@ -128,19 +130,33 @@ def by(
     """
     if not is_used(db.conf):
         return Future(list)
-    # A token that was exchanged has seen what the first one has, and what is
-    # new: of what is older the first one may know nothing yet.
-    since = issued_at - SLACK if token.parent_audit_id else clock.EPOCH
     known = _known() or {}
     subjects = _subjects(token)
+    own = f'user:{token.user_id}'
+    since, trustor = clock.EPOCH, ''
+    if _is_exchanged(token):
+        # It has seen what the first one has, and what is new: of what is
+        # older the first one may know nothing yet.
+        since = issued_at - SLACK
+        if token.trust_id:
+            own = f'user:{token.trust["trustee_user_id"]}'
+            trustor = f'user:{token.trust["trustor_user_id"]}'
+        if token.parent_audit_id:
+            subjects = [each for each in subjects if each != own]
     before = [row for each in subjects for row in known.get(each, ())]
     unknown = [each for each in subjects if each not in known]
+    if _is_exchanged(token):
+        # Keystone's cache may have answered for the former token.
+        unknown = [each for each in unknown if each != own]
     asked = db.rows_async(CHECK, REVOCATION, subjects=unknown)
 
     def noted(rows: Sequence[Revocation]) -> list[str]:
         found = [row for row in rows if row['issued_before'] < issued_at]
         found = [
-            row for row in before + found if row['issued_before'] >= since
+            row
+            for row in before + found
+            # Nobody was let in by the trustor before.
+            if row['issued_before'] >= since or row['subject'] == trustor
         ]
         found.sort(key=lambda row: row['issued_before'], reverse=True)
         return [digest(row) for row in found[:MOST]]
@@ -180,6 +196,11 @@ def _known() -> dict[str, list[Revocation]] | None:
         return None
     found: dict[str, list[Revocation]] = reads.notes.setdefault(__name__, {})
     return found
+
+
+def _is_exchanged(token: TokenModel) -> bool:
+    # Those of federated users have no chain.
+    return bool(token.parent_audit_id) or 'token' in (token.methods or ())
 
 
 def _subjects(token: TokenModel) -> list[str]:
