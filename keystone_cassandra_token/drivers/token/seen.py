@@ -180,11 +180,15 @@ def without(
         return there.rows(GET, SEEN, audit_ids=audit_ids)
 
     found = look(db)
-    if not found and db.escalation and escalation.is_fresh(token['issued_at']):
-        # The token may have been issued elsewhere, and its note be on its way.
+    if (
+        len(found) < len(audit_ids)
+        and db.escalation
+        and escalation.is_fresh(token['issued_at'])
+    ):
+        # The token may have been issued elsewhere, and a note be on its way.
         sought = (GET.table, *audit_ids)
         elsewhere = db.escalation.ask(sought, lambda x: look(x) or None)
-        found = elsewhere or []
+        found += elsewhere or []
     noted = {each for row in found for each in row['seen']}
     return [row for row in rows if digest(row) not in noted]
 
