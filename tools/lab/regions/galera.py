@@ -168,7 +168,7 @@ class Node(Signalled):
     def answers(self) -> bool:
         """Whether it is one of a majority, and has what that has."""
         with contextlib.suppress(pymysql.Error, OSError):
-            return self.ask("SHOW STATUS LIKE 'wsrep_ready'")[1] == 'ON'
+            return bool(self.ask("SHOW STATUS LIKE 'wsrep_ready'")[1] == 'ON')
         return False
 
     def ask(self, statement: str) -> Sequence[Any]:
