@@ -44,11 +44,11 @@ class Found:
     #: What the figures depend on, by name.
     context: dict[str, str] = dataclasses.field(default_factory=dict)
     verdicts: list[Verdict] = dataclasses.field(default_factory=list)
+    #: What is told beside the figures of time.
+    tables: list[Table] = dataclasses.field(default_factory=list)
     #: Whether the times that were measured are a table by themselves;
     #: else ``tables`` have them.
     shown: bool = True
-    #: What is told beside the figures of time.
-    tables: list[Table] = dataclasses.field(default_factory=list)
 
 
 def rows(name: str, measured: Measurements) -> list[dict[str, Any]]:

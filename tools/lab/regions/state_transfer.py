@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-PORT = 4444
+_PORT = 4444
 #: Seconds.
 _PATIENCE = 60
 
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--bypass', action='store_true')
     options, _ = parser.parse_known_args(arguments)
     if options.role == 'joiner':
-        _join(options.address)
+        with listening(f'{options.address}:{_PORT}') as server:
+            join(server)
         return 0
     if not options.bypass:
         print('the joiner needs what no node remembers', file=sys.stderr)
@@ -35,23 +36,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _host(address: str) -> str:
-    return address.partition('/')[0].partition(':')[0]
+def _parsed(address: str) -> tuple[str, int]:
+    host, _, port = address.partition('/')[0].partition(':')
+    return host, int(port)
 
 
-def _join(address: str) -> None:
-    with socket.create_server((_host(address), PORT)) as server:
-        print(f'ready {_host(address)}:{PORT}/', flush=True)
-        # Without an end: MariaDB ends it if no donor is found.
-        connection, _ = server.accept()
-        with connection, connection.makefile() as told:
-            print(told.readline().strip(), flush=True)
+def listening(address: str) -> socket.socket:
+    """Return the joiner's socket, and say where it is.
+
+    :param address: ``host:port``; 0 for a free port.
+    """
+    server = socket.create_server(_parsed(address))
+    host, port = server.getsockname()
+    print(f'ready {host}:{port}/', flush=True)
+    return server
+
+
+def join(server: socket.socket) -> None:
+    """Wait for the donor, and say what it tells."""
+    # Without an end: MariaDB ends it if no donor is found.
+    connection, _ = server.accept()
+    with connection, connection.makefile() as told:
+        print(told.readline().strip(), flush=True)
 
 
 def _give(address: str, position: str) -> None:
-    with socket.create_connection(
-        (_host(address), PORT), timeout=_PATIENCE
-    ) as connection:
+    with socket.create_connection(_parsed(address), _PATIENCE) as connection:
         connection.sendall(f'{position}\n'.encode())
     print(f'done {position}', flush=True)
 
