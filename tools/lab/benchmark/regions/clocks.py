@@ -47,12 +47,13 @@ def _set(bed: Bed, systems: Sequence[System], seconds: float) -> None:
     """
     region = bed.region(1)
     back = seconds < region.clock
-    parts = [system.keystone for system in systems if back]
-    for part in parts:
-        region.kill(part)
+    stopped = systems if back else ()
+    for system in stopped:
+        system.first.hang_up()
+        region.kill(system.keystone)
     region.clock = seconds
-    for part in parts:
-        region.start(part)
+    for system in stopped:
+        region.start(system.keystone)
 
 
 def _change(

@@ -128,6 +128,10 @@ class Caller:
         issued = answer.headers.get('X-Subject-Token') or ''
         return found._replace(body=json.loads(content), token=issued)
 
+    def close(self) -> None:
+        """End the connection; the next request opens another one."""
+        self._connection.close()
+
 
 class Person(NamedTuple):
     """A user with two roles on a project of its own."""
@@ -151,6 +155,7 @@ class Site:
         self.keystone = keystone
         self._caller = self.caller()
         self.send = self._caller.send
+        self.hang_up = self._caller.close
         scope = {
             'project': {
                 'name': ADMIN_SCOPE['project_name'],
