@@ -28,8 +28,7 @@ def _user(
     system: System, person: Person, other: Person
 ) -> Callable[[], Answer]:
     who = uuid.uuid4().hex, secrets.token_urlsafe(16)
-    made = system.first.create('user', name=who[0], password=who[1])
-    assert made.ok, made
+    system.first.create('user', name=who[0], password=who[1]).good()
     return lambda: system.third.log_in(who)
 
 
@@ -37,8 +36,7 @@ def _application_credential(
     system: System, person: Person, other: Person
 ) -> Callable[[], Answer]:
     token = system.first.log_in_person(person).token
-    made = system.first.application_credential(person, token)
-    assert made.ok, made
+    made = system.first.application_credential(person, token).good()
     credential = made.body['application_credential']
     return lambda: system.third.log_in_by(credential)
 
@@ -47,8 +45,7 @@ def _trust(
     system: System, person: Person, other: Person
 ) -> Callable[[], Answer]:
     token = system.first.log_in_person(person).token
-    made = system.first.trust(person, token, other)
-    assert made.ok, made
+    made = system.first.trust(person, token, other).good()
     scope = {'OS-TRUST:trust': {'id': made.body['trust']['id']}}
     who = other.name, other.password
     return lambda: system.third.log_in(who, scope)

@@ -65,6 +65,15 @@ class Answer(NamedTuple):
         """Whether it is a verdict, not an outage."""
         return 400 <= self.status < 500
 
+    def good(self) -> Answer:
+        """Return it.
+
+        :raises LabError: it is an error.
+        """
+        if not self.ok:
+            raise LabError(f'status {self.status}: {self.body!r}')
+        return self
+
     def has_role(self) -> bool:
         """Whether it tells of a token with the role."""
         return self.ok and ROLE in {
@@ -179,10 +188,8 @@ class Site:
 
         :raises LabError: it failed.
         """
-        answer = self.ask(method, path, body)
-        if not answer.ok:
-            raise LabError(f'{method} {path}: {answer}')
-        return next(iter(answer.body.values())) if answer.body else None
+        made = self.ask(method, path, body).good().body
+        return next(iter(made.values())) if made else None
 
     def create(self, kind: str, **values: Any) -> Answer:
         """Make something with a name of its own."""
