@@ -89,6 +89,8 @@ class Node(Signalled):
         _make_program(self._programs)
         options = {
             'gmcast.segment': region.number,
+            # What it sends comes from there, too, and not from the device.
+            'gmcast.listen_addr': f'tcp://{self.address}:{_GROUP_PORT}',
             # Where it takes what it has missed.
             'ist.recv_addr': f'{self.address}:{_GROUP_PORT + 1}',
         }
@@ -114,6 +116,8 @@ class Node(Signalled):
         """
         if self.running:
             return
+        # It would join as who has crashed, whom others may not yet miss.
+        (self.data / 'gvwstate.dat').unlink(missing_ok=True)
         more = ['--wsrep-new-cluster'] if first else self._position()
         with self._log.open('ab') as log, self._region.entered():
             self._process = self._group.spawn(
