@@ -14,8 +14,6 @@ from collections.abc import Callable
 
 from lab.benchmark.regions import clocks, cut, ended, killed, made
 from lab.benchmark.regions.sites import (
-    CASSANDRA,
-    GALERA,
     REMEMBERED,
     SETTINGS,
     System,
@@ -24,7 +22,7 @@ from lab.benchmark.regions.sites import (
 )
 from lab.benchmark.regions.tally import Tally
 from lab.benchmark.regions.times import Timed
-from lab.benchmark.run import Run, say
+from lab.benchmark.run import Run, machine, say
 from lab.benchmark.systems import Call
 from lab.regions import galera
 from lab.regions.bed import Bed
@@ -49,20 +47,19 @@ def run(under_way: Run) -> None:
         )
     )
     systems = [of_cassandra(bed, rtt)]
-    provider = galera.find_provider()
-    if provider:
+    nodes: list[galera.Node] = []
+    if provider := galera.find_provider():
         say('starting Galera, and Keystones with the SQL drivers')
-        systems.append(of_galera(bed, rtt, galera.start(bed, provider)))
+        nodes = galera.start(bed, provider)
+        systems.append(of_galera(bed, rtt, nodes))
     else:
         say('Galera is not installed (galera-4): nothing to compare with')
     found = under_way.found
     found.shown = False
     tally = Tally(found)
     _measure(under_way, bed, systems, tally)
-    found.tables.append(
-        tally.table([CASSANDRA, *([GALERA] if provider else [])])
-    )
-    _tell(under_way, bool(provider), load)
+    found.tables.append(tally.table([each.name for each in systems]))
+    _tell(under_way, bed, nodes, load)
 
 
 def _measure(
@@ -121,20 +118,29 @@ def _measure_times(
         one.tell(tally)
 
 
-def _tell(under_way: Run, peer: bool, load: float) -> None:
-    context = under_way.found.context
+def _tell(
+    under_way: Run, bed: Bed, nodes: list[galera.Node], load: float
+) -> None:
+    plan, context = under_way.plan, under_way.found.context
+    assert bed.cluster
+    context['Machine'] = machine()
+    context['Load'] = f'{load:.1f} before, {os.getloadavg()[0]:.1f} at the end'
     context['Bed'] = (
-        f'{_REGIONS} regions in network namespaces,'
-        f' {under_way.plan.rtt} ms of round trip between them; one database'
-        ' node and one Keystone of each system in each'
+        f'{_REGIONS} regions in network namespaces, {plan.rtt} ms of round'
+        ' trip between them; one database node and one Keystone of each system'
+        f' in each; {plan.rounds} rounds'
     )
+    version = bed.cluster.nodes[0].nodetool('version').split()[-1]
+    context['Cassandra'] = f'{version}, LOCAL_QUORUM, paxos_variant v2'
+    context['Galera'] = 'not installed'
+    if nodes:
+        version, provider = nodes[0].ask(
+            'SELECT @@version, VARIABLE_VALUE FROM'
+            ' information_schema.GLOBAL_STATUS'
+            " WHERE VARIABLE_NAME = 'wsrep_provider_version'"
+        )
+        context['Galera'] = f'{provider} in MariaDB {version}'
     context['Keystone'] = (
         'gunicorn, one worker of one thread, cache in memory for'
         f' {REMEMBERED} s, password_hash_rounds 4'
     )
-    context['Load'] = (
-        f'{load:.1f} before, {os.getloadavg()[0]:.1f} at the end, of'
-        f' {os.cpu_count()} CPUs, which the servers and clients share'
-    )
-    if not peer:
-        context['Galera'] = 'not installed'
