@@ -11,7 +11,8 @@ from lab.benchmark.verdict import Verdict
 from lab.statements import Trips
 
 #: Those that have a table of targets; the others judge by themselves.
-JUDGED = [name for name in table.BENCHMARKS if name not in ('hang', 'follow')]
+OTHERS = ('hang', 'follow', 'regions')
+JUDGED = [name for name in table.BENCHMARKS if name not in OTHERS]
 
 
 @pytest.mark.parametrize('name', JUDGED)

@@ -141,19 +141,10 @@ class MariaDB:
             connect_timeout=10,
         )
 
-    def _command(self, program: str, *options: str) -> list[str]:
-        path = shutil.which(program, path=_PATH)
-        if path is None:
-            raise LabError(f'{program} is missing; MariaDB brings it along')
-        # As root the server refuses to run unless told so in clear.
-        root = ['--user=root'] if os.geteuid() == 0 else []
-        # From its folder on: the scripts take no path with a blank.
-        return [path, '--no-defaults', *root, '--datadir=./data', *options]
-
     def _make_data(self) -> None:
         output(
             'mariadb-install-db',
-            self._command(
+            command(
                 'mariadb-install-db',
                 '--auth-root-authentication-method=socket',
                 '--skip-test-db',
@@ -171,7 +162,7 @@ class MariaDB:
         )
         with (self.directory / 'log').open('wb') as log:
             self._process = self._group.spawn(
-                self._command(
+                command(
                     'mariadbd',
                     # In its data: a long path is no name of a socket.
                     '--socket=socket',
@@ -197,6 +188,22 @@ class MariaDB:
             self._connect().close()
             return True
         return False
+
+
+def command(program: str, *options: str) -> list[str]:
+    """Return the command of a program of MariaDB, run in a node's folder.
+
+    Its data is the folder ``data`` there: the scripts take no path with a
+    blank.
+
+    :raises LabError: there is no such program.
+    """
+    path = shutil.which(program, path=_PATH)
+    if path is None:
+        raise LabError(f'{program} is missing; MariaDB brings it along')
+    # As root the server refuses to run unless told so in clear.
+    root = ['--user=root'] if os.geteuid() == 0 else []
+    return [path, '--no-defaults', *root, '--datadir=./data', *options]
 
 
 def _value(value: Any) -> str:

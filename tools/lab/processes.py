@@ -56,17 +56,28 @@ def send(directory: str, *signals: int) -> list[int]:
     return found
 
 
-def stopped(pid: int) -> bool:
-    """Whether all threads of a process have stopped, after SIGSTOP."""
-    try:
-        states = {
+def _states(pid: int) -> set[str]:
+    """The states of all threads of a process; empty if it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return {
             # The name before it may have blanks and brackets.
             path.read_text().rpartition(')')[2].split()[0]
             for path in Path(f'/proc/{pid}/task').glob('*/stat')
         }
-    except (FileNotFoundError, ProcessLookupError):
-        return False  # a thread has just ended
-    return states == {'T'}
+    return set()  # or a thread has just ended
+
+
+def stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped, after SIGSTOP."""
+    return _states(pid) == {'T'}
+
+
+def _ended(pid: int) -> bool:
+    """Whether a process has let go of all that it had open."""
+    if not os.path.exists(f'/proc/{pid}'):
+        return True
+    states = _states(pid)
+    return bool(states) and states <= {'Z', 'X'}
 
 
 def wait_gone(directory: str, seconds: float) -> None:
@@ -80,8 +91,12 @@ def kill_marked(directory: str) -> None:
     """Kill every process of a folder and wait until they are gone."""
     # A round more: a member may have started another one meanwhile.
     for _ in range(3):
-        if send(directory, signal.SIGKILL):
+        if found := send(directory, signal.SIGKILL):
             wait_gone(directory, 10)
+            # Its environment goes before its open files, and so its ports.
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and not all(map(_ended, found)):
+                time.sleep(0.01)
 
 
 class Group:

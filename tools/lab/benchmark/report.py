@@ -46,6 +46,9 @@ class Found:
     verdicts: list[Verdict] = dataclasses.field(default_factory=list)
     #: What is told beside the figures of time.
     tables: list[Table] = dataclasses.field(default_factory=list)
+    #: Whether the times that were measured are a table by themselves;
+    #: else ``tables`` have them.
+    shown: bool = True
 
 
 def rows(name: str, measured: Measurements) -> list[dict[str, Any]]:
@@ -83,7 +86,8 @@ def show(console: Console, found: Found) -> None:
     """
     console.width = max(80, console.width) if console.is_terminal else 1000
     lines = [_line(*each) for each in found.measured.all_figures()]
-    for table in (Table('', _HEADINGS, lines), *found.tables):
+    times = [Table('', _HEADINGS, lines)] if found.shown else []
+    for table in (*times, *found.tables):
         if table.name:
             _say(console, f'\n{table.name}:')
         shown = rich.table.Table(
@@ -109,7 +113,8 @@ def show(console: Console, found: Found) -> None:
     _say(console, '')
     for name, value in found.context.items():
         _say(console, f'{name}: {value}')
-    _say(console, '\nTargets:')
+    if found.verdicts:
+        _say(console, '\nTargets:')
     for verdict in found.verdicts:
         missed = verdict.met is False
         _say(console, f'  {verdict}', style='bold red' if missed else '')
@@ -130,17 +135,19 @@ def page(name: str, found: Found) -> str:
         (v.target, v.limit, v.measured, v.word) for v in found.verdicts
     ]
     targets = Table('', ('target', 'limit', 'measured', 'verdict'), verdicts)
-    lines = [
-        '.. Made by tools/benchmark; do not edit.',
-        '',
-        f'.. image:: benchmark-{name}.svg',
-        '   :alt: Time of each operation with one client, p50 and p99',
-        '',
-    ]
-    for table in (_by_operation(found.measured), *found.tables):
+    lines = ['.. Made by tools/benchmark; do not edit.', '']
+    if found.shown:
+        lines += [
+            f'.. image:: benchmark-{name}.svg',
+            '   :alt: Time of each operation with one client, p50 and p99',
+            '',
+            *_list_table(_by_operation(found.measured)),
+        ]
+    for table in found.tables:
         lines += _list_table(table)
     lines += [f':{key}: {value}' for key, value in found.context.items()]
-    return '\n'.join([*lines, '', *_list_table(targets)])
+    end = _list_table(targets) if verdicts else []
+    return '\n'.join([*lines, '', *end])
 
 
 def _by_operation(measured: Measurements) -> Table:

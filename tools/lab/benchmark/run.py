@@ -234,9 +234,7 @@ class Run:
         """Add to what the figures depend on, by name."""
         cassandra = self.node.nodes[0].nodetool('version').split()[-1]
         told = {
-            'Machine': f'{_processor()}, {psutil.cpu_count()} CPUs,'
-            f' {psutil.virtual_memory().total / 2**30:.0f} GiB; servers and'
-            ' clients share it',
+            'Machine': machine(),
             'Cassandra': f'{cassandra}, one node, heap'
             f' {HEAP_MB} MB, LOCAL_QUORUM; commitlog_sync periodic (10 s)'
             f' unless it says batch; paxos_variant {PAXOS}',
@@ -259,6 +257,15 @@ class Run:
 def say(text: str) -> None:
     """Tell on stderr what is going on."""
     print(f'[{time.strftime("%H:%M:%S")}] {text}', file=sys.stderr, flush=True)
+
+
+def machine() -> str:
+    """Return what all of it runs on."""
+    return (
+        f'{_processor()}, {psutil.cpu_count()} CPUs,'
+        f' {psutil.virtual_memory().total / 2**30:.0f} GiB; servers and'
+        ' clients share it'
+    )
 
 
 def _processor() -> str:

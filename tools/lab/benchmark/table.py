@@ -60,6 +60,22 @@ def number(
     }
 
 
+def letters(every: str, text: str) -> Option:
+    """Return an option that is some of these letters; all by default."""
+
+    def some(value: str) -> str:
+        if not value or not set(value) <= set(every):
+            raise argparse.ArgumentTypeError(f'{value!r} is not of {every}')
+        return value
+
+    return {
+        'type': some,
+        'metavar': 'LETTERS',
+        'default': every,
+        'help': f'{text} (default: {every})',
+    }
+
+
 def output(text: str, metavar: str = 'FILE') -> Option:
     """Return an option that names a file to write."""
     return {'type': _writable, 'metavar': metavar, 'help': text}
@@ -180,6 +196,16 @@ BENCHMARKS = {
     'follow': Benchmark(
         'what following the changes of another region costs a server',
         {},
+        rounds=0,
+    ),
+    'regions': Benchmark(
+        'a whole Keystone by HTTP in three regions with a slow network'
+        ' between them, beside one with the SQL drivers on Galera',
+        {
+            'rtt': number(100, 'milliseconds of a round trip'),
+            'rounds': number(3, 'how often each thing is tried'),
+            'parts': letters('abcdefg', 'parts to measure'),
+        },
         rounds=0,
     ),
 }

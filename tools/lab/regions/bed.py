@@ -83,6 +83,7 @@ class Bed:
         loss: float = 0,
         *,
         keystone: bool = True,
+        memcached: bool = True,
         settings: Settings | None = None,
         cassandra: Mapping[str, Any] | None = None,
         seed: int | None = None,
@@ -96,6 +97,8 @@ class Bed:
         :param loss: share of the packets between regions that is lost.
         :param keystone: whether there is a schema, and a Keystone in each
             region.
+        :param memcached: whether it is used where it is installed; without,
+            each Keystone has one worker, with a cache in memory.
         :param settings: of each Keystone, over those of the bed.
         :param cassandra: further settings of ``Cluster.start``.
         :param seed: of the packets that are lost.
@@ -114,7 +117,7 @@ class Bed:
             if nodes:
                 bed._start_cassandra(nodes, cassandra or {}, progress)
             if nodes and keystone:
-                bed._start_keystones(settings or {}, progress)
+                bed._start_keystones(settings or {}, memcached, progress)
             # Last: what is done once need not wait for far regions.
             bed.wan.slow(rtt_ms)
             bed.wan.lose(loss)
@@ -179,21 +182,23 @@ class Bed:
             for number, node in enumerate(region.nodes, 1):
                 region.parts[str(number)] = node
 
-    def _start_keystones(self, settings: Settings, progress: Progress) -> None:
+    def _start_keystones(
+        self, settings: Settings, memcached: bool, progress: Progress
+    ) -> None:
         assert self.cluster
         common: dict[str, dict[str, Any]] = {
             'cassandra': {'port': self.cluster.port, 'keyspace': KEYSPACE},
             # The strength of hashes is not what is tried here.
             'identity': {'password_hash_rounds': 4},
         }
-        if not find_memcached():
+        if memcached and not find_memcached():
             progress(
                 'memcached or its client pymemcache is not installed: each'
                 ' Keystone has one worker, with a cache in memory.'
             )
         first = self.regions[0]
         for region in self.regions:
-            region.make_keystone(settings, common)
+            region.make_keystone(settings, common, memcached)
             # What one server has encrypted another one decrypts.
             for section in 'credential', 'fernet_tokens', 'fernet_receipts':
                 keys = {'key_repository': first.keystone.keys}
@@ -280,6 +285,10 @@ class Bed:
     def lossy(self, percent: float) -> None:
         """Lose this share of the packets between regions."""
         self.wan.lose(percent / 100)
+
+    def ends_with(self, stop: Callable[[], object]) -> None:
+        """Let something that was started end before the bed does."""
+        self._stack.callback(stop)
 
     def region(self, number: int) -> Region:
         """Return the region of a number from 1.

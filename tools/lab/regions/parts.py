@@ -58,7 +58,7 @@ def condition(part: Part) -> str:
     return 'up' if part.answers() else 'does not answer'
 
 
-class _Signalled:
+class Signalled:
     """The processes that belong to a folder, frozen and let go on."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class _Signalled:
         return found
 
 
-class Server(_Signalled):
+class Server(Signalled):
     """A Keystone."""
 
     def __init__(self, keystone: Keystone) -> None:
@@ -107,7 +107,7 @@ class Server(_Signalled):
         return False
 
 
-class Memcached(_Signalled):
+class Memcached(Signalled):
     """The cache that the workers of a region's Keystone share."""
 
     def __init__(

@@ -176,23 +176,27 @@ class Region:
         """Return how each part is: up, stopped, or does not answer."""
         return {name: condition(part) for name, part in self.some()}
 
-    def make_keystone(self, settings: Settings, clustered: Settings) -> None:
+    def make_keystone(
+        self, settings: Settings, clustered: Settings, memcached: bool = True
+    ) -> None:
         """Make the Keystone that ``start`` then starts, and its cache.
 
         :param settings: win over those that are made here.
         :param clustered: what all servers have in common.
+        :param memcached: whether it may be used.
         """
         cache = MEMORY
-        if program := find_memcached():
-            memcached = Memcached(
+        program = find_memcached() if memcached else None
+        if program:
+            shared = Memcached(
                 program,
                 self.address,
                 self.folder / CACHE,
                 self.namespace,
                 self._group,
             )
-            cache = memcached.settings
-            self.parts[CACHE] = memcached
+            cache = shared.settings
+            self.parts[CACHE] = shared
         own: Settings = {
             'database': {
                 'cassandra_node_ips': [node.address for node in self.nodes]
