@@ -21,6 +21,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -206,11 +207,14 @@ class Bed:
         self._make_schema(first.keystone)
         progress('The tables are made.')
 
+        turn = threading.Lock()
+
         def start(region: Region) -> None:
             if CACHE in region.parts:
                 region.start(CACHE)  # bootstrap uses it, too
             keystone = region.keystone
-            keystone.bootstrap(self.password, region.datacenter)
+            with turn:  # all make the same users and roles
+                keystone.bootstrap(self.password, region.datacenter)
             region.environment = {
                 **credentials(keystone.url, self.password),
                 **no_proxy({'no_proxy': region.address}),
