@@ -400,29 +400,40 @@ def beat(cluster: Cluster) -> int:
     return int(row.beat)
 
 
-def goes_on_for_long(cluster: Cluster, began: int) -> None:
-    """Wait until the pulse of the first region is much later."""
-    until(
-        lambda: beat(cluster) - began > _LONG,
-        'the pulse has gone on for long',
-        _PATIENCE,
-    )
+@contextlib.contextmanager
+def cut_off(cluster: Cluster) -> Iterator[Callable[[], None]]:
+    """Hold what the regions send each other.
+
+    :yields: what waits until the pulse of the first one has gone on for long.
+    """
+    assert cluster.links
+    with cluster.links.held():
+        began = beat(cluster)
+        yield lambda: until(
+            lambda: beat(cluster) - began > _LONG,
+            'the pulse has gone on for long',
+            _PATIENCE,
+        )
+
+
+def with_a_token(here: Region, elsewhere: Region) -> tuple[Person, str]:
+    """Return a person, and a token that is accepted in both regions."""
+    person = Person(here)
+    token = person.log_in(here)
+    arrives(elsewhere, token)
+    return person, token
 
 
 def test_what_ended_while_nothing_was_heard_ends(
     cluster: Cluster, regions: tuple[Region, Region, Region]
 ) -> None:
     here, elsewhere, _ = regions
-    person = Person(here)
-    token = person.log_in(here)
-    arrives(elsewhere, token)
-    assert cluster.links
-    with cluster.links.held():
-        began = beat(cluster)
+    _, token = with_a_token(here, elsewhere)
+    with cut_off(cluster) as long:
         here.client.request(
             'DELETE', '/auth/tokens', here.admin, subject=token
         )
-        goes_on_for_long(cluster, began)
+        long()
         assert elsewhere.accepts(token)
     until(
         lambda: not elsewhere.accepts(token),
@@ -436,12 +447,8 @@ def test_whom_a_region_that_is_cut_off_lets_in_is_stopped_later(
 ) -> None:
     """With the former password; who knows the new one goes on."""
     here, elsewhere, _ = regions
-    person = Person(here)
-    token = person.log_in(here)
-    arrives(elsewhere, token)
-    assert cluster.links
-    with cluster.links.held():
-        began = beat(cluster)
+    person, _ = with_a_token(here, elsewhere)
+    with cut_off(cluster) as long:
         former = person.password
         person.password = secrets.token_urlsafe(16)
         here.call(
@@ -449,7 +456,7 @@ def test_whom_a_region_that_is_cut_off_lets_in_is_stopped_later(
             f'/users/{person.user}',
             {'user': {'password': person.password}},
         )
-        goes_on_for_long(cluster, began)
+        long()
         knows = person.log_in(here)
         person.password, new = former, person.password
         let_in = person.log_in(elsewhere)
@@ -463,6 +470,11 @@ def test_whom_a_region_that_is_cut_off_lets_in_is_stopped_later(
         )
         assert each.accepts(knows)
     person.password = new
+    until(
+        lambda: person.can_log_in(elsewhere),
+        'a log-in with the new password',
+        _PATIENCE,
+    )
     assert elsewhere.accepts(person.log_in(elsewhere))
 
 
