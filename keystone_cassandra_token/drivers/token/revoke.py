@@ -138,6 +138,7 @@ def _repeat(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
             repeated[this] = max(before, row['issued_before'])
     now = clock.to_micros(clock.utcnow())
     ttl = revocation_ttl.RevocationTTL(db).current()
+    again = []
     for key in keys:
         row = REVOCATION.load({'made_at': None} | dict(key))
         if repeated.get(seen.digest(row), clock.EPOCH) > row['issued_before']:
@@ -145,16 +146,21 @@ def _repeat(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
         kept = events.kept(row)
         first = kept.first or key['issued_before']
         late = dataclasses.replace(kept, ttl=ttl, first=first)
-        values = {
-            'subject': key['subject'],
-            'scope': json_text.encode(events.keyed(row['scope'], late)),
-            'issued_before': now,
-            'revoked_at': now,
-            'made_at': row['made_at'],
-        }
-        db.run(REVOKE_HERE, ttl=ttl, **values)
-        end = now // 10**6 + ttl
-        changes.tell(db, changes.REVOCATION, values | {'end': end})
+        again.append(
+            {
+                'subject': key['subject'],
+                'scope': json_text.encode(events.keyed(row['scope'], late)),
+                'issued_before': now,
+                'revoked_at': now,
+                'made_at': row['made_at'],
+            }
+        )
+    db.run_each_async(
+        (REVOKE_HERE, each | {'ttl': ttl}) for each in again
+    ).result()
+    end = now // 10**6 + ttl
+    for each in again:
+        changes.tell(db, changes.REVOCATION, each | {'end': end})
 
 
 changes.FETCH[changes.REVOCATION] = _fetch
