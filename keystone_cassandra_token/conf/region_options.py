@@ -50,8 +50,9 @@ it, and the client does not hear.
 Whether a thread of each server looks once a second what servers of other
 regions (datacenters) have changed, and drops that from Keystone's caches. When
 false, what is revoked, disabled or taken away elsewhere counts here once the
-caches expire ([cache] expiration_time). Without effect with one region. uWSGI
-needs ``enable-threads``, as for the driver.
+caches expire ([cache] expiration_time), and a revocation that comes late does
+not stop whom this region let in meanwhile. Without effect with one region.
+uWSGI needs ``enable-threads``, as for the driver.
 """,
     ),
     cfg.FloatOpt(
