@@ -9,6 +9,34 @@ SEEN = 'tests/contract/test_seen.py'
 
 GUARDS = (
     Mutation(
+        'a region that is not ready does not serve',
+        'schema/version.py',
+        'if text is not None and not any_region:',
+        'if False:',
+        'tests/fault/test_followed.py -k serves_once',
+    ),
+    Mutation(
+        'a region is ready once it has all revocations',
+        'cmd/region.py',
+        'db.iterate(events.BRING_ALL, events.REVOCATION)',
+        '()',
+        'tests/fault/test_followed.py -k serves_once',
+    ),
+    Mutation(
+        'what is silent in a row shares one wait',
+        'db/agreement.py',
+        '        return self._left()\n\n    def is_over',
+        '        return self._wait\n\n    def is_over',
+        'tests/unit/test_agreement.py',
+    ),
+    Mutation(
+        'what has failed for want of other regions fails at once',
+        'db/agreement.py',
+        '        elif tries != thread:\n',
+        '        elif False:\n',
+        'tests/unit/test_agreement.py',
+    ),
+    Mutation(
         'what was deleted here is not found elsewhere',
         'tables/entity_reads.py',
         '        if stored is None:\n'
