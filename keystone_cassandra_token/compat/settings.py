@@ -38,11 +38,13 @@ def common(conf: cfg.ConfigOpts) -> dict[str, str]:
         f'[{section}] {option}': str(conf[section][option])
         for section, option in _COMMON
     }
+    # Who needs what cannot be read is told so.
     with contextlib.suppress(options.ConfigurationError):
         key = options.secret(conf, 'token_key')
         found['[cassandra] token_key'] = fingerprint(key)
-    if key := _credential_key(conf):
-        found['[credential] key_repository'] = fingerprint(key)
+    with contextlib.suppress(OSError):
+        if key := _credential_key(conf):
+            found['[credential] key_repository'] = fingerprint(key)
     return found
 
 
