@@ -62,17 +62,22 @@ def is_server() -> bool:
 
 
 @contextlib.contextmanager
-def until(end: float | None) -> Iterator[None]:
+def _with(name: str, value: object) -> Iterator[None]:
+    """Let this thread have a value in a ``with`` block."""
+    before = getattr(_current, name, None)
+    setattr(_current, name, value)
+    try:
+        yield
+    finally:
+        setattr(_current, name, before)
+
+
+def until(end: float | None) -> contextlib.AbstractContextManager[None]:
     """Let the statements of a ``with`` block end together.
 
     :param end: as ``time.monotonic()`` counts; None for no end.
     """
-    before = getattr(_current, 'end', None)
-    _current.end = end
-    try:
-        yield
-    finally:
-        _current.end = before
+    return _with('end', end)
 
 
 def within(seconds: float) -> contextlib.AbstractContextManager[None]:
@@ -83,7 +88,7 @@ def within(seconds: float) -> contextlib.AbstractContextManager[None]:
 @contextlib.contextmanager
 def of_request(seconds: float) -> Iterator[None]:
     """Let a ``with`` block be a client's request, with so many seconds."""
-    with within(seconds), _hearing(Silence()):
+    with within(seconds), _with('silence', Silence()):
         yield
 
 
@@ -98,20 +103,11 @@ def shared(
 
     @contextlib.contextmanager
     def part() -> Iterator[None]:
-        with until(found), _hearing(Silence() if served else None):
+        heard = Silence() if served else None
+        with until(found), _with('silence', heard):
             yield
 
     return part
-
-
-@contextlib.contextmanager
-def _hearing(silence: Silence | None) -> Iterator[None]:
-    before = getattr(_current, 'silence', None)
-    _current.silence = silence
-    try:
-        yield
-    finally:
-        _current.silence = before
 
 
 def silence() -> Silence | None:

@@ -66,7 +66,7 @@ class MariaDB:
             come up; the text tells why.
         """
         try:
-            self._make_data()
+            make_data(self.directory)
             self._serve()
         except BaseException:
             self.stop()
@@ -141,17 +141,6 @@ class MariaDB:
             connect_timeout=10,
         )
 
-    def _make_data(self) -> None:
-        output(
-            'mariadb-install-db',
-            command(
-                'mariadb-install-db',
-                '--auth-root-authentication-method=socket',
-                '--skip-test-db',
-            ),
-            cwd=self.directory,
-        )
-
     def _serve(self) -> None:
         # The password stands in no command line, only here.
         start = self.directory / 'init.sql'
@@ -204,6 +193,20 @@ def command(program: str, *options: str) -> list[str]:
     # As root the server refuses to run unless told so in clear.
     root = ['--user=root'] if os.geteuid() == 0 else []
     return [path, '--no-defaults', *root, '--datadir=./data', *options]
+
+
+def make_data(folder: Path, *options: str) -> None:
+    """Make the folder ``data`` in this one."""
+    output(
+        'mariadb-install-db',
+        command(
+            'mariadb-install-db',
+            '--auth-root-authentication-method=socket',
+            '--skip-test-db',
+            *options,
+        ),
+        cwd=folder,
+    )
 
 
 def _value(value: Any) -> str:

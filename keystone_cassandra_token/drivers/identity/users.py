@@ -210,10 +210,7 @@ def get(db: Store, user_id: str) -> Stored:
 
     :raises keystone.exception.UserNotFound: if there is none.
     """
-    user = USERS.entity.find(db, user_id)
-    if user is None:
-        raise exception.UserNotFound(user_id=user_id)
-    return user
+    return _existing(USERS.entity.find(db, user_id), user_id)
 
 
 def get_anywhere(db: Store, user_id: str) -> Stored:
@@ -221,7 +218,10 @@ def get_anywhere(db: Store, user_id: str) -> Stored:
 
     :raises keystone.exception.UserNotFound: if there is none.
     """
-    user = USERS.entity.find_anywhere(db, user_id)
+    return _existing(USERS.entity.find_anywhere(db, user_id), user_id)
+
+
+def _existing(user: Stored | None, user_id: str) -> Stored:
     if user is None:
         raise exception.UserNotFound(user_id=user_id)
     return user

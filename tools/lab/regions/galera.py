@@ -25,8 +25,7 @@ from typing import Any
 import pymysql
 
 from lab import LabError
-from lab.command import output
-from lab.mariadb import command
+from lab.mariadb import command, make_data
 from lab.processes import Group
 from lab.regions import state_transfer
 from lab.regions.bed import Bed
@@ -266,14 +265,5 @@ def _make_data(folder: Path, password: str) -> None:
         f"CREATE USER '{_USER}'@'%' IDENTIFIED BY '{password}';\n"
         f"GRANT ALL ON *.* TO '{_USER}'@'%';\n",
     )
-    output(
-        'mariadb-install-db',
-        command(
-            'mariadb-install-db',
-            '--auth-root-authentication-method=socket',
-            '--skip-test-db',
-            f'--extra-file={users}',
-        ),
-        cwd=folder,
-    )
+    make_data(folder, f'--extra-file={users}')
     users.unlink()
