@@ -14,13 +14,13 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keystone.conf
 import pytest
-from lab import LabError
+from lab import LabError, class_archive
 from lab.cassandra import CONTACT_POINTS, Cluster
 from lab.cassandra_install import find_jars, find_java
 from lab.schema import quick_schema
@@ -44,6 +44,19 @@ FORGETFUL = '-Dcassandra.unsafesystem=true'
 RESTARTED = (
     '-Dcassandra.test.flush_local_schema_changes=false',
     '-Dcassandra.skip_sync=true',
+)
+
+#: Loads most of the classes that a node needs for its work.
+_A_LITTLE = (
+    'CREATE KEYSPACE little WITH replication ='
+    " {'class': 'NetworkTopologyStrategy', 'dc1': 1}",
+    'CREATE TABLE little.kept (a text, b timeuuid, c map<text, text>,'
+    ' PRIMARY KEY ((a), b)) WITH CLUSTERING ORDER BY (b DESC)',
+    "INSERT INTO little.kept (a, b, c) VALUES ('a', now(), {'': ''})"
+    ' IF NOT EXISTS',
+    "BEGIN BATCH INSERT INTO little.kept (a, b) VALUES ('a', now())"
+    ' USING TTL 60; APPLY BATCH',
+    "SELECT * FROM little.kept WHERE a IN ('a', 'b')",
 )
 
 
@@ -107,8 +120,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=of)
 
 
+def _load_classes(java_options: Sequence[str]) -> None:
+    """Start a node, use it a little, and stop it in order."""
+    options = [FORGETFUL, *java_options]
+    with Cluster.start(own=True, agent=False, java_options=options) as cluster:
+        with cluster.connect() as session:
+            for statement in _A_LITTLE:
+                session.execute(statement)
+        cluster.nodes[0].stop()
+
+
 def _start(config: pytest.Config) -> Cluster:
     """Start the run's cluster."""
+    class_archive.find_or_make(find_java(), find_jars(), _load_classes)
     return Cluster.start(
         java_options=[FORGETFUL],
         quick=not config.getoption('long_run'),

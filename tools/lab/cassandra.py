@@ -103,7 +103,7 @@ class Cluster:
             ``links``.
         :param progress: called with a line of text as nodes come up.
         :param settings: ``commitlog_sync``, ``heap_mb``, ``yaml``,
-            ``java_options`` and ``log_level`` of :class:`Shape`.
+            ``java_options``, ``agent`` and ``log_level`` of :class:`Shape`.
         :raises LabError: something is missing, or a node did not start.
         """
         if (given := os.environ.get(CONTACT_POINTS)) and not own:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import LabError, ports, processes
+from lab import LabError, class_archive, ports, processes
 from lab.cassandra_install import Java, find_jars, find_java
 from lab.command import output
 from lab.processes import Group
@@ -25,6 +25,8 @@ JMX_PORT = 7199
 #: Each table takes its share: the tests have some hundred at once.
 HEAP_MB = 900
 
+#: Names the datacenter of a node.
+RACKDC = 'cassandra-rackdc.properties'
 SEED_PROVIDER = 'org.apache.cassandra.locator.SimpleSeedProvider'
 
 # An OPTIONS frame of the native protocol, version 4; any node answers it,
@@ -84,6 +86,8 @@ class Shape:
     yaml: Mapping[str, Any] = field(default_factory=dict)
     #: Of the Java machine, such as system properties of Cassandra.
     java_options: Sequence[str] = ()
+    #: Whether Cassandra measures objects by its agent, or computes their size.
+    agent: bool = True
     log_level: str = 'INFO'
     #: Added to the last part of a node's address, it is that by which the
     #: others know it.
@@ -327,7 +331,8 @@ class Node:
             f'-Djava.io.tmpdir={self.directory}/tmp',
             f'-Dlogback.configurationFile={self._uri("logback-tool.xml")}',
             '-Dcom.sun.jndi.rmiURLParsing=legacy',
-            *('-cp', self._class_path(find_jars())),
+            *class_archive.options(find_java(), find_jars()),
+            *('-cp', class_archive.class_path(find_jars())),
             'org.apache.cassandra.tools.NodeTool',
             *('-h', self.address, '-p', str(self._jmx_port)),
             *arguments,
@@ -344,10 +349,6 @@ class Node:
         # A blank in the path of the folder must be escaped.
         return (self._conf / name).as_uri()
 
-    def _class_path(self, jars: str) -> str:
-        # A final * stands for all jars of the folder.
-        return f'{self._conf}{os.pathsep}{jars}/*'
-
     def configure(self) -> None:
         """Write the folder that the node has first on its class path."""
         # The first node is the seed of all, itself too.
@@ -356,9 +357,7 @@ class Node:
             'cassandra.yaml': cassandra_yaml(
                 self._shape, self.address, seed, self.known_as
             ),
-            'cassandra-rackdc.properties': (
-                f'dc={self.datacenter}\nrack=rack1\n'
-            ),
+            RACKDC: (f'dc={self.datacenter}\nrack=rack1\n'),
             'logback.xml': LOGBACK.format(
                 level=self._shape.log_level, target='System.out'
             ),
@@ -390,7 +389,6 @@ class Node:
             '-XX:+PerfDisableSharedMem',
             f'-XX:ErrorFile={self.directory}/java-error.log',
             *MODULE_OPTIONS,
-            f'-javaagent:{jamm}',
             f'-Djava.io.tmpdir={self.directory}/tmp',
             f'-Djna.tmpdir={self.directory}/tmp',
             f'-Duser.home={self.directory}',
@@ -399,6 +397,7 @@ class Node:
             '-Dio.netty.allocator.useCacheForAllThreads=true',
             '-Dio.netty.allocator.maxOrder=11',
             f'-Dcassandra.config={self._uri("cassandra.yaml")}',
+            f'-D{RACKDC}={self._uri(RACKDC)}',
             f'-Dcassandra.storagedir={self.directory}',
             f'-Dlogback.configurationFile={self._uri("logback.xml")}',
             '-Dcassandra-foreground=yes',
@@ -419,12 +418,15 @@ class Node:
         ]
         if java.version >= 17:
             command.append('-Djava.security.manager=allow')
+        if self._shape.agent:
+            command.append(f'-javaagent:{jamm}')
         if not first:
             command.append('-Dcassandra.consistent.rangemovement=false')
         return [
             *command,
+            *class_archive.options(java, jars),
             *self._shape.java_options,
-            *('-cp', self._class_path(jars)),
+            *('-cp', class_archive.class_path(jars)),
             'org.apache.cassandra.service.CassandraDaemon',
         ]
 
