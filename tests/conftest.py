@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import keystone.conf
+import lab.start.sitecustomize  # noqa: F401
 import pytest
 from lab import LabError, class_archive
 from lab.cassandra import CONTACT_POINTS, Cluster

@@ -21,7 +21,7 @@ from typing import Any, Self
 from cryptography.fernet import Fernet
 
 from keystone_cassandra_token.conf.options import DRIVER, namespaces
-from lab import TOOLS, LabError
+from lab import TOOLS, LabError, start
 from lab.cassandra import Cluster
 from lab.client import REGION, direct_session
 from lab.processes import MARK, Group
@@ -55,6 +55,10 @@ def merge(*several: Settings) -> dict[str, dict[str, Any]]:
         for name, options in settings.items():
             merged.setdefault(name, {}).update(options)
     return merged
+
+
+#: Has the module that Python runs at its start.
+START = Path(start.__file__).parent
 
 
 class ServerError(LabError):
@@ -183,6 +187,7 @@ class Keystone:
                     text=True,
                     env={
                         **os.environ,
+                        'PYTHONPATH': _module_path(),
                         **environment,
                         'PYTHONUNBUFFERED': '1',
                         # Who kills all that is ours ends it, too.
@@ -288,8 +293,7 @@ class Keystone:
 
     def _environment(self) -> dict[str, str]:
         environment = os.environ | self.environment
-        path = [str(TOOLS), environment.get('PYTHONPATH', '')]
-        environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
+        environment['PYTHONPATH'] = _module_path(TOOLS)
         environment['OS_KEYSTONE_CONFIG_FILES'] = ';'.join(
             map(str, self.config_files)
         )
@@ -377,6 +381,14 @@ class Keystone:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _module_path(*folders: Path) -> str:
+    """Return PYTHONPATH for Keystone, beginning with these folders."""
+    now = os.environ.get('PYTHONPATH', '')
+    # At the end: a test may have a module to be run at the start.
+    path = [*map(str, folders), now, str(START)]
+    return os.pathsep.join(filter(None, path))
 
 
 def _value(value: Any) -> str:
