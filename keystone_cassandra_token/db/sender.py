@@ -117,19 +117,17 @@ class Sender:
         steps: tuple[Step, ...],
         level: consistency.Level | None = None,
         wait: float | None = None,
-        logged: bool = True,
     ) -> Request:
         """Send a batch; of one statement Cassandra makes none.
 
         :param level: another one than that of their class.
         :param wait: as for :class:`Request`.
-        :param logged: whether all of it remains, or nothing.
         """
         connection = self.sessions.get()
         level = level or connection.policy.level(steps[0][0].operation)
-        kind = cassandra.query.BatchType
         batch = cassandra.query.BatchStatement(
-            batch_type=kind.LOGGED if logged else kind.UNLOGGED,
+            # A conditional one is of one partition, and all or none.
+            batch_type=cassandra.query.BatchType.UNLOGGED,
             consistency_level=level_value(level.consistency),
             serial_consistency_level=level.serial
             and level_value(level.serial),

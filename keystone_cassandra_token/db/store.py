@@ -260,40 +260,34 @@ class Store(Sender):
             return None
         return Outcome(said, {} if said or row is None else row)
 
-    def batch(self, *steps: Step) -> None:
-        """Run plain writes of one class as a logged batch: all or none.
+    def run_each(self, *steps: Step) -> None:
+        """Run plain writes side by side; all of them are waited for."""
+        self.run_each_async(steps).result()
+
+    def run_all(self, *steps: Step) -> None:
+        """Run plain writes of one class in one request, each by itself.
+
+        As an unlogged batch.  A logged one needs the answers of two other
+        nodes of the datacenter before it begins: one that hangs, of three, is
+        enough to make it fail.  Where one write fails, others may have been
+        done.
 
         :raises DatacenterUnavailable: in the strict mode of revocations, if
             they are durable here and not yet in another datacenter; to who
             answers the request, where that is known.
         """
-        self._write(steps)
-
-    def run_all(self, *steps: Step) -> None:
-        """Run plain writes of one class together, each by itself.
-
-        As an unlogged batch.  A node that syncs its commit log for each write
-        waits for a logged one three times: for the batch log, the writes, and
-        the end of the batch log.  Where one fails, others may have been done.
-
-        :raises DatacenterUnavailable: as :meth:`batch`.
-        """
-        self._write(steps, logged=False)
-
-    def _write(self, steps: tuple[Step, ...], logged: bool = True) -> None:
         statement = cql.of_one_class(steps)
         cql.check_plain(statement)
         here = self.sessions.get().policy.fallback(statement.operation)
         if here is not None:
-            return self._write_strictly(statement, steps, logged, here)
+            return self._write_strictly(statement, steps, here)
         with self._translated(statement):
-            self._start_batch(steps, logged=logged).result()
+            self._start_batch(steps).result()
 
     def _write_strictly(
         self,
         statement: Statement,
         steps: tuple[Step, ...],
-        logged: bool,
         here: consistency.Level,
     ) -> None:
         """Write in this datacenter and in all others, at once.
@@ -305,8 +299,8 @@ class Store(Sender):
         wait = self.conf.cassandra.revocation_wait
         try:
             with self._translated(statement, note=False):
-                everywhere = self._start_batch(steps, None, wait, logged)
-                self._start_batch(steps, here, logged=logged).result()
+                everywhere = self._start_batch(steps, None, wait)
+                self._start_batch(steps, here).result()
         except errors.StoreUnavailable as failure:
             self._outage.began(statement.operation.value, failure.reason)
             raise

@@ -217,9 +217,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
         }
         lengths.check(new, REQUEST, 'request_token')
         self._consumer(consumer_id)
-        self.db.batch(
-            *REQUEST_INDEXES.inserts(new, self._ttl(new['expires_at']))
-        )
+        REQUEST_INDEXES.write(self.db, [new], self._ttl(new['expires_at']))
         if not self._agreed(
             INSERT, new, 'request_secret', **REQUEST.dump(new)
         ):
@@ -378,7 +376,7 @@ class OAuth1(Driver, base.Oauth1DriverBase):
             id=request['id'],
         ):
             LOG.debug('A request token was gone already.')
-        self.db.batch(*REQUEST_INDEXES.deletes(request))
+        REQUEST_INDEXES.remove(self.db, request)
 
     def _ttl(self, expires_at: datetime.datetime | None) -> int | None:
         """Return the seconds for which a token stays; None is for ever."""

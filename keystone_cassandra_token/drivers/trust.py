@@ -387,12 +387,9 @@ class Trust(Driver, base.TrustDriverBase):
         life = {} if ttl is None else {'ttl': ttl}
         if stored['uses'] is not None:
             self._write_use(stored, life)
-        # One logged batch, so that a trust and its index rows appear together.
+        INDEXES.write(self.db, [stored], ttl)
         insert = INSERT_EXPIRING if life else INSERT
-        self.db.batch(
-            *INDEXES.inserts(stored, ttl),
-            (insert, TRUST.dump(stored) | life),
-        )
+        self.db.run(insert, **TRUST.dump(stored), **life)
 
     def _write_use(self, stored: dict[str, Any], life: dict[str, int]) -> None:
         if not self.db.cas_settled(
@@ -430,9 +427,9 @@ class Trust(Driver, base.TrustDriverBase):
     def _remove(self, stored: dict[str, Any]) -> None:
         """Remove a trust and all that belongs to it.
 
-        The trust itself goes last, so that a flush that failed half-way
-        finds it again; it is deleted or expired already, and unusable
-        without its counter.
+        The trust itself goes when all but its index rows is gone, so that a
+        flush that failed half-way finds it again; it is deleted or expired
+        already, and unusable without its counter.
         """
         trust_id = stored['id']
         if stored['uses'] is not None:
@@ -447,7 +444,8 @@ class Trust(Driver, base.TrustDriverBase):
         key = claim_key(stored)
         if key and (claim := CLAIMS.find(self.db, trust_id, key)):
             CLAIMS.give_up(self.db, claim)
-        self.db.batch(*INDEXES.deletes(stored), (DELETE, {'id': trust_id}))
+        self.db.run(DELETE, id=trust_id)
+        INDEXES.remove(self.db, stored)
 
     def _to_refs(
         self, stored: Iterable[dict[str, Any]]

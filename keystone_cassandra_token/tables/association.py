@@ -284,7 +284,7 @@ class Association:
                 for pair in some:
                     self.discard(db, pair)
             elif self._links:
-                db.batch(
+                db.run_each(
                     *((self.delete_listed, self._listing(p)) for p in some)
                 )
 

@@ -45,7 +45,7 @@ class DerivedTables:
     :param timestamp_of: returns the timestamp with which derived rows are
         added.  For tables where the timestamp of a deletion is computed from
         the base row: so that a later deletion removes the rows.
-    :param rewrite: returns the writes, for one batch, that replace a derived
+    :param rewrite: returns the writes, in their order, that replace a derived
         row which is hidden by a deletion with a later timestamp.
     :param fence: keeps a base row from being written by what was sent before,
         if its creator does not renew its claim after that.

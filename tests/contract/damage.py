@@ -171,7 +171,7 @@ class Maker:
         values = fresh('id', 'consumer_id', 'request_secret') | given
         new = dict.fromkeys(oauth1.REQUEST.columns) | values
         store = identity.Identity().db
-        store.batch(*oauth1.REQUEST_INDEXES.inserts(new))
+        store.run_each(*oauth1.REQUEST_INDEXES.inserts(new))
         assert store.cas(oauth1.INSERT, **oauth1.REQUEST.dump(new))
 
     def access_token(self, **given):

@@ -38,7 +38,7 @@ def record(tmp_path, store, monkeypatch):
 
 def test_what_waits_for_what(record, store, tmp_path):
     names = [f'row-{number}' for number in range(3)]
-    store.batch(*((PUT, {'name': n, 'value': n, 'ttl': 60}) for n in names))
+    store.run_all(*((PUT, {'name': n, 'value': n, 'ttl': 60}) for n in names))
     store.many(GET, ROW, ({'name': name} for name in names))
     assert store.one(GET, ROW, name='row-1') == {'value': 'row-1'}
     record.end({'REQUEST_METHOD': 'GET', 'PATH_INFO': '/v3'})
@@ -54,7 +54,7 @@ def test_what_waits_for_what(record, store, tmp_path):
 
 def test_each_page_is_a_request(record, store, monkeypatch):
     names = [f'row-{number}' for number in range(5)]
-    store.batch(*((PUT, {'name': n, 'value': n, 'ttl': 60}) for n in names))
+    store.run_all(*((PUT, {'name': n, 'value': n, 'ttl': 60}) for n in names))
     prepared = store.sessions.get().prepare(LIST)
     monkeypatch.setattr(prepared, 'fetch_size', 2)
     found = store.rows(LIST, ROW, names=names)

@@ -78,7 +78,7 @@ class TestKey:
     ) -> None:
         store.run(DELETE, name=key)
         assert not store.cas(DISCARD, name=key)
-        store.batch((DELETE, {'name': key}), (DELETE, {'name': row['name']}))
+        store.run_all((DELETE, {'name': key}), (DELETE, {'name': row['name']}))
         assert store.one(GET, SETTING, name=row['name']) is None
 
     @pytest.mark.parametrize('statement', [PUT, SET])
@@ -89,7 +89,7 @@ class TestKey:
         with pytest.raises(errors.ValueRefused):
             store.run(statement, **binds)
         with pytest.raises(errors.ValueRefused):
-            store.batch((statement, binds))
+            store.run_all((statement, binds))
 
     def test_is_not_written_on_condition(
         self, store: store.Store, key: Any

@@ -25,8 +25,8 @@ CAS = cql.lwt_global(
 )
 WRITES = {
     'plain': lambda store, row: store.run(PUT, **row),
-    'batch': lambda store, row: store.batch((PUT, row), (PUT, row)),
-    'all': lambda store, row: store.run_all((PUT, row)),
+    'each': lambda store, row: store.run_each((PUT, row), (PUT, row)),
+    'all': lambda store, row: store.run_all((PUT, row), (PUT, row)),
     'conditional, refused': lambda store, row: store.cas(
         CAS, name=row['name'], value='x', seen='y'
     ),

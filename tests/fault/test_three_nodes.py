@@ -24,7 +24,7 @@ import pytest
 from keystone import exception
 from lab.cassandra import Cluster
 from lab.client import ADMIN_SCOPE, Client
-from lab.load import Load, Sender
+from lab.load import CHANGE, GIFT, LOG_IN, VALIDATION, Load, Sender
 from lab.schema import quick_schema
 from lab.server import ALL_DRIVERS, Keystone, merge, points_at
 from lab.waiting import until
@@ -60,7 +60,7 @@ LEFT = parse.tables(
 )
 
 _PASSWORD = secrets.token_urlsafe(16)
-_LOAD = ('password log-in', 'token validation', 'change of a group')
+_LOAD = (LOG_IN, VALIDATION, CHANGE, GIFT)
 #: Seconds: a request ends so soon that nothing else can have ended it.
 _DEADLINE = 3
 _NEVER = 60

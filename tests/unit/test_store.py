@@ -224,7 +224,7 @@ EXISTS = cql.lwt_global('DELETE FROM trust_use WHERE id = :id IF EXISTS')
 )
 def test_a_batch_of_two_classes_is_refused(db, steps) -> None:
     with pytest.raises(TypeError, match='one class'):
-        db.batch(*steps)
+        db.run_all(*steps)
 
 
 def test_a_conditional_batch_of_two_classes_is_refused(db) -> None:
@@ -239,7 +239,7 @@ def test_a_plain_batch_as_a_conditional_one_is_refused(db) -> None:
 
 def test_a_conditional_batch_is_refused(db) -> None:
     with pytest.raises(TypeError, match='conditional'):
-        db.batch((EXISTS, {'id': '1'}))
+        db.run_all((EXISTS, {'id': '1'}))
 
 
 def test_a_conditional_run_is_refused(db) -> None:
@@ -262,7 +262,7 @@ def test_a_plain_cas_is_refused(db, statement) -> None:
         lambda db: db.many(trust.GET, trust.TRUST, [{'id': '1'}]),
         lambda db: db.run(trust.DELETE, id='1'),
         lambda db: db.cas(trust.DELETE_USE, id='1'),
-        lambda db: db.batch((trust.DELETE, {'id': '1'})),
+        lambda db: db.run_all((trust.DELETE, {'id': '1'})),
         lambda db: db.cas_batch((trust.DELETE_USE, {'id': '1'})),
     ],
 )

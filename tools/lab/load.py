@@ -75,6 +75,33 @@ class Sender:
             yield self._send('PATCH', path, json={'group': name})
             yield self._send('DELETE', path)
 
+    def give(self) -> Iterator[requests.Response]:
+        """Give a role to a group and take it away; the same with a trust."""
+        told = self._send(
+            'GET', '/v3/auth/tokens', headers={'X-Subject-Token': self.token}
+        ).json()['token']
+        user, project = told['user']['id'], told['project']['id']
+        role = told['roles'][0]['id']
+        group = {'name': uuid.uuid4().hex, 'domain_id': 'default'}
+        made = self._send('POST', '/v3/groups', json={'group': group})
+        group_id = made.json()['group']['id']
+        path = f'/v3/projects/{project}/groups/{group_id}/roles/{role}'
+        yield self._send('PUT', path)
+        yield self._send('DELETE', path)
+        trust = {
+            'trustor_user_id': user,
+            'trustee_user_id': user,
+            'impersonation': False,
+            'project_id': project,
+            'roles': [{'id': role}],
+        }
+        made = self._send('POST', '/v3/OS-TRUST/trusts', json={'trust': trust})
+        yield made
+        if made.status_code == 201:
+            path = f'/v3/OS-TRUST/trusts/{made.json()["trust"]["id"]}'
+            yield self._send('DELETE', path)
+        self._send('DELETE', f'/v3/groups/{group_id}')
+
     def health(self) -> Iterator[requests.Response]:
         yield self._send('GET', '/healthcheck')
 
@@ -85,12 +112,14 @@ class Sender:
 LOG_IN = 'password log-in'
 VALIDATION = 'token validation'
 CHANGE = 'change of a group'
+GIFT = 'role or trust given'
 HEALTH = 'health check'
 
 OPERATIONS: dict[str, Callable[[Sender], Iterator[requests.Response]]] = {
     LOG_IN: Sender.log_in,
     VALIDATION: Sender.validate,
     CHANGE: Sender.change,
+    GIFT: Sender.give,
     HEALTH: Sender.health,
 }
 

@@ -335,4 +335,4 @@ def write_index(db: Store, grants: Iterable[Grant], step: Step) -> None:
                 (INSERT_BY_ACTOR, key | settled),
                 (INSERT_BY_ROLE, by_role | settled),
             ]
-    db.batch(*statements)
+    db.run_each(*statements)

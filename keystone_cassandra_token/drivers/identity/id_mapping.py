@@ -4,9 +4,9 @@
 ``id_mapping`` is the source of truth, by public id; ``id_mapping_by_local``
 finds it by what an identity backend calls the entity, and
 ``id_mapping_by_domain`` lists a domain's mappings whole, since Keystone asks
-for all of them at once.  One logged batch writes or deletes the three rows, so
-a crash leaves all or none.  Where one was lost all the same, a creation writes
-all three again.
+for all of them at once.  A creation writes the mapping last, a deletion
+removes it first: what a crash leaves of the other two is no mapping.  Where
+one of the three was lost, a creation writes all again.
 
 A public id is computed from what it stands for, so two sides that create a
 mapping at once write the same, and no agreement is needed.  A deletion
@@ -106,12 +106,12 @@ DOMAINS = DerivedTable(
 def _inserts(
     mapping: Mapping[str, Any],
 ) -> list[tuple[Statement, Mapping[str, Any]]]:
-    """Return the writes of a mapping's three rows, for one batch."""
+    """Return the writes of a mapping's three rows, the mapping's last."""
     stored = {name: mapping[name] for name in MAPPING.columns}
     return [
-        (INSERT, stored),
         (INSERT_BY_LOCAL, stored),
         (INSERT_BY_DOMAIN, _listed(stored)),
+        (INSERT, stored),
     ]
 
 
@@ -177,7 +177,9 @@ class IDMappings(Driver, base.MappingDriverBase):
             return None  # as with SQL: it is another entity's
         mapping = local | {'public_id': public_id}
         lengths.check(mapping, MAPPING, 'id_mapping')
-        self.db.batch(*_inserts(mapping))
+        *listings, itself = _inserts(mapping)
+        self.db.run_each(*listings)
+        self.db.run_each(itself)
         return public_id
 
     def delete_id_mapping(self, public_id: str) -> None:
@@ -231,8 +233,8 @@ class IDMappings(Driver, base.MappingDriverBase):
     def _delete(self, found: Mapping[str, Any]) -> None:
         public_id = {'public_id': found['public_id']}
         written_at = {'written_at': found['written_at']}
-        self.db.batch(
-            (DELETE, public_id | written_at),
+        self.db.run(DELETE, **public_id, **written_at)
+        self.db.run_each(
             (LOCALS.delete_older, LOCALS.key(found) | written_at),
             (DOMAINS.delete_older, DOMAINS.key(_listed(found)) | written_at),
         )
