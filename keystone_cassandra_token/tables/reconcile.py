@@ -276,8 +276,8 @@ class Reconciler:
             )
             return
         if derived.rewrite and not self._is_there(table, place):
-            for step in derived.rewrite(base, table):
-                self._db.run_each(step)
+            for statement, binds in derived.rewrite(base, table):
+                self._db.run(statement, **binds)
         self._found(table.name, 'missing', key)
         if self._is_there(table, place):
             self._counts(table.name).fixed += 1

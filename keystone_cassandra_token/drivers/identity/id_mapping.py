@@ -4,15 +4,15 @@
 ``id_mapping`` is the source of truth, by public id; ``id_mapping_by_local``
 finds it by what an identity backend calls the entity, and
 ``id_mapping_by_domain`` lists a domain's mappings whole, since Keystone asks
-for all of them at once.  A creation writes the mapping last, a deletion
-removes it first: what a crash leaves of the other two is no mapping.  Where
-one of the three was lost, a creation writes all again.
+for all of them at once.  A creation writes the mapping, its row of the list,
+and that by which it is found; a deletion removes them in the reverse order.
+So what is listed is there, and after a crash a creation writes all again.
 
 A public id is computed from what it stands for, so two sides that create a
-mapping at once write the same, and no agreement is needed.  A deletion
-carries the timestamp of what was read: a server whose clock is ahead hides
-no mapping that is made again afterwards, and one whose clock is behind still
-deletes.
+mapping at once write the same, and no agreement is needed.  The three rows
+have one timestamp, and a deletion carries that of what was read: a server
+whose clock is ahead hides no mapping that is made again afterwards, and one
+whose clock is behind still deletes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from keystone.identity.mapping_backends import base
 
 from keystone_cassandra_token.compat import lengths
-from keystone_cassandra_token.db import changes
+from keystone_cassandra_token.db import changes, clock
 from keystone_cassandra_token.db.cql import Statement, read, scan, write
 from keystone_cassandra_token.db.rows import Row, text
 from keystone_cassandra_token.drivers.base import Driver
@@ -54,6 +54,7 @@ GET = read(f'{_WITH_TIME} FROM id_mapping WHERE public_id = :public_id')
 LIST = scan(f'{_WITH_TIME} FROM id_mapping')
 INSERT = write(
     f'INSERT INTO id_mapping ({MAPPING}) VALUES ({MAPPING.markers})'
+    ' USING TIMESTAMP :written_at'
 )
 DELETE = write(
     'DELETE FROM id_mapping USING TIMESTAMP :written_at'
@@ -63,9 +64,6 @@ DELETE = write(
 GET_BY_LOCAL = read(
     'SELECT public_id FROM id_mapping_by_local WHERE domain_id = :domain_id'
     ' AND local_id = :local_id AND entity_type = :entity_type'
-)
-INSERT_BY_LOCAL = write(
-    f'INSERT INTO id_mapping_by_local ({BY_LOCAL}) VALUES ({BY_LOCAL.markers})'
 )
 LOCALS = DerivedTable(
     'id_mapping_by_local',
@@ -82,10 +80,6 @@ LIST_BY_TYPE = read(
     f'SELECT {BY_DOMAIN} FROM id_mapping_by_domain'
     ' WHERE domain_id = :domain_id AND shard = :shard'
     ' AND entity_type = :entity_type'
-)
-INSERT_BY_DOMAIN = write(
-    f'INSERT INTO id_mapping_by_domain ({BY_DOMAIN})'
-    f' VALUES ({BY_DOMAIN.markers})'
 )
 
 
@@ -106,12 +100,14 @@ DOMAINS = DerivedTable(
 def _inserts(
     mapping: Mapping[str, Any],
 ) -> list[tuple[Statement, Mapping[str, Any]]]:
-    """Return the writes of a mapping's three rows, the mapping's last."""
+    """Return the writes of a mapping's three rows, in this order."""
+    written_at = {'written_at': clock.micros_of(clock.incarnation())}
     stored = {name: mapping[name] for name in MAPPING.columns}
+    by_local = {name: mapping[name] for name in BY_LOCAL.columns}
     return [
-        (INSERT_BY_LOCAL, stored),
-        (INSERT_BY_DOMAIN, _listed(stored)),
-        (INSERT, stored),
+        (INSERT, stored | written_at),
+        (DOMAINS.put, _listed(stored) | written_at),
+        (LOCALS.put, by_local | written_at),
     ]
 
 
@@ -177,9 +173,8 @@ class IDMappings(Driver, base.MappingDriverBase):
             return None  # as with SQL: it is another entity's
         mapping = local | {'public_id': public_id}
         lengths.check(mapping, MAPPING, 'id_mapping')
-        *listings, itself = _inserts(mapping)
-        self.db.run_each(*listings)
-        self.db.run_each(itself)
+        for statement, binds in _inserts(mapping):
+            self.db.run(statement, **binds)
         return public_id
 
     def delete_id_mapping(self, public_id: str) -> None:
@@ -233,11 +228,12 @@ class IDMappings(Driver, base.MappingDriverBase):
     def _delete(self, found: Mapping[str, Any]) -> None:
         public_id = {'public_id': found['public_id']}
         written_at = {'written_at': found['written_at']}
-        self.db.run(DELETE, **public_id, **written_at)
-        self.db.run_each(
-            (LOCALS.delete_older, LOCALS.key(found) | written_at),
-            (DOMAINS.delete_older, DOMAINS.key(_listed(found)) | written_at),
-        )
+        for statement, key in (
+            (LOCALS.delete_older, LOCALS.key(found)),
+            (DOMAINS.delete_older, DOMAINS.key(_listed(found))),
+            (DELETE, public_id),
+        ):
+            self.db.run(statement, **key, **written_at)
         changes.tell(self.db, 'id_mapping', public_id)
 
 
