@@ -37,6 +37,13 @@ GUARDS = (
         'tests/unit/test_agreement.py',
     ),
     Mutation(
+        'once other regions have answered nothing fails at once',
+        'db/agreement.py',
+        '        self._cut_off.ended(self._operation)\n',
+        '',
+        'tests/fault/test_cut_off.py',
+    ),
+    Mutation(
         'what was deleted here is not found elsewhere',
         'tables/entity_reads.py',
         '        if stored is None:\n'

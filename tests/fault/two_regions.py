@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two datacenters, and a server in each, while nothing gets through between.
 
-Each has one node.  What the nodes send each other goes through forwarders
-that can hold it back: then each region works for itself, and what needs both
-gets no answer.  Once they let go, all of it arrives, late.
+Or more of them.  Each has one node.  What the nodes send each other goes
+through forwarders that can hold it back: then each region works for itself,
+and what needs both gets no answer.  Once they let go, all of it arrives, late.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Regions:
 
     @property
     def nodes(self) -> list[Node]:
-        """Those of both, one each."""
+        """Those of all, one each."""
         return list(self._cluster.nodes)
 
     @contextlib.contextmanager
@@ -262,6 +262,22 @@ class Regions:
         assert self._cluster.links
         self.settle()
         with self._cluster.links.held():
+            yield
+
+    @contextlib.contextmanager
+    def deaf(self, store: Store) -> Iterator[None]:
+        """Let the region of a store hear of no other until the block ends.
+
+        The others hear each other, and of it what needs no answer.
+        """
+        assert self._cluster.links
+        (node,) = (
+            each
+            for each in self.nodes
+            if each.datacenter == store.sessions.get().local_dc
+        )
+        self.settle()
+        with self._cluster.links.held(node.known_as):
             yield
 
     @contextlib.contextmanager
@@ -357,11 +373,11 @@ def seen_from(world: World, store: Store) -> World:
 MARKS = 'marks.mark'
 
 
-def start_nodes() -> Cluster:
-    """Start a node in each of two datacenters."""
+def start_nodes(datacenters: int = 2) -> Cluster:
+    """Start a node in each of two datacenters, or of more."""
     return Cluster.start(
-        nodes=2,
-        datacenters=2,
+        nodes=datacenters,
+        datacenters=datacenters,
         own=True,
         links=True,
         yaml=YAML,
@@ -370,10 +386,10 @@ def start_nodes() -> Cluster:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[Regions]:
-    """Start two regions; Keystone's configuration is of the first one."""
+def started(datacenters: int = 2) -> Iterator[Regions]:
+    """Start regions; Keystone's configuration is of the first one."""
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(start_nodes())
+        cluster = stack.enter_context(start_nodes(datacenters))
         conf = keystone.conf.CONF
         keystone.conf.configure()
         options.register_opts(conf)
