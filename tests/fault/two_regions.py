@@ -36,6 +36,7 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.identity import shadow_users
 from keystone_cassandra_token.revocation_ttl import RevocationTTL, needed
+from keystone_cassandra_token.tables import removals
 from tests.conftest import FORGETFUL
 from tests.fault import faults
 from tests.fault.generated import World, step
@@ -86,8 +87,9 @@ class Steps:
         self.written: set[str] = set()
 
     def __call__(self, statements: Statements, send: Send) -> Any:
-        # What others are told of a change, once it is made, decides nothing.
-        told = statements[0] is changes.ADD
+        # What others are told of a change, once it is made, decides nothing,
+        # nor does what is noted for who seeks elsewhere.
+        told = statements[0] in (changes.ADD, removals.NOTE)
         writes = statements[0].verb != 'SELECT' and not told
         if writes:
             self.written.update(each.table for each in statements)
