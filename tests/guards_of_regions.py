@@ -37,6 +37,13 @@ GUARDS = (
         'tests/unit/test_agreement.py',
     ),
     Mutation(
+        'once other regions have answered nothing fails at once',
+        'db/agreement.py',
+        '        self._cut_off.ended(self._operation)\n',
+        '',
+        'tests/fault/test_cut_off.py',
+    ),
+    Mutation(
         'what was deleted here is not found elsewhere',
         'tables/entity_reads.py',
         '        if stored is None:\n'
@@ -48,9 +55,30 @@ GUARDS = (
     Mutation(
         'a deletion leaves a marker of what is sought elsewhere',
         'tables/entity_statements.py',
-        'self.is_buried = ids_come_back or sought_elsewhere',
-        'self.is_buried = ids_come_back',
+        'sought_elsewhere and not single_partition\n',
+        'False\n',
         'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'a deletion of what is kept together is noted',
+        'tables/entity.py',
+        "            removals.note(db, self.table, [entity['id']])\n",
+        '            pass\n',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'a deletion of several at once is noted',
+        'tables/batches.py',
+        'if statement is entity.delete and entity.is_noted:',
+        'if False:',
+        'tests/fault/test_escalation.py',
+    ),
+    Mutation(
+        'where a deletion may be unknown, nothing is found elsewhere',
+        'db/escalation.py',
+        "judge(all_said) if outcome == 'missing' else None",
+        'judge(all_said)',
+        'tests/unit/test_escalation.py',
     ),
     Mutation(
         'what is older is not taken from elsewhere',

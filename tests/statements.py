@@ -85,6 +85,8 @@ class Parsed:
             self.selected = [
                 re.sub(r'^(?:TTL|WRITETIME)\((\w+)\) AS \w+$', r'\1', item)
                 for item in listed.split(', ')
+                # What a node says of itself is no column.
+                if not item.startswith('toUnixTimestamp(now())')
             ]
         elif statement.verb == 'INSERT':
             columns, values = re.match(

@@ -16,6 +16,7 @@ from oslo_config import cfg
 from keystone_cassandra_token import conf as options
 from keystone_cassandra_token.cmd import (
     access_checks,
+    cache_checks,
     cluster_checks,
     local_checks,
     region_checks,
@@ -41,6 +42,7 @@ CLUSTER = (
     *cluster_checks.CHECKS,
     *region_checks.CHECKS,
     *server_checks.CHECKS,
+    *cache_checks.CHECKS,
     *access_checks.CHECKS,
 )
 
@@ -64,6 +66,8 @@ _KEYSPACE = {
         region_checks.claims,
         region_checks.pulses,
         server_checks.settings,
+        server_checks.server_clocks,
+        cache_checks.caches,
     )
 }
 

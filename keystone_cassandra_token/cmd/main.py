@@ -74,7 +74,8 @@ def _configure(conf: cfg.ConfigOpts, argv: list[str]) -> None:
         cfg.SubCommandOpt('command', title='Commands', handler=add_commands)
     )
     keystone.conf.configure()
-    keystone.conf.set_default_for_default_log_levels()
+    # As servers do: what is not set must be here what it is there.
+    keystone.conf.set_config_defaults()
     options.register_opts(conf)
     conf(
         args=argv,

@@ -241,15 +241,16 @@ def pulses(connection: Connection, conf: cfg.ConfigOpts) -> Iterator[Finding]:
             yield warn(
                 name,
                 f'Datacenter {datacenter} was last heard of {age:.0f} s ago:'
-                ' it is cut off, no server runs there, or uWSGI runs them'
-                ' without enable-threads.',
+                ' it is cut off, no server runs there, uWSGI runs them'
+                ' without enable-threads, or their clocks are behind.',
             )
         elif age < -_EARLY:
             yield warn(
                 name,
                 f'The pulse of datacenter {datacenter} is {-age:.0f} s ahead'
-                ' of this machine: check the time service (chrony, ntpd) of'
-                ' both.',
+                ' of this machine: the clock of a server there is, or was'
+                ' (the lines on clocks tell whose), or this one is behind.'
+                ' Check the time service (chrony, ntpd).',
             )
         else:
             yield ok(name, f'Datacenter {datacenter} is heard of.')

@@ -18,6 +18,7 @@ from oslo_config import cfg
 from oslo_context import context
 from oslo_serialization import jsonutils
 
+from keystone_cassandra_token.conf.options import DRIVER
 from keystone_cassandra_token.db import changes
 from keystone_cassandra_token.db.caches import Mark
 
@@ -25,6 +26,45 @@ from keystone_cassandra_token.db.caches import Mark
 _NULL = 'dogpile.cache.null'
 
 _MARK = 'keystone_cassandra_token followed '
+
+
+#: By section with ``caching`` of its own: whose driver writes what ends the
+#: things remembered.  A token is ended by a revocation, a receipt by its life
+#: alone; what Keystone remembers of role assignments goes by ``[role]``.
+SECTIONS = {
+    'token': 'revoke',
+    'revoke': 'revoke',
+    'role': 'assignment',
+    'identity': 'identity',
+    'resource': 'resource',
+    'domain_config': 'domain_config',
+    'catalog': 'catalog',
+    'federation': 'federation',
+    'credential': 'credential',
+    'application_credential': 'application_credential',
+    'unified_limit': 'unified_limit',
+}
+
+
+def is_cached(conf: cfg.ConfigOpts) -> bool:
+    """Return whether anything is remembered beyond a request."""
+    return bool(conf.cache.enabled and conf.cache.backend != _NULL)
+
+
+def lifetimes(conf: cfg.ConfigOpts) -> dict[str, int]:
+    """Return for how many seconds what can end is remembered, by section."""
+    found: dict[str, int] = {}
+    if not is_cached(conf):
+        return found
+    for section in SECTIONS:
+        # The list of all events, which a check does not use here.
+        if section == 'revoke' and conf.revoke.driver == DRIVER:
+            continue
+        if conf[section].caching:
+            # That of federation has none of its own.
+            own = 'cache_time' in conf[section] and conf[section].cache_time
+            found[section] = int(own or conf.cache.expiration_time)
+    return found
 
 
 class KeystoneCaches:
@@ -39,8 +79,7 @@ class KeystoneCaches:
     def are_used(self) -> bool:
         """Return whether anything is remembered, and may be dropped."""
         return bool(
-            self._conf.cache.enabled
-            and self._conf.cache.backend != _NULL
+            is_cached(self._conf)
             and cache.CACHE_INVALIDATION_REGION.is_configured
         )
 

@@ -63,8 +63,9 @@ uWSGI needs ``enable-threads``, as for the driver.
         help="""
 How many times a second a process, on average, asks other regions
 (datacenters) for what is not found here and may have been made there a moment
-ago: trusts, application credentials, users, groups and projects, and tokens
-and receipts without a tag (``accept_untagged_ids``); twice as many at once.
+ago: trusts, credentials, users, groups, projects, roles, identity providers,
+the catalog and the like, and tokens and receipts without a tag
+(``accept_untagged_ids``); twice as many at once.
 What was invented costs other regions no more than that. Ids with a tag
 (``token_key``) are asked for without this limit. 0 means that nothing is asked
 of other regions at all, and no session with them is opened. Without effect

@@ -47,6 +47,7 @@ from keystone_cassandra_token.db.store import Store
 
 LOG = log.getLogger(__name__)
 
+A = TypeVar('A')
 T = TypeVar('T')
 
 #: Seconds in which another datacenter answers, or what is found here stands.
@@ -274,6 +275,33 @@ class Escalation:
         :param among: returns which datacenters can have it.
         :param is_known: whether it was made by somebody, and is no invention.
         """
+        found: T | None = self._ask(key, look, among, is_known, _first)
+        return found
+
+    def ask_all(
+        self,
+        key: Hashable,
+        look: Callable[[Store], A],
+        judge: Callable[[list[A]], T | None],
+    ) -> T | None:
+        """Return what all other datacenters together say is there, or None.
+
+        None too if one of them says nothing.
+
+        :param look: what is asked in each, None being no answer.
+        :param judge: makes one of their answers.
+        """
+        found: T | None = self._ask(key, look, set, False, judge)
+        return found
+
+    def _ask(
+        self,
+        key: Hashable,
+        look: Callable[[Store], Any],
+        among: Callable[[Iterable[str]], Collection[str]],
+        is_known: bool,
+        judge: Callable[[list[Any]], Any],
+    ) -> Any:
         others = self.others()
         names = among(others) if others else ()
         if not names:
@@ -281,7 +309,7 @@ class Escalation:
         reads = remembered.current()
         known: Any = reads and reads.get(_of_request(key))
         if known is not None:
-            return known[0]  # type: ignore[no-any-return]
+            return known[0]
         hashed = hashlib.sha256(repr(key).encode()).digest()
         if not is_known:
             if hashed in self._missing:
@@ -289,7 +317,7 @@ class Escalation:
             if not self._bucket.take(self._rate):
                 metrics.count(metrics.ESCALATIONS, 'refused')
                 return None
-        found, outcome = self._sought(look, names, others)
+        found, outcome = self._sought(look, names, others, judge)
         metrics.count(metrics.ESCALATIONS, outcome)
         if outcome == 'missing' and not is_known:
             self._missing.add(hashed)
@@ -322,11 +350,15 @@ class Escalation:
 
     def _sought(
         self,
-        look: Callable[[Store], T | None],
+        look: Callable[[Store], Any],
         names: Collection[str],
         others: Collection[str],
-    ) -> tuple[T | None, str]:
-        """Return what the first one has that has it, and the outcome."""
+        judge: Callable[[list[Any]], Any],
+    ) -> tuple[Any, str]:
+        """Return what was found, and the outcome.
+
+        Either the first one counts that has it, or all do.
+        """
         reached = self.reached(names, others)
         asked = [each for each in reached if each.may_be_asked()]
         now = time.monotonic()
@@ -352,6 +384,7 @@ class Escalation:
                     target=ask, args=(each,), name='cassandra ask', daemon=True
                 ).start()
         outcome = 'missing' if len(asked) == len(names) else 'held'
+        all_said = []
         for _ in asked:
             try:
                 said = answers.get(timeout=max(0.0, end - time.monotonic()))
@@ -361,9 +394,12 @@ class Escalation:
                 raise said
             if said is FAILED:
                 outcome = 'failed'
-            elif said is not None:
+            elif said is not None and judge is _first:
                 return said, 'found'
-        return None, outcome
+            else:
+                all_said.append(said)
+        found = judge(all_said) if outcome == 'missing' else None
+        return found, outcome if found is None else 'found'
 
     def reached(
         self, names: Collection[str], others: Collection[str]
@@ -394,6 +430,11 @@ class Escalation:
                 target=each.close, name='cassandra close', daemon=True
             ).start()
         return reached
+
+
+def _first(answers: list[Any]) -> Any:
+    """Return the first answer that is one."""
+    return next((each for each in answers if each is not None), None)
 
 
 def _of_request(key: Hashable) -> tuple[str, Hashable]:

@@ -7,13 +7,15 @@ import dataclasses
 import hmac
 import socket
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from keystone_cassandra_token.db.cql import read, write
 from keystone_cassandra_token.db.rows import Row, json_text
 from keystone_cassandra_token.db.store import Store
 
 #: Seconds between two times at which a process says it, and for which it
-#: counts.
+#: counts.  What is left of the latter tells when a node was told: a server of
+#: a version with another one would seem to have a wrong clock.
 EVERY, TTL = 20.0, 90
 
 SERVER = Row('datacenter', 'host', settings=json_text)
@@ -23,6 +25,15 @@ TELL = write(
     ' VALUES (0, :datacenter, :host, :settings) USING TTL :ttl'
 )
 ALL = read(f'SELECT {SERVER} FROM server WHERE bucket = 0')
+#: When each has said it, by its own clock, and what is left of that by the
+#: nodes'.
+CLOCKS = read(
+    'SELECT datacenter, host, WRITETIME(settings) AS told_at,'
+    ' TTL(settings) AS seconds_left, toUnixTimestamp(now()) AS node_now'
+    ' FROM server WHERE bucket = 0'
+)
+#: By how much :func:`ahead` can be wrong, in seconds: nodes count whole ones.
+ERROR = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +69,17 @@ def tell(db: Store, settings: Mapping[str, str]) -> None:
         'settings': dict(settings),
     }
     db.run(TELL, ttl=TTL, **SERVER.dump(server))
+
+
+def ahead(row: Mapping[str, Any]) -> float:
+    """Return by how many seconds a server's clock is ahead of the nodes'.
+
+    :param row: of :data:`CLOCKS`.
+    """
+    # A node keeps when the row ends, in whole seconds.
+    ends = row['node_now'] // 1000 + row['seconds_left']
+    received: float = ends - TTL + 0.5
+    return row['told_at'] / 10**6 - received  # type: ignore[no-any-return]
 
 
 def differences(servers: list[Server]) -> Iterator[tuple[str, str]]:

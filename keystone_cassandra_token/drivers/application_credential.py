@@ -112,6 +112,7 @@ ACCESS_RULES = Named(
         ACCESS_RULE | STAMPS,
         Indexes(RULES_BY_USER),
         told=['id', 'user_id'],
+        sought_elsewhere=True,
     ),
     ClaimSpec(
         # A rule that exists twice does no harm: one datacenter agrees.
@@ -218,7 +219,8 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
     def get_access_rule(
         self, access_rule_id: str, user_id: str | None = None
     ) -> dict[str, Any]:
-        return _rule_to_ref(self._get_rule(access_rule_id, user_id))
+        stored = ACCESS_RULES.entity.find_anywhere(self.db, access_rule_id)
+        return _rule_to_ref(_of_whom(stored, access_rule_id, user_id))
 
     def list_access_rules_for_user(
         self, user_id: str, hints: Hints
@@ -311,9 +313,7 @@ class ApplicationCredential(Driver, base.ApplicationCredentialDriverBase):
 
     def _get_rule(self, rule_id: str, user_id: str | None) -> dict[str, Any]:
         stored = ACCESS_RULES.entity.find(self.db, rule_id)
-        if stored is None or user_id not in (None, stored['user_id']):
-            raise exception.AccessRuleNotFound(access_rule_id=rule_id)
-        return stored
+        return _of_whom(stored, rule_id, user_id)
 
     def _known_rules(
         self, user_id: str, rules: Collection[Mapping[str, Any]]
@@ -382,6 +382,15 @@ def _to_ref(stored: Mapping[str, Any]) -> Credential:
     if stored['access_rules']:
         shown['access_rules'] = stored['access_rules']
     return shown
+
+
+def _of_whom(
+    rule: dict[str, Any] | None, rule_id: str, user_id: str | None
+) -> dict[str, Any]:
+    """Return a rule that is there, and of a user if one is given."""
+    if rule is None or user_id not in (None, rule['user_id']):
+        raise exception.AccessRuleNotFound(access_rule_id=rule_id)
+    return rule
 
 
 def _rule_to_ref(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ CREDENTIALS = Entity(
     Indexes(BY_USER, BY_PROJECT, BY_TYPE),
     told=['id', 'user_id', 'type'],
     lists_are_remembered=True,
+    sought_elsewhere=True,
     ids_are_given=True,  # that of an EC2 credential is a hash of its key
 )
 CREDENTIAL_DERIVED = DerivedTables.of(CREDENTIALS)
@@ -85,7 +86,7 @@ class Credential(Driver, base.CredentialDriverBase):
         ]
 
     def get_credential(self, credential_id: str) -> dict[str, Any]:
-        stored = CREDENTIALS.find(self.db, credential_id)
+        stored = CREDENTIALS.find_anywhere(self.db, credential_id)
         if stored is None:
             raise _not_found(credential_id)
         return _to_ref(stored)

@@ -35,6 +35,7 @@ POLICIES = Entity(
     Indexes(),
     told=[],
     everywhere=True,
+    sought_elsewhere=True,
     single_partition=True,
 )
 
@@ -66,7 +67,7 @@ class Policy(Driver, base.PolicyDriverBase):
         if not isinstance(policy_id, str):
             # As the drivers of endpoint policies give it.
             (policy_id,) = policy_id
-        policy = POLICIES.find(self.db, policy_id)
+        policy = POLICIES.find_anywhere(self.db, policy_id)
         if policy is None:
             raise exception.PolicyNotFound(policy_id=policy_id)
         return _to_ref(policy)

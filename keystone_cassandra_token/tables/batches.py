@@ -12,6 +12,7 @@ from typing import Any
 
 from keystone_cassandra_token.db import changes, cql, errors
 from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables import removals
 from keystone_cassandra_token.tables.entity import Entity
 
 #: Entities that are deleted in one batch.
@@ -32,6 +33,8 @@ def all_or_none(
     :raises OutcomeUnknown: if it cannot be found out.
     """
     first = keys[0]
+    if statement is entity.delete and entity.is_noted:
+        removals.note(db, entity.table, (key['id'] for key in keys))
 
     def applied(row: Mapping[str, Any] | None) -> bool | None:
         now = row['incarnation'] if row and entity.exists(row) else None

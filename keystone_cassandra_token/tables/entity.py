@@ -34,6 +34,7 @@ from keystone_cassandra_token.db.changes import telling
 from keystone_cassandra_token.db.outcome import Applied, created
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import KEEP, Store
+from keystone_cassandra_token.tables import removals
 from keystone_cassandra_token.tables.entity_reads import EntityReads
 from keystone_cassandra_token.tables.fence import Fence
 from keystone_cassandra_token.tables.index import Indexes
@@ -312,6 +313,8 @@ class Entity(EntityReads):
             return None if row['incarnation'] == seen else False
 
         delete: dict[str, Any] = {}
+        if self.is_noted:
+            removals.note(db, self.table, [entity['id']])
         if self.is_buried:
             delete = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
         gone = telling(

@@ -11,12 +11,16 @@ from keystone_cassandra_token.db.changes import FETCH
 from keystone_cassandra_token.db.request import Future
 from keystone_cassandra_token.db.rows import Row
 from keystone_cassandra_token.db.store import Store
+from keystone_cassandra_token.tables import removals
 from keystone_cassandra_token.tables.entity_statements import EntityStatements
 from keystone_cassandra_token.tables.index import Index, Indexes
 
 #: Entities in one read.  A read of each costs the server less and the client,
 #: which is the slower one, several times as much.
 AT_ONCE = 100
+
+#: An entity if there is one, and whether it was deleted there.
+Answer = tuple[dict[str, Any] | None, bool]
 
 
 class EntityReads(EntityStatements):
@@ -66,9 +70,21 @@ class EntityReads(EntityStatements):
         """
         if db.escalation is None:
             return None
-        return db.escalation.ask(
-            self.sought(entity_id), lambda there: self.young(there, entity_id)
-        )
+        sought = self.sought(entity_id)
+        if not self.is_noted:
+            return db.escalation.ask(
+                sought, lambda there: self.young(there, entity_id)
+            )
+
+        def look(there: Store) -> Answer:
+            is_noted = removals.is_noted(there, self.table, entity_id)
+            return self.young(there, entity_id), is_noted.result()
+
+        found = db.escalation.ask_all(sought, look, _if_nobody_knows_better)
+        if found is None:
+            return None
+        was_removed = removals.is_noted(db, self.table, entity_id).result()
+        return None if was_removed else found
 
     def sought(self, entity_id: str) -> tuple[str, str]:
         """Return as what an entity is sought elsewhere."""
@@ -155,3 +171,15 @@ class EntityReads(EntityStatements):
         else:
             ids = dict.fromkeys(key['id'] for key in keys)
             db.many(self.get_everywhere, self.row, ({'id': x} for x in ids))
+
+
+def _if_nobody_knows_better(
+    answers: Iterable[Answer],
+) -> dict[str, Any] | None:
+    """Return the first entity, None if one of the answers says it is gone."""
+    found = None
+    for entity, was_removed in answers:
+        if was_removed:
+            return None
+        found = found or entity
+    return found

@@ -43,7 +43,9 @@ class EntityStatements:
         implies the former.
     :param sought_elsewhere: whether one that is not found is sought in other
         datacenters (:mod:`~..db.escalation`).  Then a deletion leaves a
-        marker, too: what is deleted here must not be found there.
+        marker, too: what is deleted here must not be found there.  In a
+        single partition it would be in the way: there it is noted apart
+        (:mod:`.removals`).
     :param single_partition: whether all are in one partition, ``bucket`` 0;
         for hundreds that are often wanted all at once.
     """
@@ -142,7 +144,10 @@ class EntityStatements:
         self.delete = conditional(
             f'DELETE FROM {table} WHERE {where} IF incarnation = :seen'
         )
-        self.is_buried = ids_come_back or sought_elsewhere
+        self.is_buried = ids_come_back or (
+            sought_elsewhere and not single_partition
+        )
+        self.is_noted = sought_elsewhere and not self.is_buried
         self.ids_are_given = ids_are_given or ids_come_back
         if sought_elsewhere:
             escalation.SOUGHT.add(self.get)

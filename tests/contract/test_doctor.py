@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import socket
 import time
 import types
 import uuid
@@ -15,17 +16,20 @@ from unittest import mock
 
 import cassandra
 import command
+import oslo_cache.core
 import pytest
 from lab.cassandra import Cluster
 from oslo_config import cfg
 
 from keystone_cassandra_token import revocation_ttl
 from keystone_cassandra_token.cmd import (
+    cache_checks,
     cluster_checks,
     doctor,
     region_checks,
     server_checks,
 )
+from keystone_cassandra_token.compat import caches
 from keystone_cassandra_token.compat import settings as server_settings
 from keystone_cassandra_token.db import (
     changes,
@@ -39,6 +43,7 @@ from keystone_cassandra_token.db.findings import Finding, State
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.schema import ddl, files
 from keystone_cassandra_token.schema import keyspace as keyspaces
+from tests.contract import emptying
 
 
 @pytest.fixture
@@ -96,6 +101,7 @@ def test_all_is_well(run: command.Command) -> None:
         'expiry',
         'authentication',
         'permissions',
+        'caches',
         'timeouts',
         'clock',
     }
@@ -569,6 +575,112 @@ def test_servers_that_differ_are_named(
     if setting:
         assert setting in found[0].text
         assert 'other on beta (dc1)' in found[0].text
+
+
+@pytest.mark.parametrize(
+    ('ahead', 'provider', 'state'),
+    [
+        (0.0, 'cassandra', State.OK),
+        (5.0, 'cassandra', State.WARN),
+        (-5.0, 'fernet', State.FAIL),
+        (60.0, 'cassandra', State.FAIL),
+        (-60.0, 'cassandra', State.FAIL),
+    ],
+)
+def test_a_server_whose_clock_is_off(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: float,
+    provider: str,
+    state: State,
+) -> None:
+    own.set_override('provider', provider, 'token')
+    cluster = store.sessions.get().cluster
+    host = uuid.uuid4().hex
+    monkeypatch.setattr(socket, 'gethostname', lambda: host)
+    # As the driver makes them where the machine's clock is off.
+    right = cluster.timestamp_generator
+    monkeypatch.setattr(
+        cluster,
+        'timestamp_generator',
+        lambda: right() + int(ahead * 10**6),
+    )
+    servers.tell(store, server_settings.common(own))
+    found = server_checks.server_clocks(connection, own)
+    (told,) = (each for each in found if host in each.text)
+    assert (told.name, told.state) == ('clock', state)
+    measured = re.search(r'is ([+-]\d+\.\d) s from the nodes', told.text)
+    assert measured
+    assert abs(float(measured[1]) - ahead) <= servers.ERROR
+    assert ('chrony' in told.text) == (state is not State.OK)
+
+
+REGIONS = {'dc1': 3, 'dc2': 3}
+SHARED = {
+    ('cache', 'backend'): 'dogpile.cache.memcached',
+    ('cache', 'memcache_servers'): ['10.0.0.1:11211'],
+}
+LOCAL = SHARED | {('cache', 'memcache_servers'): ['localhost:11211']}
+MEMORY = {('cache', 'backend'): 'dogpile.cache.memory'}
+UNFOLLOWED = {('cassandra', 'follow_changes'): False}
+
+
+@pytest.mark.parametrize(
+    ('replicas', 'options', 'hosts', 'told'),
+    [
+        ({}, {}, [], 'nothing beyond a request.'),
+        ({}, SHARED, ['a', 'b'], 'backend = dogpile.cache.memcached.'),
+        ({}, LOCAL, ['a'], 'backend = dogpile.cache.memcached.'),
+        ({}, LOCAL, ['a', 'b'], 'servers of this region run on a, b'),
+        ({}, MEMORY, [], 'in the memory of each process'),
+        ({}, MEMORY | {('cache', 'enabled'): False}, [], 'beyond a request.'),
+        (REGIONS, {}, [], 'nothing beyond a request.'),
+        (REGIONS, SHARED, ['a', 'b'], 'is dropped from it (follow_changes)'),
+        (REGIONS, UNFOLLOWED, [], '(not beyond a request), and a revocation'),
+        (REGIONS, SHARED | UNFOLLOWED, [], '[unified_limit] for 600 s'),
+        (
+            REGIONS,
+            SHARED | {('identity', 'driver'): 'ldap'},
+            [],
+            '[identity] driver = ldap: regions do not tell',
+        ),
+        (
+            REGIONS,
+            SHARED | {('token', 'cache_time'): 14401},
+            [],
+            '[token] for 14401 s: regions follow for 14400 s',
+        ),
+    ],
+)
+def test_what_caches_remember_too_long(
+    connection: Connection,
+    own: cfg.ConfigOpts,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    replicas: dict[str, int],
+    options: dict[tuple[str, str], Any],
+    hosts: list[str],
+    told: str,
+) -> None:
+    emptying.truncate(store, connection.keyspace, 'server')
+    for host in hosts:
+        server = {'datacenter': 'dc1', 'host': host, 'settings': {}}
+        store.run(servers.TELL, ttl=60, **servers.SERVER.dump(server))
+    if replicas:
+        replicated(monkeypatch, **replicas)
+    oslo_cache.core.configure(own)
+    own.set_override('enabled', True, 'cache')
+    for section in caches.SECTIONS.values():
+        own.set_override('driver', 'cassandra', section)
+    for (section, option), value in options.items():
+        own.set_override(option, value, section)
+    (found,) = cache_checks.caches(connection, own)
+    assert found.name == 'caches'
+    assert told in found.text
+    is_fine = told.endswith(('.', '(follow_changes)'))
+    assert (found.state is State.OK) == is_fine
 
 
 def test_a_node_of_an_old_release(

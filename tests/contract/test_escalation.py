@@ -12,11 +12,20 @@ from keystone import exception
 from keystone.common.driver_hints import Hints
 
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.drivers import application_credential, trust
+from keystone_cassandra_token.drivers import (
+    application_credential,
+    credential,
+    policy,
+    trust,
+)
+from keystone_cassandra_token.drivers.assignment.role import Role
+from keystone_cassandra_token.drivers.catalog.driver import Catalog
+from keystone_cassandra_token.drivers.identity import federation
 from keystone_cassandra_token.drivers.identity.driver import Identity
 from keystone_cassandra_token.drivers.identity.shadow_users import ShadowUsers
 from keystone_cassandra_token.drivers.resource.driver import Resource
 from keystone_cassandra_token.drivers.token import provider, receipt
+from keystone_cassandra_token.tables import removals
 from tests.fault import faults
 
 
@@ -52,6 +61,24 @@ ABSENT: dict[str, Callable[[str], object]] = {
     'group by name': lambda x: Identity().get_group_by_name(x, 'default'),
     'project': lambda x: Resource().get_project(x),
     'project by name': lambda x: Resource().get_project_by_name(x, 'default'),
+    'credential': lambda x: credential.Credential().get_credential(x),
+    'access rule': lambda x: (
+        application_credential.ApplicationCredential().get_access_rule(x)
+    ),
+    'federated user': lambda x: ShadowUsers().get_federated_user('i', 'p', x),
+    'role': lambda x: Role().get_role(x),
+    'region': lambda x: Catalog().get_region(x),
+    'service': lambda x: Catalog().get_service(x),
+    'endpoint': lambda x: Catalog().get_endpoint(x),
+    'endpoint group': lambda x: Catalog().get_endpoint_group(x),
+    'policy': lambda x: policy.Policy().get_policy(x),
+    'identity provider': lambda x: federation.Federation().get_idp(x),
+    'one by remote id': lambda x: (
+        federation.Federation().get_idp_from_remote_id(x)
+    ),
+    'protocol': lambda x: federation.Federation().get_protocol(x, 'p'),
+    'mapping': lambda x: federation.Federation().get_mapping(x),
+    'service provider': lambda x: federation.Federation().get_sp(x),
     'domain by name': lambda x: Resource().get_project_by_name(x, None),
 }
 
@@ -72,6 +99,7 @@ def test_the_only_datacenter_reads_what_it_did(
 ) -> None:
     escalation = store.escalation
     assert escalation is not None
+    store.sessions.get()  # else what its thread says is among the first
     found = sent_for(store, ABSENT[what])
     assert found
     assert escalation.there == {}
@@ -80,3 +108,13 @@ def test_the_only_datacenter_reads_what_it_did(
         assert sent_for(store, ABSENT[what]) == found
     finally:
         store.escalation = escalation
+
+
+def test_the_only_datacenter_notes_no_deletion(store: Store) -> None:
+    role_id = uuid.uuid4().hex
+    new = {'id': role_id, 'name': role_id, 'domain_id': None}
+    Role().create_role(role_id, new)
+    with faults.counted(store) as sent:
+        Role().delete_role(role_id)
+    assert sent
+    assert not any(removals.NOTE in each for each in sent)

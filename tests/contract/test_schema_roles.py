@@ -31,7 +31,7 @@ from keystone_cassandra_token.schema import (
     roles,
     version,
 )
-from keystone_cassandra_token.tables import reconcile, unique
+from keystone_cassandra_token.tables import reconcile, removals, unique
 from tests import awkward, sweep
 from tests.conftest import FORGETFUL
 
@@ -71,7 +71,7 @@ MODULES = [
     for found in pkgutil.walk_packages(
         drivers.__path__, drivers.__name__ + '.'
     )
-] + [changes, revocation_ttl, servers, version, reconcile]
+] + [changes, removals, revocation_ttl, servers, version, reconcile]
 STATEMENTS = sorted(
     {statement for module in MODULES for statement in _statements(module)},
     key=str,

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A region that has just been cut off, and does not know it yet.
 
-Its node takes the other one for alive, so what needs both regions gets no
-answer at all.  How long a request waits is what it gives the driver, and no
-matter of a clock here.  Once the regions hear each other again, what was given
-up may be made late.
+Its node takes the others for alive, so what needs most of the three regions
+gets no answer at all.  How long a request waits is what it gives the driver,
+and no matter of a clock here.  Once the regions hear each other again, what
+was given up may be made late.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -43,13 +44,13 @@ USES = 5
 
 @pytest.fixture(scope='module')
 def regions() -> Iterator[Regions]:
-    with two_regions.started() as regions:
+    with two_regions.started(datacenters=3) as regions:
         yield regions
 
 
 @dataclasses.dataclass
 class Sent:
-    """What a call has sent that needs both regions.
+    """What a call has sent that needs other regions.
 
     :ivar seconds: what each request was given.
     """
@@ -86,8 +87,12 @@ def make_role(role_id: str, name: str) -> None:
 
 
 def make_user(user_id: str, name: str) -> None:
+    make_user_by(identity.Identity(), user_id, name)
+
+
+def make_user_by(driver: identity.Identity, user_id: str, name: str) -> None:
     new = {'id': user_id, 'name': name, 'domain_id': 'd', 'enabled': True}
-    identity.Identity().create_user(user_id, new)
+    driver.create_user(user_id, new)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,28 @@ class World:
         except exception.Conflict:
             return False
         return True
+
+
+def people_of(store: Store) -> identity.Identity:
+    """Return the driver of a server with a store."""
+    driver = identity.Identity()
+    driver.db = store
+    return driver
+
+
+def fails_at_once(store: Store) -> bool:
+    """Return whether a claim does, of one of two requests side by side.
+
+    After a moment one of them may be tried.
+    """
+    check = store.sessions.cut_off.check
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        try:
+            check(consistency.Operation.LWT_GLOBAL)
+            other.submit(check, consistency.Operation.LWT_GLOBAL).result()
+        except errors.StoreUnavailable:
+            return True
+    return False
 
 
 def until_answered(call: Callable[[], object]) -> None:
@@ -272,3 +299,50 @@ def test_of_many_requests_one_waits_each_second(
     regions.settle()
     until_answered(new.create())
     assert new.is_done()
+
+
+def test_two_of_three_go_on_without_the_third(
+    regions: Regions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, 'HOLDS', PATIENCE)
+    *others, away = regions.stores
+    made: list[tuple[str, str]] = []
+    late = uuid.uuid4().hex, uuid.uuid4().hex
+
+    def make_late() -> None:
+        make_user_by(people_of(away), *late)
+
+    def others_make_one() -> None:
+        for store in others:
+            made.append((uuid.uuid4().hex, uuid.uuid4().hex))
+            with served(store) as sent:
+                make_user_by(people_of(store), *made[-1])
+            assert sent.seconds
+            assert not fails_at_once(store)
+
+    with regions.deaf(away):
+        others_make_one()
+        sent = refused(away, make_late)
+        assert sent.seconds
+        assert sum(sent.seconds) <= keystone.conf.CONF.cassandra.claim_wait
+        # For a moment it fails at once there, and there alone.
+        assert not refused(away, make_late).seconds
+        others_make_one()
+    regions.settle()
+    assert fails_at_once(away)
+    # The moment is over.
+    monkeypatch.setattr(agreement, 'HOLDS', 0.0)
+    away.sessions.cut_off.began(consistency.Operation.LWT_GLOBAL, '')
+    until_answered(make_late)
+    monkeypatch.setattr(agreement, 'HOLDS', PATIENCE)
+    people = people_of(away)
+    assert people.get_user(late[0])['name'] == late[1]
+    assert not fails_at_once(away)
+    # What was named meanwhile it knows of, and names are claimed there again.
+    for user_id, name in made:
+        assert people.get_user(user_id)['name'] == name
+        with pytest.raises(exception.Conflict):
+            make_user_by(people, uuid.uuid4().hex, name)
+    with served(away) as sent:
+        make_user_by(people, uuid.uuid4().hex, uuid.uuid4().hex)
+    assert sent.seconds

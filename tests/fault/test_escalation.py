@@ -30,17 +30,39 @@ from keystone.models.token_model import TokenModel
 from lab.waiting import until
 from oslo_utils import timeutils
 
-from keystone_cassandra_token.db import deadline, escalation, remembered
+from keystone_cassandra_token.db import (
+    consistency,
+    deadline,
+    escalation,
+    remembered,
+)
+from keystone_cassandra_token.db.connection import Connection
 from keystone_cassandra_token.db.cql import Statement
+from keystone_cassandra_token.db.session import Sessions
 from keystone_cassandra_token.db.store import Store
-from keystone_cassandra_token.drivers import application_credential, trust
+from keystone_cassandra_token.drivers import (
+    application_credential,
+    credential,
+    policy,
+    trust,
+)
+from keystone_cassandra_token.drivers.assignment import role
+from keystone_cassandra_token.drivers.assignment.role import Role
 from keystone_cassandra_token.drivers.base import Driver
-from keystone_cassandra_token.drivers.identity import groups, users
+from keystone_cassandra_token.drivers.catalog import endpoints, regions
+from keystone_cassandra_token.drivers.catalog.driver import Catalog
+from keystone_cassandra_token.drivers.identity import (
+    federation,
+    groups,
+    users,
+)
 from keystone_cassandra_token.drivers.identity.driver import Identity
+from keystone_cassandra_token.drivers.identity.shadow_users import ShadowUsers
 from keystone_cassandra_token.drivers.resource import projects
 from keystone_cassandra_token.drivers.resource.driver import Resource
 from keystone_cassandra_token.drivers.token import provider as tokens
 from keystone_cassandra_token.drivers.token import receipt as receipts
+from keystone_cassandra_token.tables.entity import Entity
 from tests.fault import faults, two_regions
 from tests.fault.two_regions import Regions, overridden
 
@@ -103,6 +125,25 @@ class Pair:
             yield
 
     @contextlib.contextmanager
+    def made(self, kind: Kind, *given: str) -> Iterator[Any]:
+        """Make one there; yield a driver of the second region.
+
+        Of what all regions agree on the first one alone has what was agreed
+        on: written as if it needed no other.
+        """
+        there, here = self.of(kind.driver)
+        if kind.entity.everywhere:
+            there.db = alone(there.db)
+            with self.regions.held():
+                kind.make(there, *given)
+                yield here
+        else:
+            with self.made_there(
+                kind.entity.insert, lambda: kind.make(there, *given)
+            ):
+                yield here
+
+    @contextlib.contextmanager
     def counted(self) -> Iterator[Sent]:
         """Note what the second one sends here, and what it asks there."""
         with (
@@ -110,6 +151,35 @@ class Pair:
             faults.counted(self.asked) as there,
         ):
             yield Sent(here, there)
+
+
+class Alone:
+    """The sessions of a store, by which its region agrees with no other."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        known = sessions.get()
+        section = keystone.conf.CONF.cassandra
+        policy = consistency.Policy(
+            dict(section) | {'global_serial_consistency': 'LOCAL_SERIAL'}
+        )
+        self._connection = dataclasses.replace(
+            known, policy=policy, prepared={}
+        )
+
+    def get(self) -> Connection:
+        return self._connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sessions, name)
+
+
+def alone(store: Store) -> Store:
+    """Return a store whose region agrees by itself."""
+    found = copy.copy(store)
+    found.sessions = Alone(store.sessions)  # type: ignore[assignment]
+    found.interceptors = ()
+    return found
 
 
 class Sent:
@@ -358,12 +428,13 @@ Find = Callable[[Any, str, str], Any]
 class Kind:
     """What has an id and a name.
 
+    :ivar entity: its table.
     :ivar make: makes one by a driver, of its id and its name.
     :ivar finds: finds it, raises or returns nothing.
     """
 
     driver: type[Driver]
-    insert: Statement
+    entity: Entity
     make: Callable[[Any, str, str], object]
     delete: Callable[[Any, str], object]
     finds: dict[str, Find]
@@ -379,6 +450,15 @@ def credential_of(user_id: str, name: str) -> dict[str, Any]:
     }
 
 
+def federated(name: str) -> dict[str, str]:
+    return {
+        'idp_id': 'idp',
+        'protocol_id': 'saml2',
+        'unique_id': name,
+        'display_name': name,
+    }
+
+
 def by_name(driver: Any, user_id: str, name: str) -> Any:
     hints = Hints()
     hints.add_filter('name', name.upper())
@@ -388,7 +468,7 @@ def by_name(driver: Any, user_id: str, name: str) -> Any:
 KINDS = {
     'user': Kind(
         Identity,
-        users.USERS.entity.insert,
+        users.USERS.entity,
         lambda driver, user_id, name: driver.create_user(
             user_id,
             {'name': name, 'domain_id': 'd', 'password': 'p', 'enabled': True},
@@ -406,7 +486,7 @@ KINDS = {
     ),
     'group': Kind(
         Identity,
-        groups.GROUPS.entity.insert,
+        groups.GROUPS.entity,
         lambda driver, group_id, name: driver.create_group(
             group_id, {'name': name, 'domain_id': 'd'}
         ),
@@ -420,7 +500,7 @@ KINDS = {
     ),
     'domain': Kind(
         Resource,
-        projects.PROJECTS.entity.insert,
+        projects.PROJECTS.entity,
         lambda driver, domain_id, name: driver.create_project(
             domain_id,
             {
@@ -442,7 +522,7 @@ KINDS = {
     ),
     'application credential': Kind(
         application_credential.ApplicationCredential,
-        application_credential.CREDENTIALS.entity.insert,
+        application_credential.CREDENTIALS.entity,
         lambda driver, user_id, name: driver.create_application_credential(
             credential_of(user_id, name), []
         ),
@@ -456,6 +536,170 @@ KINDS = {
             ),
             'by name': by_name,
         },
+    ),
+    'access rule': Kind(
+        application_credential.ApplicationCredential,
+        application_credential.ACCESS_RULES.entity,
+        # As an application credential makes those that the user lacks.
+        lambda driver, rule_id, name: (
+            application_credential.ACCESS_RULES.create(
+                driver.db,
+                application_credential.ACCESS_RULES.entity.new(
+                    {
+                        'id': rule_id,
+                        'user_id': 'u',
+                        'service': 's',
+                        'path': name,
+                        'method': 'GET',
+                    }
+                ),
+            )
+        ),
+        lambda driver, rule_id: application_credential.ACCESS_RULES.remove(
+            driver.db, rule_id
+        ),
+        {'by id': lambda driver, one, _: driver.get_access_rule(one)},
+    ),
+    'credential': Kind(
+        credential.Credential,
+        credential.CREDENTIALS,
+        lambda driver, one, name: driver.create_credential(
+            one,
+            {
+                'id': one,
+                'user_id': 'u',
+                'type': 'ec2',
+                'encrypted_blob': name,
+                'key_hash': 'k',
+            },
+        ),
+        lambda driver, one: driver.delete_credential(one),
+        {'by id': lambda driver, one, _: driver.get_credential(one)},
+    ),
+    'federated user': Kind(
+        ShadowUsers,
+        users.USERS.entity,
+        lambda driver, _, name: driver.create_federated_user(
+            'd', federated(name)
+        ),
+        lambda driver, user_id: driver.delete_user(user_id),
+        {
+            'by identity': lambda driver, _, name: driver.get_federated_user(
+                'idp', 'saml2', name
+            )
+        },
+    ),
+    'role': Kind(
+        Role,
+        role.ROLES.entity,
+        lambda driver, one, name: driver.create_role(
+            one, {'id': one, 'name': name, 'domain_id': None}
+        ),
+        lambda driver, one: driver.delete_role(one),
+        {
+            'by id': lambda driver, one, _: driver.get_role(one),
+            'by id, when all were read': lambda driver, one, _: (
+                driver.list_implied_roles('r') or driver.get_role(one)
+            ),
+        },
+    ),
+    'region': Kind(
+        Catalog,
+        regions.REGIONS,
+        lambda driver, one, _: driver.create_region(
+            {'id': one, 'description': '', 'parent_region_id': None}
+        ),
+        lambda driver, one: driver.delete_region(one),
+        {'by id': lambda driver, one, _: driver.get_region(one)},
+    ),
+    'service': Kind(
+        Catalog,
+        endpoints.SERVICES,
+        lambda driver, one, name: driver.create_service(
+            one, {'id': one, 'type': name, 'enabled': True}
+        ),
+        lambda driver, one: driver.delete_service(one),
+        {'by id': lambda driver, one, _: driver.get_service(one)},
+    ),
+    'endpoint': Kind(
+        Catalog,
+        endpoints.ENDPOINTS,
+        lambda driver, one, name: (
+            driver.create_service(name, {'id': name, 'type': 't'})
+            and driver.create_endpoint(
+                one,
+                {
+                    'id': one,
+                    'service_id': name,
+                    'interface': 'public',
+                    'url': 'http://127.0.0.1',
+                },
+            )
+        ),
+        lambda driver, one: driver.delete_endpoint(one),
+        {'by id': lambda driver, one, _: driver.get_endpoint(one)},
+    ),
+    'endpoint group': Kind(
+        Catalog,
+        endpoints.GROUPS,
+        lambda driver, one, name: driver.create_endpoint_group(
+            one, {'id': one, 'name': name, 'filters': {}}
+        ),
+        lambda driver, one: driver.delete_endpoint_group(one),
+        {'by id': lambda driver, one, _: driver.get_endpoint_group(one)},
+    ),
+    'policy': Kind(
+        policy.Policy,
+        policy.POLICIES,
+        lambda driver, one, _: driver.create_policy(
+            one, {'id': one, 'blob': '{}', 'type': 'application/json'}
+        ),
+        lambda driver, one: driver.delete_policy(one),
+        {'by id': lambda driver, one, _: driver.get_policy(one)},
+    ),
+    'identity provider': Kind(
+        federation.Federation,
+        federation.IDPS.entity,
+        lambda driver, one, name: driver.create_idp(
+            one,
+            {
+                'domain_id': 'd',
+                'enabled': True,
+                'description': None,
+                'authorization_ttl': None,
+                'remote_ids': [name],
+            },
+        ),
+        lambda driver, one: driver.delete_idp(one),
+        {
+            'by id': lambda driver, one, _: driver.get_idp(one),
+            'by remote id': lambda driver, _, name: (
+                driver.get_idp_from_remote_id(name)
+            ),
+        },
+    ),
+    'mapping': Kind(
+        federation.Federation,
+        federation.MAPPINGS,
+        lambda driver, one, _: driver.create_mapping(one, {'rules': []}),
+        lambda driver, one: driver.delete_mapping(one),
+        {'by id': lambda driver, one, _: driver.get_mapping(one)},
+    ),
+    'service provider': Kind(
+        federation.Federation,
+        federation.SPS,
+        lambda driver, one, _: driver.create_sp(
+            one,
+            {
+                'auth_url': 'http://127.0.0.1',
+                'sp_url': 'http://127.0.0.1',
+                'enabled': True,
+                'description': None,
+                'relay_state_prefix': '',
+            },
+        ),
+        lambda driver, one: driver.delete_sp(one),
+        {'by id': lambda driver, one, _: driver.get_sp(one)},
     ),
 }
 CASES = [(kind, find) for kind, of in KINDS.items() for find in of.finds]
@@ -472,18 +716,20 @@ class TestEntities:
     @pytest.mark.parametrize(('kind', 'find'), CASES)
     def test_it_is_found(self, pair: Pair, kind: str, find: str) -> None:
         of = KINDS[kind]
-        there, here = pair.of(of.driver)
         given = uuid.uuid4().hex, f'n{uuid.uuid4().hex}'
-        with pair.made_there(of.insert, lambda: of.make(there, *given)):
+        with pair.made(of, *given) as here:
             with pair.counted() as sent, remembered.within_request():
-                assert is_found(lambda: of.finds[find](here, *given))
-            assert len(sent.there) == 1
+                for _ in range(2):
+                    assert is_found(lambda: of.finds[find](here, *given))
+            # It is asked for once; beside it whether it was deleted.  Where
+            # all agree on a name, it has not arrived here either.
+            claims = find == 'by remote id'
+            assert len(sent.there) == 1 + of.entity.is_noted + claims
 
     def test_a_log_in_asks_once(self, pair: Pair) -> None:
         of = KINDS['user']
-        there, here = pair.of(Identity)
         given = uuid.uuid4().hex, f'n{uuid.uuid4().hex}'
-        with pair.made_there(of.insert, lambda: of.make(there, *given)):
+        with pair.made(of, *given) as here:
             with pair.counted() as sent, remembered.within_request():
                 found = here.get_user_by_name(given[1], 'd')
                 assert here.authenticate(found['id'], 'p')
@@ -500,8 +746,10 @@ class TestEntities:
         there, here = pair.of(of.driver)
         given = uuid.uuid4().hex, f'n{uuid.uuid4().hex}'
         of.make(there, *given)
+        deleting = copy.copy(here)
+        deleting.db = alone(here.db)
         with pair.regions.held():
-            of.delete(here, given[0])
+            of.delete(deleting, id_of(of, given))
             assert is_found(lambda: of.finds[find](there, *given))
             assert not is_found(lambda: of.finds[find](here, *given))
 
@@ -514,23 +762,52 @@ class TestEntities:
         find: str,
     ) -> None:
         of = KINDS[kind]
-        there, here = pair.of(of.driver)
         given = uuid.uuid4().hex, f'n{uuid.uuid4().hex}'
-        with pair.made_there(of.insert, lambda: of.make(there, *given)):
+        with pair.made(of, *given) as here:
             grow_old(monkeypatch)
             assert not is_found(lambda: of.finds[find](here, *given))
 
     def test_a_change_seeks_nothing(self, pair: Pair) -> None:
         of = KINDS['user']
-        there, here = pair.of(Identity)
         given = uuid.uuid4().hex, f'n{uuid.uuid4().hex}'
-        with pair.made_there(of.insert, lambda: of.make(there, *given)):
+        with pair.made(of, *given) as here:
             with (
                 pair.counted() as sent,
                 pytest.raises(exception.UserNotFound),
             ):
                 here.update_user(given[0], {'enabled': False})
             assert sent.there == []
+
+    def test_regions_that_go_together_are_not(self, pair: Pair) -> None:
+        """What is deleted in one batch is noted, too."""
+        there, here = pair.of(Catalog)
+        above, below = uuid.uuid4().hex, uuid.uuid4().hex
+        for region_id, parent_id in ((above, None), (below, above)):
+            there.create_region(
+                {
+                    'id': region_id,
+                    'description': '',
+                    'parent_region_id': parent_id,
+                }
+            )
+        deleting = copy.copy(here)
+        deleting.db = alone(here.db)
+        with pair.regions.held():
+            deleting.delete_region(above)
+            for region_id in (above, below):
+                assert there.get_region(region_id)
+                assert not is_found(
+                    functools.partial(here.get_region, region_id)
+                )
+
+
+def id_of(kind: Kind, given: tuple[str, str]) -> str:
+    """Return the id of what was made; that of some is computed."""
+    if kind.driver is not ShadowUsers:
+        return given[0]
+    local_id = {'domain_id': 'd', 'local_id': given[1], 'entity_type': 'user'}
+    generator = two_regions.Generator()
+    return str(generator.generate_public_ID(local_id))
 
 
 def grow_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -599,6 +876,8 @@ def invented(pair: Pair) -> dict[str, Callable[[str], Any]]:
     _, trusts = pair.of(trust.Trust)
     _, identity = pair.of(Identity)
     _, credentials = pair.of(application_credential.ApplicationCredential)
+    _, keys = pair.of(credential.Credential)
+    _, roles = pair.of(Role)
     return {
         'tokens, random': lambda _: provider.validate_token(
             tokens.PREFIX + secrets.token_urlsafe(32)
@@ -609,11 +888,13 @@ def invented(pair: Pair) -> dict[str, Callable[[str], Any]]:
         'trusts': lambda x: trusts.get_trust(x),
         'names of users': lambda x: identity.get_user_by_name(x, 'd'),
         'application credentials': lambda x: credentials.authenticate(x, 'x'),
+        'EC2 credentials': lambda x: keys.get_credential(x),
+        'roles': lambda x: roles.get_role(x),
     }
 
 
 #: Statements that one which is sought costs the other region at most.
-COSTS = {'names of users': 2}
+COSTS = {'names of users': 2, 'roles': 2}
 
 
 def test_what_is_invented_costs_the_other_region_little(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two datacenters, and a server in each, while nothing gets through between.
 
-Each has one node.  What the nodes send each other goes through forwarders
-that can hold it back: then each region works for itself, and what needs both
-gets no answer.  Once they let go, all of it arrives, late.
+Or more of them.  Each has one node.  What the nodes send each other goes
+through forwarders that can hold it back: then each region works for itself,
+and what needs both gets no answer.  Once they let go, all of it arrives, late.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.drivers import base
 from keystone_cassandra_token.drivers.identity import shadow_users
 from keystone_cassandra_token.revocation_ttl import RevocationTTL, needed
+from keystone_cassandra_token.tables import removals
 from tests.conftest import FORGETFUL
 from tests.fault import faults
 from tests.fault.generated import World, step
@@ -86,8 +87,9 @@ class Steps:
         self.written: set[str] = set()
 
     def __call__(self, statements: Statements, send: Send) -> Any:
-        # What others are told of a change, once it is made, decides nothing.
-        told = statements[0] is changes.ADD
+        # What others are told of a change, once it is made, decides nothing,
+        # nor does what is noted for who seeks elsewhere.
+        told = statements[0] in (changes.ADD, removals.NOTE)
         writes = statements[0].verb != 'SELECT' and not told
         if writes:
             self.written.update(each.table for each in statements)
@@ -246,7 +248,7 @@ class Regions:
 
     @property
     def nodes(self) -> list[Node]:
-        """Those of both, one each."""
+        """Those of all, one each."""
         return list(self._cluster.nodes)
 
     @contextlib.contextmanager
@@ -262,6 +264,22 @@ class Regions:
         assert self._cluster.links
         self.settle()
         with self._cluster.links.held():
+            yield
+
+    @contextlib.contextmanager
+    def deaf(self, store: Store) -> Iterator[None]:
+        """Let the region of a store hear of no other until the block ends.
+
+        The others hear each other, and of it what needs no answer.
+        """
+        assert self._cluster.links
+        (node,) = (
+            each
+            for each in self.nodes
+            if each.datacenter == store.sessions.get().local_dc
+        )
+        self.settle()
+        with self._cluster.links.held(node.known_as):
             yield
 
     @contextlib.contextmanager
@@ -357,11 +375,11 @@ def seen_from(world: World, store: Store) -> World:
 MARKS = 'marks.mark'
 
 
-def start_nodes() -> Cluster:
-    """Start a node in each of two datacenters."""
+def start_nodes(datacenters: int = 2) -> Cluster:
+    """Start a node in each of two datacenters, or of more."""
     return Cluster.start(
-        nodes=2,
-        datacenters=2,
+        nodes=datacenters,
+        datacenters=datacenters,
         own=True,
         links=True,
         yaml=YAML,
@@ -370,10 +388,10 @@ def start_nodes() -> Cluster:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[Regions]:
-    """Start two regions; Keystone's configuration is of the first one."""
+def started(datacenters: int = 2) -> Iterator[Regions]:
+    """Start regions; Keystone's configuration is of the first one."""
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(start_nodes())
+        cluster = stack.enter_context(start_nodes(datacenters))
         conf = keystone.conf.CONF
         keystone.conf.configure()
         options.register_opts(conf)

@@ -100,6 +100,25 @@ def test_all_that_keystone_remembers_is_known() -> None:
     assert sorted(remembered()) == sorted(REMEMBERED)
 
 
+def groups() -> set[str]:
+    """Return the sections whose ``caching`` and ``cache_time`` count."""
+    return {
+        each.value.value
+        for path in ROOT.rglob('*.py')
+        if 'tests' not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith('get_memoization_decorator')
+        for each in node.keywords
+        if each.arg == 'group' and isinstance(each.value, ast.Constant)
+    }
+
+
+def test_all_sections_that_remember_are_known() -> None:
+    # Nothing ends a receipt but its life.
+    assert groups() == {*caches.SECTIONS, 'receipt'}
+
+
 def test_changes_of_it_are_told() -> None:
     tables = {each for several in REMEMBERED.values() for each in several}
     assert tables <= changes.FETCH.keys() | _UNFETCHED

@@ -330,6 +330,22 @@ class TestAsking:
         assert world.ask(among=lambda names: {'two'} & {*names}) == 'it'
         assert world.asked == 1
 
+    def test_all_together_are_judged(self, world: World) -> None:
+        world.stores['two'].found = 1
+        world.stores['three'].found = 2
+        assert world.escalation.ask_all('it', look, sum) == 3
+        assert world.counted == ['found']
+
+    def test_nothing_is_judged_where_one_says_nothing(
+        self, world: World
+    ) -> None:
+        """It may be the one that knows better."""
+        world.stores['two'].found = AWAY
+        world.stores['three'].found = 1
+        for _ in range(2):
+            assert world.escalation.ask_all('it', look, sum) is None
+        assert world.counted == ['failed', 'held']
+
     def test_nobody_can_have_it(self, world: World) -> None:
         assert world.ask(among=lambda names: []) is None
         assert world.asked == 0

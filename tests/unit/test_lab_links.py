@@ -15,18 +15,19 @@ from lab.waiting import until
 def server():
     """A server, and the address of a forwarder before it."""
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(on_two_addresses())
+        listening = stack.enter_context(on_free_addresses('127.0.0.2'))
         port = listening.getsockname()[1]
         links = Links({'127.0.0.2': '127.0.0.1'}, port)
         stack.callback(links.close)
         yield listening, links, ('127.0.0.2', port)
 
 
-def on_two_addresses():
-    """Return a server whose port is free on the second address, too."""
+def on_free_addresses(*addresses):
+    """Return a server whose port is free on other addresses, too."""
     while True:
         listening = socket.create_server(('127.0.0.1', 0))
-        if ports.is_free('127.0.0.2', listening.getsockname()[1]):
+        port = listening.getsockname()[1]
+        if all(ports.is_free(each, port) for each in addresses):
             return listening
         listening.close()
 
@@ -61,6 +62,26 @@ def test_holds_back_and_lets_go(server):
             while left:
                 left -= len(there.recv(left))
             until(lambda: not links.taken, 'all is passed on')
+
+
+def test_holds_back_what_is_sent_to_one():
+    first, second = '127.0.0.2', '127.0.0.3'
+    with on_free_addresses(first, second) as listening:
+        port = listening.getsockname()[1]
+        ways = dict.fromkeys((first, second), '127.0.0.1')
+        with (
+            contextlib.closing(Links(ways, port)) as links,
+            links.held(second),
+        ):
+            for address, is_held in ((first, False), (second, True)):
+                with socket.create_connection((address, port)) as here:
+                    there, _ = listening.accept()
+                    with there:
+                        here.sendall(b'there')
+                        if is_held:
+                            until(lambda: links.taken == 5, 'it is held')
+                        else:
+                            assert there.recv(9) == b'there'
 
 
 def test_a_server_that_does_not_run(server):

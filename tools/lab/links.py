@@ -32,9 +32,10 @@ class Links:
         self._ways = ways
         self._port = port
         self._loop = asyncio.new_event_loop()
-        # Set while all is passed on.
-        self._open = asyncio.Event()
-        self._open.set()
+        # By where it listens: set while all is passed on.
+        self._open = {address: asyncio.Event() for address in ways}
+        for each in self._open.values():
+            each.set()
         self._under_way = 0
         self._thread = threading.Thread(
             target=self._loop.run_forever, name='links', daemon=True
@@ -47,13 +48,20 @@ class Links:
             raise
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Pass on nothing until the block ends; then all of it."""
-        self._loop.call_soon_threadsafe(self._open.clear)
+    def held(self, *addresses: str) -> Iterator[None]:
+        """Pass on nothing until the block ends; then all of it.
+
+        :param addresses: where the forwarders listen that are held: what is
+            sent elsewhere is passed on.  All are if none is given.
+        """
+        held = [self._open[each] for each in addresses or self._open]
+        for each in held:
+            self._loop.call_soon_threadsafe(each.clear)
         try:
             yield
         finally:
-            self._loop.call_soon_threadsafe(self._open.set)
+            for each in held:
+                self._loop.call_soon_threadsafe(each.set)
 
     @property
     def taken(self) -> int:
@@ -78,8 +86,9 @@ class Links:
                 reader: asyncio.StreamReader,
                 writer: asyncio.StreamWriter,
                 to: str = to,
+                open_: asyncio.Event = self._open[address],
             ) -> None:
-                await self._connected(to, reader, writer)
+                await self._connected(to, open_, reader, writer)
 
             await asyncio.start_server(connected, address, self._port)
 
@@ -92,6 +101,7 @@ class Links:
     async def _connected(
         self,
         to: str,
+        open_: asyncio.Event,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -102,12 +112,15 @@ class Links:
                 return  # that node does not run
             with contextlib.closing(there[1]):
                 await asyncio.gather(
-                    self._pass_on(reader, there[1]),
-                    self._pass_on(there[0], writer),
+                    self._pass_on(open_, reader, there[1]),
+                    self._pass_on(open_, there[0], writer),
                 )
 
     async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        open_: asyncio.Event,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         # Read ahead: whoever sends must not wait, nor see that it is held.
         pieces: asyncio.Queue[bytes] = asyncio.Queue()
@@ -124,7 +137,7 @@ class Links:
 
         async def give() -> None:
             while piece := await pieces.get():
-                await self._open.wait()
+                await open_.wait()
                 with contextlib.suppress(OSError):
                     writer.write(piece)
                     await writer.drain()

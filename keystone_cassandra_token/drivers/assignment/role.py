@@ -70,6 +70,7 @@ ROLES = Named(
         Indexes(),
         guarded=['name', 'domain_id'],
         everywhere=True,
+        sought_elsewhere=True,
         single_partition=True,
     ),
     ClaimSpec(Claims('role_claim', 'folded_name', 'domain_id'), _keys),
@@ -130,10 +131,9 @@ class Role(Driver, base.RoleDriverBase):
 
     def get_role(self, role_id: str) -> dict[str, Any]:
         known = self.db.known(LIST_FEW, ROLES.entity.row)
-        if known is not None and len(known) <= FEW:
-            role = _by_id(known).get(role_id)
-        else:
-            role = ROLES.entity.find(self.db, role_id)
+        role = _by_id(known or ()).get(role_id)
+        if role is None:
+            role = ROLES.entity.find_anywhere(self.db, role_id)
         if role is None:
             raise exception.RoleNotFound(role_id=role_id)
         return _to_ref(role)

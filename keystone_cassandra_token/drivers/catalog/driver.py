@@ -70,7 +70,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         return self._listed(found, hints, regions.REGION.attributes)
 
     def get_region(self, region_id: str) -> Entity:
-        region = REGIONS.find(self.db, region_id)
+        region = REGIONS.find_anywhere(self.db, region_id)
         if region is None:
             raise exception.RegionNotFound(region_id=region_id)
         return regions.to_ref(region)
@@ -112,7 +112,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         return self._listed(found, hints, endpoints.SERVICE.attributes)
 
     def get_service(self, service_id: str) -> Entity:
-        service = SERVICES.find(self.db, service_id)
+        service = SERVICES.find_anywhere(self.db, service_id)
         if service is None:
             raise exception.ServiceNotFound(service_id=service_id)
         return endpoints.service_to_ref(service)
@@ -143,7 +143,7 @@ class Catalog(Driver, base.CatalogDriverBase):
         return endpoints.endpoint_to_ref(new)
 
     def get_endpoint(self, endpoint_id: str) -> Entity:
-        endpoint = ENDPOINTS.find(self.db, endpoint_id)
+        endpoint = ENDPOINTS.find_anywhere(self.db, endpoint_id)
         if endpoint is None:
             raise exception.EndpointNotFound(endpoint_id=endpoint_id)
         return endpoints.endpoint_to_ref(endpoint)
@@ -262,7 +262,10 @@ class Catalog(Driver, base.CatalogDriverBase):
         return endpoints.group_to_ref(group)
 
     def get_endpoint_group(self, endpoint_group_id: str) -> Entity:
-        return endpoints.group_to_ref(self._group(endpoint_group_id))
+        group = GROUPS.find_anywhere(self.db, endpoint_group_id)
+        if group is None:
+            raise _no_group(endpoint_group_id)
+        return endpoints.group_to_ref(group)
 
     def update_endpoint_group(
         self, endpoint_group_id: str, endpoint_group: Mapping[str, Any]

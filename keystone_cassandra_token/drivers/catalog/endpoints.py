@@ -57,7 +57,12 @@ SERVICE = Row(
     extra=json_map,
 )
 SERVICES = Entity(
-    'service', SERVICE, Indexes(), everywhere=True, single_partition=True
+    'service',
+    SERVICE,
+    Indexes(),
+    everywhere=True,
+    sought_elsewhere=True,
+    single_partition=True,
 )
 
 ENDPOINT = Row(
@@ -76,6 +81,7 @@ ENDPOINTS = Entity(
     Indexes(),
     guarded=['service_id', 'region_id'],
     everywhere=True,
+    sought_elsewhere=True,
     single_partition=True,
 )
 
@@ -92,7 +98,12 @@ GROUP = Row(
     filters=json_text,
 )
 GROUPS = Entity(
-    'endpoint_group', GROUP, Indexes(), everywhere=True, single_partition=True
+    'endpoint_group',
+    GROUP,
+    Indexes(),
+    everywhere=True,
+    sought_elsewhere=True,
+    single_partition=True,
 )
 
 

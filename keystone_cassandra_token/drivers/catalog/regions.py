@@ -36,6 +36,7 @@ REGIONS = Entity(
     Indexes(),
     guarded=['parent_region_id'],
     everywhere=True,
+    sought_elsewhere=True,
     single_partition=True,
 )
 

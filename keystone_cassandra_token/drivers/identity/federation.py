@@ -99,6 +99,7 @@ IDPS = Named(
         everywhere=True,
         single_partition=True,
         ids_come_back=True,
+        sought_elsewhere=True,
     ),
     ClaimSpec(Claims('remote_id_claim', 'remote_id'), _remote_ids),
 )
@@ -109,10 +110,16 @@ MAPPINGS = Entity(
     Indexes(),
     told=[],
     everywhere=True,
+    sought_elsewhere=True,
     single_partition=True,
 )
 SPS = Entity(
-    'service_provider', SP, Indexes(), everywhere=True, single_partition=True
+    'service_provider',
+    SP,
+    Indexes(),
+    everywhere=True,
+    sought_elsewhere=True,
+    single_partition=True,
 )
 
 
@@ -141,7 +148,9 @@ class Federation(Driver, base.FederationDriverBase):
         return _idp_to_ref(self._idp(idp_id))
 
     def get_idp_from_remote_id(self, remote_id: str) -> Stored:
-        idp = remote_id and IDPS.find(self.db, {'remote_id': remote_id})
+        idp = remote_id and IDPS.find_anywhere(
+            self.db, {'remote_id': remote_id}
+        )
         if not idp:
             raise exception.IdentityProviderNotFound(idp_id=remote_id)
         return {'idp_id': idp['id'], 'remote_id': remote_id}
@@ -196,7 +205,7 @@ class Federation(Driver, base.FederationDriverBase):
         return _protocol_to_ref(idp, protocol_id)
 
     def get_protocol(self, idp_id: str, protocol_id: str) -> Stored:
-        idp = IDPS.entity.find(self.db, idp_id)
+        idp = IDPS.entity.find_anywhere(self.db, idp_id)
         if idp is None or protocol_id not in idp['protocols']:
             raise _no_protocol(idp_id, protocol_id)
         return _protocol_to_ref(idp, protocol_id)
@@ -262,7 +271,7 @@ class Federation(Driver, base.FederationDriverBase):
         return list(map(_mapping_to_ref, MAPPINGS.all(self.db)))
 
     def get_mapping(self, mapping_id: str) -> Stored:
-        mapping = MAPPINGS.find(self.db, mapping_id)
+        mapping = MAPPINGS.find_anywhere(self.db, mapping_id)
         if mapping is None:
             raise exception.MappingNotFound(mapping_id=mapping_id)
         return _mapping_to_ref(mapping)
@@ -285,7 +294,7 @@ class Federation(Driver, base.FederationDriverBase):
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
 
     def get_sp(self, sp_id: str) -> Stored:
-        sp = SPS.find(self.db, sp_id)
+        sp = SPS.find_anywhere(self.db, sp_id)
         if sp is None:
             raise exception.ServiceProviderNotFound(sp_id=sp_id)
         return _sp_to_ref(sp)
@@ -328,7 +337,7 @@ class Federation(Driver, base.FederationDriverBase):
         IDPS.entity.fence.find(self.db, idp_id)
 
     def _idp(self, idp_id: str) -> Stored:
-        idp = IDPS.entity.find(self.db, idp_id)
+        idp = IDPS.entity.find_anywhere(self.db, idp_id)
         if idp is None:
             raise exception.IdentityProviderNotFound(idp_id=idp_id)
         return idp

@@ -113,15 +113,13 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
     def get_federated_user(
         self, idp_id: str, protocol_id: str, unique_id: str
     ) -> User:
-        return users.to_ref(
-            self._federated(
-                {
-                    'idp_id': idp_id,
-                    'protocol_id': protocol_id,
-                    'unique_id': unique_id,
-                }
-            )
-        )
+        key = {
+            'idp_id': idp_id,
+            'protocol_id': protocol_id,
+            'unique_id': unique_id,
+        }
+        user = USERS.find_anywhere(self.db, key, FEDERATED_NAMES)
+        return users.to_ref(_known(user, key))
 
     def update_federated_user_display_name(
         self,
@@ -268,10 +266,7 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
 
     def _federated(self, key: Mapping[str, Any]) -> User:
         """Return the user with a federated identity."""
-        user = USERS.find(self.db, key, FEDERATED_NAMES)
-        if user is None:
-            raise exception.UserNotFound(user_id=key['unique_id'])
-        return user
+        return _known(USERS.find(self.db, key, FEDERATED_NAMES), key)
 
     def _candidates(self, wanted: Mapping[str, Any]) -> Iterable[User]:
         """Return the users among which a list looks, as they are read.
@@ -327,6 +322,13 @@ class ShadowUsers(Driver, base.ShadowUsersDriverBase):
         )
         USERS.create(self.db, stored)
         return users.to_ref(stored)
+
+
+def _known(user: User | None, key: Mapping[str, Any]) -> User:
+    """Return the user of a federated identity, which must be there."""
+    if user is None:
+        raise exception.UserNotFound(user_id=key['unique_id'])
+    return user
 
 
 def _has(user: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
