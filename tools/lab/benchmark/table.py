@@ -208,6 +208,15 @@ BENCHMARKS = {
         },
         rounds=0,
     ),
+    'juice': Benchmark(
+        'the seven scenarios of the Juice study in three regions, at 0, 100'
+        ' and 300 ms of round trip, beside SQL on Galera',
+        {
+            'rtts': number((0, 100, 300), 'milliseconds of round trips', 0),
+            'iterations': number(5, 'of each scenario in each region'),
+        },
+        rounds=0,
+    ),
 }
 
 
