@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from lab.benchmark import juice, table
+from lab.benchmark import juice, table, waits
+from lab.benchmark.waits.operations import OPERATIONS
 
 ADMIN = Path(__file__).resolve().parents[2] / 'doc' / 'source' / 'admin'
 INCLUDED = re.compile(r'^\.\. include:: benchmark-(\w+)\.inc$', re.MULTILINE)
@@ -40,6 +41,22 @@ def test_the_plot_of_a_page_lies_beside_it(name: str) -> None:
     named = re.findall(r'^\.\. image:: (\S+)$', recorded(name), re.MULTILINE)
     plot = ADMIN / f'benchmark-{name}.svg'
     assert named == ([plot.name] if plot.exists() else [])
+
+
+def test_the_table_of_waits_has_each_operation_in_each_state() -> None:
+    page = (ADMIN / 'regions.rst').read_text('utf-8')
+    assert INCLUDED.findall(page) == ['waits']
+    headings, *lines = lines_of('waits')
+    assert headings == ['what', 'operation', *waits.STATES]
+    assert [tuple(line[:2]) for line in lines] == [
+        (each.kind, each.name) for each in OPERATIONS
+    ]
+    for line in lines:
+        # None has the dash of what was not measured.
+        assert len(line) == len(headings)
+        assert '-' not in line, line
+    for state in waits.STATES:
+        assert f'*{state.capitalize()}*' in page
 
 
 def test_the_table_of_scenarios_has_each_at_each_round_trip() -> None:

@@ -217,6 +217,17 @@ BENCHMARKS = {
         },
         rounds=0,
     ),
+    'waits': Benchmark(
+        'what each kind of request waits for while all is well, nodes are'
+        ' lost, and regions are cut off or lost',
+        {
+            'regions': number(3, 'number of regions', 2),
+            'nodes': number(3, 'Cassandra nodes in each region'),
+            'rtt': number(100, 'milliseconds of a round trip'),
+            'rounds': number(3, 'requests of each kind in each state'),
+        },
+        rounds=0,
+    ),
 }
 
 
