@@ -11,7 +11,7 @@ from lab.benchmark.verdict import Verdict
 from lab.statements import Trips
 
 #: Those that have a table of targets; the others judge by themselves.
-OTHERS = ('hang', 'follow', 'regions')
+OTHERS = ('hang', 'follow', 'regions', 'juice', 'waits')
 JUDGED = [name for name in table.BENCHMARKS if name not in OTHERS]
 
 

@@ -13,6 +13,7 @@ Rows = Sequence[Mapping[str, Any]]
 _COLOURS = {
     'cassandra': '#1b6ca8',
     'sql': '#c44e27',
+    'galera': '#c44e27',
     'fernet': '#6b8e23',
     'bare': '#777777',  # What happened meanwhile.
     'before': '#4c72b0',
@@ -32,9 +33,13 @@ def draw(name: str, rows: Rows, path: str) -> None:
     # The same rows make the same file.
     matplotlib.rcParams['svg.hashsalt'] = name
     figure = Figure(figsize=(8, 5), layout='constrained')
-    axes = figure.subplots()
     chosen = [row for row in rows if row['clients'] == 1]
-    (_checks if name == 'revocation' else _operations)(axes, chosen)
+    if name == 'juice':
+        _scenarios(figure, chosen)
+    elif name == 'revocation':
+        _checks(figure.subplots(), chosen)
+    else:
+        _operations(figure.subplots(), chosen)
     figure.savefig(path, metadata={'Date': None})
 
 
@@ -77,6 +82,43 @@ def _operations(axes: Any, rows: Rows) -> None:
     )
     axes.invert_yaxis()
     axes.set(xscale='log', xlabel='ms, p50; line to p99')
+
+
+def _scenarios(figure: Any, rows: Rows) -> None:
+    """p50 of each scenario, of all regions, for each round trip."""
+    rows = [row for row in rows if ', region ' not in row['operation']]
+    trips = sorted({row['size'] for row in rows})
+    # Each scenario has a place, and each system a bar there.
+    places = {name: n for n, name in enumerate(_in_order(rows, 'operation'))}
+    systems = _in_order(rows, 'system')
+    height = 0.8 / len(systems)
+    panels = figure.subplots(1, len(trips), sharey=True, squeeze=False)[0]
+    for axes, trip in zip(panels, trips, strict=True):
+        for number, system in enumerate(systems):
+            bars = [
+                (places[row['operation']] + number * height, row['p50_ms'])
+                for row in rows
+                if (row['size'], row['system']) == (trip, system)
+            ]
+            axes.barh(
+                [place for place, _ in bars],
+                [ms for _, ms in bars],
+                height,
+                color=_COLOURS[system],
+                label=system,
+            )
+        axes.set(xlabel='ms, p50', title=f'round trip {trip} ms')
+    middle = height * (len(systems) - 1) / 2
+    panels[0].set_yticks(
+        [place + middle for place in places.values()], list(places)
+    )
+    panels[0].invert_yaxis()
+    panels[-1].legend()
+
+
+def _in_order(rows: Rows, key: str) -> list[Any]:
+    """Return what rows have, each once, in the order in which it came."""
+    return list(dict.fromkeys(row[key] for row in rows))
 
 
 def _label(row: Mapping[str, Any], rows: Rows) -> str:

@@ -49,6 +49,8 @@ class Found:
     #: Whether the times that were measured are a table by themselves;
     #: else ``tables`` have them.
     shown: bool = True
+    #: What a plot shows, in words, where the times are no table.
+    drawn: str = ''
 
 
 def rows(name: str, measured: Measurements) -> list[dict[str, Any]]:
@@ -136,13 +138,14 @@ def page(name: str, found: Found) -> str:
     ]
     targets = Table('', ('target', 'limit', 'measured', 'verdict'), verdicts)
     lines = ['.. Made by tools/benchmark; do not edit.', '']
+    drawn = found.drawn
     if found.shown:
-        lines += [
-            f'.. image:: benchmark-{name}.svg',
-            '   :alt: Time of each operation with one client, p50 and p99',
-            '',
-            *_list_table(_by_operation(found.measured)),
-        ]
+        drawn = 'Time of each operation with one client, p50 and p99'
+    if drawn:
+        image = f'.. image:: benchmark-{name}.svg'
+        lines += [image, f'   :alt: {drawn}', '']
+    if found.shown:
+        lines += _list_table(_by_operation(found.measured))
     for table in found.tables:
         lines += _list_table(table)
     lines += [f':{key}: {value}' for key, value in found.context.items()]

@@ -208,6 +208,26 @@ BENCHMARKS = {
         },
         rounds=0,
     ),
+    'juice': Benchmark(
+        'the seven scenarios of the Juice study in three regions, at 0, 100'
+        ' and 300 ms of round trip, beside SQL on Galera',
+        {
+            'rtts': number((0, 100, 300), 'milliseconds of round trips', 0),
+            'iterations': number(5, 'of each scenario in each region'),
+        },
+        rounds=0,
+    ),
+    'waits': Benchmark(
+        'what each kind of request waits for while all is well, nodes are'
+        ' lost, and regions are cut off or lost',
+        {
+            'regions': number(3, 'number of regions', 2),
+            'nodes': number(3, 'Cassandra nodes in each region'),
+            'rtt': number(100, 'milliseconds of a round trip'),
+            'rounds': number(3, 'requests of each kind in each state'),
+        },
+        rounds=0,
+    ),
 }
 
 

@@ -198,6 +198,10 @@ class Site:
         given = {'name': uuid.uuid4().hex, 'domain_id': 'default', **values}
         return self.ask('POST', f'/{kind}s', {kind: given})
 
+    def agrees(self) -> bool:
+        """Whether the region agrees with others on a new name now."""
+        return self.create('user').ok
+
     def update_user(self, user: str, **values: Any) -> Answer:
         return self.ask('PATCH', f'/users/{user}', {'user': values})
 
@@ -254,7 +258,9 @@ class Site:
             'POST', '/auth/tokens', body={'auth': {'identity': identity}}
         )
 
-    def trust(self, trustor: Person, token: str, trustee: Person) -> Answer:
+    def trust(
+        self, trustor: Person, token: str, trustee: Person, **values: Any
+    ) -> Answer:
         """Let one trust another."""
         trust = {
             'trustor_user_id': trustor.user,
@@ -264,6 +270,7 @@ class Site:
             'roles': [{'name': ROLE}],
             # SQL takes no two of the same people that end in one second.
             'expires_at': soon(3600 + next(self._numbers)),
+            **values,
         }
         return self.send(
             'POST', '/OS-TRUST/trusts', token, body={'trust': trust}
