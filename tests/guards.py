@@ -57,6 +57,13 @@ GUARDS = (
         'tests/contract/test_named.py',
     ),
     Mutation(
+        'the deletion of what was made again leaves a marker',
+        'tables/entity.py',
+        "(self.is_buried or clock.is_born_again(entity['born']))",
+        'self.is_buried',
+        'tests/contract/test_born.py',
+    ),
+    Mutation(
         'a claim is renewed before a fence is replaced',
         'tables/entity.py',
         '            new.update(renew(new))\n',

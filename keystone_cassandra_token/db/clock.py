@@ -18,6 +18,7 @@ from oslo_utils import timeutils
 #: Begin of the node of each incarnation.  No network card has such an address
 #: (RFC 9562: its first byte is odd), nor have servers of older versions.
 _NODE = 0x4B4354 << 24
+_NODE_AGAIN = _NODE ^ 1 << 24
 
 EPOCH = datetime.datetime(1970, 1, 1)  # naive UTC, as Keystone's times
 
@@ -45,13 +46,26 @@ def from_micros(value: int) -> datetime.datetime:
     return EPOCH + datetime.timedelta(microseconds=value)
 
 
-def incarnation() -> uuid.UUID:
+def incarnation(node: int = _NODE) -> uuid.UUID:
     """Return a time-based UUID that marks one life of an entity.
 
     An id can come back after its entity was deleted; this does not.  Its
     node tells nothing of this machine.
     """
-    return uuid.uuid1(_NODE | secrets.randbits(24), secrets.randbits(14))
+    return uuid.uuid1(node | secrets.randbits(24), secrets.randbits(14))
+
+
+def born_again() -> uuid.UUID:
+    """Return what marks the birth of an entity that others may also make.
+
+    As :func:`incarnation`, and told apart by :func:`is_born_again`.
+    """
+    return incarnation(_NODE_AGAIN)
+
+
+def is_born_again(born: uuid.UUID | None) -> bool:
+    """Return whether :func:`born_again` made this."""
+    return born is not None and born.node >> 24 == _NODE_AGAIN >> 24
 
 
 def is_former(incarnation: uuid.UUID) -> bool:

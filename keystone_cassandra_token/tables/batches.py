@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keystone_cassandra_token.db import changes, cql, errors
+from keystone_cassandra_token.db import changes, errors
+from keystone_cassandra_token.db.sender import Step
 from keystone_cassandra_token.db.store import Store
 from keystone_cassandra_token.tables import removals
 from keystone_cassandra_token.tables.entity import Entity
@@ -22,25 +23,24 @@ AT_ONCE = 50
 def all_or_none(
     db: Store,
     entity: Entity,
-    statement: cql.Statement,
-    keys: Sequence[Mapping[str, Any]],
+    steps: Sequence[Step],
 ) -> bool:
-    """Run a statement on several entities; return whether that was done.
+    """Change or delete several entities; return whether that was done.
 
-    :param statement: :attr:`Entity.update` or :attr:`Entity.delete`.
-    :param keys: what it is given for each: ``id``, ``seen``, and for a change
-        the new ``incarnation``.
+    :param steps: for each :attr:`Entity.update` with ``id``, ``seen`` and the
+        new ``incarnation``, or what :meth:`Entity.deletion` returns.
     :raises OutcomeUnknown: if it cannot be found out.
     """
-    first = keys[0]
-    if statement is entity.delete and entity.is_noted:
-        removals.note(db, entity.table, (key['id'] for key in keys))
+    statement, first = steps[0]
+    removes = statement in (entity.delete, entity.bury)
+    if removes and entity.is_noted:
+        removals.note(db, entity.table, (key['id'] for _, key in steps))
 
     def applied(row: Mapping[str, Any] | None) -> bool | None:
         now = row['incarnation'] if row and entity.exists(row) else None
         if now == first['seen']:
             return None
-        return bool(now == first.get('incarnation'))
+        return bool(now == (None if removes else first['incarnation']))
 
     # One of them tells of all, also other datacenters: they are in one
     # partition.
@@ -50,7 +50,7 @@ def all_or_none(
         entity.news(first),
         lambda: bool(
             db.cas_batch_settled(
-                *((statement, key) for key in keys),
+                *steps,
                 settle=entity.settle,
                 applied=applied,
                 rows=[first],
@@ -68,11 +68,8 @@ def discard_all(
     """
     for begin in range(0, len(found), AT_ONCE):
         some = found[begin : begin + AT_ONCE]
-        keys = [
-            {'id': each['id'], 'seen': each['incarnation']} for each in some
-        ]
         try:
-            gone = all_or_none(db, entity, entity.delete, keys)
+            gone = all_or_none(db, entity, list(map(entity.deletion, some)))
         except errors.OutcomeUnknown:
             gone = False  # to delete what may be gone is no harm
         if gone:

@@ -33,6 +33,7 @@ from keystone_cassandra_token.db.attempts import Attempts
 from keystone_cassandra_token.db.changes import telling
 from keystone_cassandra_token.db.outcome import Applied, created
 from keystone_cassandra_token.db.rows import Row
+from keystone_cassandra_token.db.sender import Step
 from keystone_cassandra_token.db.store import KEEP, Store
 from keystone_cassandra_token.tables import removals
 from keystone_cassandra_token.tables.entity_reads import EntityReads
@@ -138,6 +139,9 @@ class Entity(EntityReads):
             # A fence, which may be against this very creation.
             seen = found and found['incarnation']
             new.update(renew(new))
+            # What it was to be made by before may come at any time, and makes
+            # it once nothing is in its way: its deletion must leave something.
+            new['born'] = clock.born_again()
 
     def _is_made(
         self,
@@ -312,26 +316,30 @@ class Entity(EntityReads):
             # With another incarnation it was changed, or has come back.
             return None if row['incarnation'] == seen else False
 
-        delete: dict[str, Any] = {}
         if self.is_noted:
             removals.note(db, self.table, [entity['id']])
-        if self.is_buried:
-            delete = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
+        delete, binds = self.deletion(entity)
         gone = telling(
             db,
             self.table,
             self.news(entity),
             lambda: db.cas_settled(
-                self.bury if delete else self.delete,
-                self.settle,
-                self._applied(applied),
-                id=entity['id'],
-                seen=seen,
-                **delete,
+                delete, self.settle, self._applied(applied), **binds
             ),
         )
         self.indexes.remove(db, entity)
         return bool(gone)
+
+    def deletion(self, entity: Mapping[str, Any]) -> Step:
+        """Return what deletes an entity as it was found, on that condition.
+
+        It leaves a marker if the entity may be made by another request, too.
+        """
+        binds = {'id': entity['id'], 'seen': entity['incarnation']}
+        if not (self.is_buried or clock.is_born_again(entity['born'])):
+            return self.delete, binds
+        marker = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
+        return self.bury, binds | marker
 
     def attempts(self, entity_id: object) -> Attempts:
         """Return attempts at a change of an entity."""

@@ -151,16 +151,15 @@ class EntityStatements:
         self.ids_are_given = ids_are_given or ids_come_back
         if sought_elsewhere:
             escalation.SOUGHT.add(self.get)
-        if self.is_buried:
-            empty = ', '.join(
-                f'{name} = null'
-                for name in row.columns
-                if name not in ('id', 'incarnation')
-            )
-            self.bury = conditional(
-                f'UPDATE {table} SET incarnation = :incarnation, {empty}'
-                f' WHERE {where} IF incarnation = :seen'
-            ).expiring()
+        empty = ', '.join(
+            f'{name} = null'
+            for name in row.columns
+            if name not in ('id', 'incarnation')
+        )
+        self.bury = conditional(
+            f'UPDATE {table} SET incarnation = :incarnation, {empty}'
+            f' WHERE {where} IF incarnation = :seen'
+        ).expiring()
 
     def stored(self, new: Mapping[str, Any], seen: object) -> dict[str, Any]:
         """Return the values of a creation, as they are stored.

@@ -7,11 +7,13 @@ an entity all the same.
 
 import uuid
 
+import cassandra
 import pytest
 
-from keystone_cassandra_token.db import clock
+from keystone_cassandra_token.db import clock, errors
 from tests import entities
 from tests.contract import damage
+from tests.fault import faults
 
 
 @pytest.mark.parametrize('entity', entities.ALL.values(), ids=entities.ALL)
@@ -36,6 +38,34 @@ def test_a_change_elsewhere_brings_nothing_back(store, entity):
     assert entity.create(store, again)
     assert entity.find(store, new['id']) == again
     assert entity.discard(store, again)
+
+
+@pytest.mark.parametrize('tries', [1, 2])
+@pytest.mark.parametrize('entity', entities.ALL.values(), ids=entities.ALL)
+def test_a_late_creation_brings_nothing_back(store, entity, tries):
+    """Its reply was lost; it was made all the same, and deleted."""
+    values = {'id': uuid.uuid4().hex, **entities.values_of(entity)}
+    kept = []
+
+    def keep(statements, send):
+        if statements == (entity.insert,) and len(kept) < tries:
+            kept.append(send)
+            raise cassandra.OperationTimedOut
+        return send()
+
+    with faults.intercepted(store, keep):
+        try:
+            assert entity.create(store, entity.new(values))
+        except errors.StoreUnavailable:
+            # By who tries again.
+            assert entity.create(store, entity.new(values))
+    assert len(kept) == tries
+    assert entity.discard(store, entity.find(store, values['id']))
+    for late in kept:
+        late().result()
+    assert entity.find(store, values['id']) is None
+    if entity.single_partition:
+        assert values['id'] not in [each['id'] for each in entity.all(store)]
 
 
 @pytest.mark.parametrize(

@@ -177,19 +177,20 @@ def _write(db: Store, *changed: tuple[Mapping[str, Any], Changes]) -> bool:
 
     :param changed: what each is, and what changes beside its incarnation.
     """
-    keys = []
+    steps = []
     for old, changes in changed:
         incarnation = clock.incarnation()
         new = {'incarnation': incarnation, **changes}
         if old['incarnation'] and not old['born']:
             new['born'] = incarnation  # of a server of an older version
         stored = REGIONS.row.encode(new)
-        keys.append(
+        key = (
             dict.fromkeys(REGIONS.row.columns, KEEP)
             | {n: value for n, value in stored.items() if value is not None}
             | {'id': old['id'], 'seen': old['incarnation']}
         )
-    return batches.all_or_none(db, REGIONS, REGIONS.update, keys)
+        steps.append((REGIONS.update, key))
+    return batches.all_or_none(db, REGIONS, steps)
 
 
 def _discard(db: Store, regions: list[Region]) -> bool:
@@ -197,13 +198,10 @@ def _discard(db: Store, regions: list[Region]) -> bool:
 
     Return whether all were there.
     """
-    keys = [
-        {'id': region['id'], 'seen': region['incarnation']}
-        for region in regions
-    ]
+    steps = list(map(REGIONS.deletion, regions))
     return all(
         batches.all_or_none(
-            db, REGIONS, REGIONS.delete, keys[begin : begin + batches.AT_ONCE]
+            db, REGIONS, steps[begin : begin + batches.AT_ONCE]
         )
-        for begin in range(0, len(keys), batches.AT_ONCE)
+        for begin in range(0, len(steps), batches.AT_ONCE)
     )
