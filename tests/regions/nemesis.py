@@ -19,6 +19,8 @@ from tests.regions.settling import Marks
 #: Seconds by which a clock is wrong.
 CLOCK = 5
 LOSS, SLOW = 5, 300  # percent; milliseconds
+#: Operations for which a fault lasts.
+_SHORT, _LONG = (10, 50), (100, 250)
 
 Act = Callable[[], object]
 
@@ -92,7 +94,10 @@ class Nemesis:
                     begun.append((each, begin, begin))
                     each.begin()
                     begun[-1] = each, begin, recorder.now()
-                recorder.wait_for_operations(chosen.randint(15, 70), end)
+                # Some end before others notice, others last until nodes keep
+                # hints.
+                low, high = chosen.choice([_SHORT, _LONG])
+                recorder.wait_for_operations(chosen.randint(low, high), end)
             finally:
                 for each, begin, since in begun:
                     until = recorder.now()

@@ -55,16 +55,23 @@ _NAMES: clients.Weights = {
     'name.delete': 3,
     'name.find': 1,
 }
+#: Deletions in one region of what another one changes.
+_CHANGES: clients.Weights = {
+    'name.create': 3,
+    'name.change': 7,
+    'name.delete': 3,
+}
 _TOKENS: clients.Weights = {
     'token.log_in': 3,
     'token.validate': 10,
     'token.revoke': 3,
 }
+#: A region's own changes drop what it remembers, so there are few.
 _ROLES: clients.Weights = {
     'token.log_in': 6,
     'token.validate': 4,
-    'grant.add': 2,
-    'grant.remove': 2,
+    'grant.add': 0.2,
+    'grant.remove': 0.2,
 }
 
 PLANTS = (
@@ -87,8 +94,8 @@ PLANTS = (
             _other(
                 'all regions agree on names',
                 'db/consistency.py',
-                "self._options['global_serial_consistency']",
-                "'LOCAL_SERIAL'",
+                "global_serial = self._options['global_serial_consistency']",
+                "global_serial = 'LOCAL_SERIAL'",
             ),
         ),
         _NAMES,
@@ -97,7 +104,7 @@ PLANTS = (
     Plant(
         '`born` ignored',
         (_guard('an entity is what was born'),),
-        _NAMES,
+        _CHANGES,
         {'cut': 1},
     ),
     Plant(

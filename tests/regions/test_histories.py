@@ -58,29 +58,33 @@ def numbers(text: str) -> list[int]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
-    several: list[tuple[Any, ...]]
+    several: list[Any]
     if 'seed' in metafunc.fixturenames:
-        text = config.getoption('seeds')
+        text = config.getoption('seeds', None)
         several = [(layout(seed), seed) for seed in numbers(text or '0')]
         if not text:
             several = [(_SMALL, _SMALL_SEED)]
-        if config.getoption('planted') and not text:
-            several = []
-        # One bed after the other.
-        several.sort(key=lambda each: str(each[0]))
+        if config.getoption('planted', None) and not text:
+            several = [_not_chosen('--seeds')]
         metafunc.parametrize(
             ('bed', 'seed'), several, indirect=['bed'], scope='module'
         )
     if 'plant' in metafunc.fixturenames:
-        chosen = PLANTS if config.getoption('planted') else ()
+        chosen = PLANTS if config.getoption('planted', None) else ()
         several = [(each.layout, each) for each in chosen]
+        several = several or [_not_chosen('--planted')]
         metafunc.parametrize(
             ('bed', 'plant'),
             several,
             indirect=['bed'],
             scope='module',
-            ids=[each.name for each in chosen],
+            ids=[each.name for each in chosen] or None,
         )
+
+
+def _not_chosen(option: str) -> Any:
+    reason = f'{option} was not given'
+    return pytest.param(_SMALL, None, marks=pytest.mark.skip(reason), id='-')
 
 
 @pytest.fixture(scope='module')
@@ -118,7 +122,7 @@ def _run(
 
 
 def _folder(request: pytest.FixtureRequest, default: Path) -> Path:
-    given = request.config.getoption('histories')
+    given = request.config.getoption('histories', None)
     folder = Path(given) if given else default
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -127,7 +131,7 @@ def _folder(request: pytest.FixtureRequest, default: Path) -> Path:
 def _record(
     request: pytest.FixtureRequest, result: Result, plant: str = ''
 ) -> None:
-    if path := request.config.getoption('record'):
+    if path := request.config.getoption('record', None):
         with Path(path).open('a') as file:
             file.write(table.line(result, plant) + '\n')
 
@@ -138,9 +142,9 @@ def test_no_promise_is_broken(
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
-    seconds = request.config.getoption('seconds')
+    seconds = request.config.getoption('seconds', None)
     plan = Plan(seed, seconds or _SECONDS)
-    if not request.config.getoption('seeds'):
+    if not request.config.getoption('seeds', None):
         plan = Plan(seed, seconds or _SMALL_SECONDS, faults=_QUICK_FAULTS)
     path = _folder(request, tmp_path) / f'seed{seed}.jsonl'
     result = _run(bed, plan, path)
@@ -158,7 +162,7 @@ def test_a_planted_fault_is_found(
     folder = _folder(request, tmp_path)
     plan = Plan(
         0,
-        request.config.getoption('seconds') or _SECONDS,
+        request.config.getoption('seconds', None) or _SECONDS,
         operations=plant.operations,
         faults=plant.faults,
         patience=30,

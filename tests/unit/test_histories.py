@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.regions import check
+from tests import mutations
+from tests.regions import check, planted, table
 from tests.regions.history import (
     OK,
     REFUSED,
@@ -483,3 +484,27 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Any) -> None:
     recorder.close()
     with path.open() as file:
         assert History.load(file) == recorder.history
+
+
+@pytest.mark.parametrize('plant', planted.PLANTS, ids=lambda x: x.name)
+def test_what_is_planted_is_in_the_package(plant: planted.Plant) -> None:
+    for each in plant.mutations:
+        source = each.source(mutations.ROOT).read_text('utf-8')
+        assert source.count(each.code) == 1
+
+
+def test_a_table_names_what_was_found() -> None:
+    common = {
+        'seed': 3,
+        'regions': [1, 1],
+        'outcomes': {'ok': 4, 'unknown': 1},
+        'faults': {'cut': 2, 'slow': 1},
+    }
+    written = table.text(
+        [
+            {**common, 'plant': '', 'violations': {}},
+            {**common, 'plant': 'feed off', 'violations': {'E1 is found': 2}},
+        ]
+    )
+    assert '     - cut (2), slow' in written
+    assert '   * - feed off\n     - 3\n     - it is found (2)' in written
