@@ -94,6 +94,8 @@ class Nemesis:
                     begun.append((each, begin, begin))
                     each.begin()
                     begun[-1] = each, begin, recorder.now()
+                if [each.kind for each in several] == ['clock']:
+                    self._marks.settle(recorder)
                 # Some end before others notice, others last until nodes keep
                 # hints.
                 low, high = chosen.choice([_SHORT, _LONG])

@@ -3,11 +3,12 @@
 
 What is promised depends on what went wrong meanwhile.  While nothing does, a
 change counts elsewhere after ``bound`` (a round trip and a second, the page on
-configuration, *What other regions change*, and what the machine's business may
-add).  After a fault it counts once the regions have settled: what each node
-wrote last is readable everywhere, so all that it had sent before is, too, as
-hints are sent in order.  What a node that was killed had not sent comes with a
-repair (the page *Regions*).
+configuration, *What other regions change*), and what a busy machine may add.
+That round trips are long, or clocks wrong, changes nothing of it (ADR 0014).
+After any other fault a change counts once the regions have settled: what each
+node wrote last is readable everywhere, so all that it had sent before is, too,
+as hints are sent in order.  What a node that was killed had not sent comes
+with a repair (the page on operations).
 """
 
 from __future__ import annotations
@@ -29,18 +30,32 @@ class Timeline:
     """When what counts, in a history."""
 
     def __init__(self, history: History) -> None:
-        self.bound: float = history.run['bound']
         self._faults = history.faults
         self._settled = sorted(history.settled, key=lambda x: x.begin)
         self._disturbed = _merged(
-            (each.begin, self._settled_after(each)) for each in self._faults
+            (begin, self._settled_after(end))
+            for each in self._faults
+            for begin, end in _disturbs(each)
         )
         self._begins = [begin for begin, _ in self._disturbed]
         self.last_round = history.last_round
         self._arrivals: dict[tuple[int, bool], float] = {}
+        self.bound: float = history.run['bound'] + self._slowest(history)
 
-    def _settled_after(self, fault: Fault) -> float:
-        ends = (x.end for x in self._settled if x.begin >= fault.end)
+    def _slowest(self, history: History) -> float:
+        """Return what an answer took at most while nothing was wrong.
+
+        What follows changes has to wait for the same processors.
+        """
+        took = (
+            each.end - each.begin
+            for each in history.operations
+            if each.status and self.is_calm(each.begin, each.end)
+        )
+        return max(took, default=0.0)
+
+    def _settled_after(self, time: float) -> float:
+        ends = (x.end for x in self._settled if x.begin >= time)
         return min(ends, default=NEVER)
 
     def is_calm(self, begin: float, end: float) -> bool:
@@ -173,6 +188,16 @@ def possible(
         if value(each) not in values:
             values.append(value(each))
     return values
+
+
+def _disturbs(fault: Fault) -> list[tuple[float, float]]:
+    """Return when a fault keeps changes from others."""
+    if fault.kind == 'slow':
+        return []
+    if fault.kind == 'clock':
+        # Its server begins anew then.
+        return [(fault.begin, fault.since), (fault.until, fault.end)]
+    return [(fault.begin, fault.end)]
 
 
 def _merged(
