@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What clients do with trusts of few uses and application credentials."""
+"""What clients do with trusts of few uses and credentials of both kinds."""
 
 from __future__ import annotations
 
 import secrets
 
 from tests.regions.actors import Actor
+from tests.regions.api import Answer, Json
 from tests.regions.history import Operation
 from tests.regions.world import LIMIT, Entity, User
 
 
 class OnOthers(Actor):
-    """Trusts and application credentials."""
+    """Trusts, application credentials, and credentials (secrets)."""
 
     # -- trusts
 
@@ -153,4 +154,87 @@ class OnOthers(Actor):
             answer,
             {'found': found},
             owner=owner.label,
+        )
+
+    # -- credentials, which one region alone agrees on
+
+    def secret_create(self) -> None:
+        made = Entity(self.world.label('K'), 'secret', '')
+        content = self.world.label('k')
+        begin = self.now()
+        answer = self.api.send(
+            'POST',
+            '/credentials',
+            self.admin,
+            json={'credential': self._content(made, content)},
+        )
+        if answer:
+            made.id = answer.entity['id']
+            self.world.secrets.append(made)
+        self._record_secret('secret.create', begin, answer, made, content)
+
+    def secret_change(self) -> None:
+        """Change all that can be: what is left of it looks like a whole."""
+        if made := self.some(self.world.secrets, 3):
+            made.changes += 1
+            content = self.world.label('k')
+            begin = self.now()
+            answer = self.api.send(
+                'PATCH',
+                f'/credentials/{made.id}',
+                self.admin,
+                json={'credential': self._content(made, content)},
+            )
+            self._record_secret('secret.change', begin, answer, made, content)
+
+    def _content(self, made: Entity, content: str) -> Json:
+        owner = self.world.owners[made.changes % len(self.world.owners)]
+        return {
+            'user_id': owner.id,
+            'type': f'type{made.changes % 2}',
+            'blob': content,
+        }
+
+    def _record_secret(
+        self,
+        kind: str,
+        begin: float,
+        answer: Answer,
+        made: Entity,
+        content: str,
+    ) -> None:
+        self.record(
+            kind,
+            begin,
+            answer,
+            entity=made.label,
+            of='secret',
+            name=content,
+        )
+
+    def secret_delete(self) -> None:
+        if made := self.some(self.world.secrets, 3):
+            begin = self.now()
+            path = f'/credentials/{made.id}'
+            answer = self.api.send('DELETE', path, self.admin)
+            self.record(
+                'secret.delete', begin, answer, entity=made.label, of='secret'
+            )
+
+    def secret_show(self) -> None:
+        if made := self.some(self.world.secrets, 3):
+            self.show_secret(made)
+
+    def show_secret(self, made: Entity) -> Operation:
+        begin = self.now()
+        path = f'/credentials/{made.id}'
+        answer = self.api.send('GET', path, self.admin)
+        shown = {'name': answer.entity['blob']} if answer else {}
+        return self.record(
+            'secret.show',
+            begin,
+            answer,
+            shown,
+            entity=made.label,
+            of='secret',
         )

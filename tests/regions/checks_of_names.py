@@ -17,9 +17,11 @@ from tests.regions.history import (
 from tests.regions.timeline import Timeline, possible
 from tests.regions.violation import Violation
 
-_CREATE = ('name.create', 'credential.create')
-_RENAME = 'name.rename'
-_DELETE = ('name.delete', 'credential.delete')
+_CREATE = ('name.create', 'credential.create', 'secret.create')
+#: What a secret holds is its name here.
+_RENAME = ('name.rename', 'secret.change')
+_DELETE = ('name.delete', 'credential.delete', 'secret.delete')
+_SHOW = ('name.show', 'secret.show')
 _MAY_BE = (OK, UNKNOWN)
 
 
@@ -29,7 +31,7 @@ class Entities:
     def __init__(self, history: History, time: Timeline) -> None:
         self._time = time
         self.done: dict[str, list[Operation]] = defaultdict(list)
-        for each in history.of(*_CREATE, _RENAME, *_DELETE):
+        for each in history.of(*_CREATE, *_RENAME, *_DELETE):
             if each.outcome in _MAY_BE:
                 self.done[each.about['entity']].append(each)
 
@@ -56,7 +58,7 @@ class Entities:
 
     def names(self, entity: str, read: Operation | None = None) -> list[str]:
         """Return the names that it can have."""
-        writes = self.of(entity, *_CREATE, _RENAME)
+        writes = self.of(entity, *_CREATE, *_RENAME)
         return possible(self._time, writes, lambda x: x.about['name'], read)
 
 
@@ -74,7 +76,7 @@ def _spans(
             others = [
                 x.begin
                 for x in done
-                if x.kind == _RENAME
+                if x.kind in _RENAME
                 and x is not gives
                 and x.about['name'] != name
                 and not time.knows(gives, x)
@@ -139,14 +141,14 @@ def _is_sought(entities: Entities, entity: str, read: Operation) -> bool:
 def shown(history: History, time: Timeline) -> Iterator[Violation]:
     """What is there is shown by its id, and lets in."""
     entities = Entities(history, time)
-    for read in history.of('name.show', 'credential.log_in'):
+    for read in history.of(*_SHOW, 'credential.log_in'):
         if not time.is_checked(read):
             continue
         entity = read.about['entity']
         if read.outcome == REFUSED and entities.must_be(entity, read):
             done = entities.done[entity]
             yield Violation(f'{entity} is there', [read, *done])
-        if read.outcome == OK and read.kind == 'name.show':
+        if read.outcome == OK and read.kind in _SHOW:
             name = read.shown['name']
             if name not in entities.names(entity, read):
                 yield Violation(f'{entity} has not the name {name}', [read])
@@ -158,7 +160,7 @@ def deleted_is_deleted(
     """A removal is never undone."""
     entities = Entities(history, time)
     reads = history.of(
-        *('name.find', 'name.show', 'name.log_in'),
+        *('name.find', 'name.log_in', *_SHOW),
         *('credential.list', 'credential.log_in'),
     )
     for read in reads:
@@ -180,7 +182,7 @@ def agreed(history: History, time: Timeline) -> Iterator[Violation]:
     last = [x for x in history.operations if time.is_last(x)]
     first: dict[str, Operation] = {}
     for read in last:
-        if read.kind in ('name.find', 'name.show', 'credential.list'):
+        if read.kind in ('name.find', 'credential.list', *_SHOW):
             key = f'{read.kind} {read.about}'
             other = first.setdefault(key, read)
             if (other.outcome, other.shown) != (read.outcome, read.shown):

@@ -34,6 +34,10 @@ WEIGHTS: Weights = {
     'credential.create': 1,
     'credential.log_in': 2,
     'credential.delete': 0.7,
+    'secret.create': 0.8,
+    'secret.change': 1.5,
+    'secret.delete': 0.5,
+    'secret.show': 1,
 }
 
 
@@ -71,3 +75,5 @@ class Client(OnUsers, OnNames, OnOthers):
             self.list_credentials(owner)
         for made in world.credentials:
             self.log_in_by(made)
+        for made in world.secrets:
+            self.show_secret(made)

@@ -55,11 +55,12 @@ _NAMES: clients.Weights = {
     'name.delete': 3,
     'name.find': 1,
 }
-#: Deletions in one region of what another one changes.
+#: Deletions in one region of what another one changes, all of it: only then
+#: does what is left look like a whole.
 _CHANGES: clients.Weights = {
-    'name.create': 3,
-    'name.change': 7,
-    'name.delete': 3,
+    'secret.create': 2,
+    'secret.change': 5,
+    'secret.delete': 2,
 }
 _TOKENS: clients.Weights = {
     'token.log_in': 3,

@@ -44,6 +44,7 @@ class Entity:
 
     :ivar id: empty if it is not known.
     :ivar secret: of an application credential, or a user.
+    :ivar changes: that were tried.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Entity:
     id: str = ''
     secret: str = ''
     owner: User | None = None
+    changes: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -77,6 +79,7 @@ class World:
         self.entities: list[Entity] = []
         self.trusts: list[Entity] = []
         self.credentials: list[Entity] = []
+        self.secrets: list[Entity] = []
         self.tokens: list[Token] = []
         self._ids: dict[str, str] = {}
         self._turn = threading.Lock()

@@ -467,6 +467,21 @@ def test_an_application_credential_that_is_deleted_lets_in(
     assert made.broken() == ['C1 stays deleted']
 
 
+def test_a_credential_comes_back(made: Made) -> None:
+    secret = {'entity': 'K1', 'of': 'secret'}
+    made(1, 'secret.create', name='k1', **secret)
+    made.later()
+    begin = made.now
+    made(1, 'secret.delete', **secret)
+    made(2, 'secret.change', name='k2', **secret)
+    made.fault('cut', begin, made.now, 2)
+    made.settled(repaired=True)
+    made(2, 'secret.show', REFUSED, round=1, **secret)
+    assert made.broken() == []
+    made(1, 'secret.show', shown={'name': 'k2'}, round=1, **secret)
+    assert made.broken() == ['K1 stays deleted', 'all regions show the same']
+
+
 def test_an_answer_that_is_a_bug(made: Made) -> None:
     with_500 = Operation(99, 1, 1, 2, 'name.find', {}, UNKNOWN, 500)
     made.history.add(with_500)
