@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 
 from tests.regions.actors import Actor
-from tests.regions.api import Answer, Json
+from tests.regions.api import Answer
 from tests.regions.history import Operation
 from tests.regions.world import LIMIT, Entity, User
 
@@ -166,7 +166,13 @@ class OnOthers(Actor):
             'POST',
             '/credentials',
             self.admin,
-            json={'credential': self._content(made, content)},
+            json={
+                'credential': {
+                    'user_id': self.random.choice(self.world.owners).id,
+                    'type': 'secret',
+                    'blob': content,
+                }
+            },
         )
         if answer:
             made.id = answer.entity['id']
@@ -174,26 +180,16 @@ class OnOthers(Actor):
         self._record_secret('secret.create', begin, answer, made, content)
 
     def secret_change(self) -> None:
-        """Change all that can be: what is left of it looks like a whole."""
         if made := self.some(self.world.secrets, 3):
-            made.changes += 1
             content = self.world.label('k')
             begin = self.now()
             answer = self.api.send(
                 'PATCH',
                 f'/credentials/{made.id}',
                 self.admin,
-                json={'credential': self._content(made, content)},
+                json={'credential': {'blob': content}},
             )
             self._record_secret('secret.change', begin, answer, made, content)
-
-    def _content(self, made: Entity, content: str) -> Json:
-        owner = self.world.owners[made.changes % len(self.world.owners)]
-        return {
-            'user_id': owner.id,
-            'type': f'type{made.changes % 2}',
-            'blob': content,
-        }
 
     def _record_secret(
         self,

@@ -55,12 +55,12 @@ _NAMES: clients.Weights = {
     'name.delete': 3,
     'name.find': 1,
 }
-#: Deletions in one region of what another one changes, all of it: only then
-#: does what is left look like a whole.
+#: Deletions in one region of what another one changes.
 _CHANGES: clients.Weights = {
-    'secret.create': 2,
-    'secret.change': 5,
-    'secret.delete': 2,
+    'name.create': 3,
+    'name.change': 4,
+    'name.delete': 3,
+    'name.find': 1,
 }
 _TOKENS: clients.Weights = {
     'token.log_in': 3,
@@ -104,7 +104,17 @@ PLANTS = (
     ),
     Plant(
         '`born` ignored',
-        (_guard('an entity is what was born'),),
+        (
+            _guard('an entity is what was born'),
+            # What else tells ghost rows: of what Keystone changes, no change
+            # writes all of it.
+            _other(
+                'an entity has all that it needs',
+                'tables/entity_statements.py',
+                'all(stored[name] is not None for name in required)',
+                "stored['incarnation'] is not None",
+            ),
+        ),
         _CHANGES,
         {'cut': 1},
     ),

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import secrets
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from lab import LabError
+from lab.waiting import until
 
 from tests.regions.api import Answer, Api, Json
+from tests.regions.history import REFUSED
 
 #: Users by what is tried with them.
 PASSWORD_USERS, GRANT_USERS, OWNERS = 3, 2, 2
@@ -44,7 +46,6 @@ class Entity:
 
     :ivar id: empty if it is not known.
     :ivar secret: of an application credential, or a user.
-    :ivar changes: that were tried.
     """
 
     label: str
@@ -53,7 +54,6 @@ class Entity:
     id: str = ''
     secret: str = ''
     owner: User | None = None
-    changes: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -137,26 +137,31 @@ class World:
         :raises LabError: something was refused.
         """
 
-        def call(method: str, path: str, json: Json | None = None) -> Any:
-            answer = api.send(method, path, admin, json=json)
-            if not answer:
-                raise LabError(
-                    f'{method} {path}: {answer.status} {answer.body}'
-                )
-            return answer.entity if answer.body else None
+        numbers = itertools.count(1)
 
-        domain = {'domain': {'name': self.run}}
-        self.domain = call('POST', '/domains', domain)['id']
-        project = {'name': self.run, 'domain_id': self.domain}
-        made = call('POST', '/projects', {'project': project})
-        self.project = made['id']
+        def made(method: str, path: str, json: Json | None) -> Answer | None:
+            for each in (json or {}).values():
+                # One that a busy machine gave up may have been made.
+                each['name'] = f'{self.run}-{next(numbers)}'
+            answer = api.send(method, path, admin, json=json)
+            if answer.outcome == REFUSED:
+                raise LabError(f'{method} {path}: {answer}')
+            return answer if answer else None
+
+        def call(method: str, path: str, json: Json | None = None) -> Any:
+            answer = until(
+                lambda: made(method, path, json), f'{method} {path}'
+            )
+            return answer.entity if answer and answer.body else None
+
+        self.domain = call('POST', '/domains', {'domain': {}})['id']
+        project = {'domain_id': self.domain}
+        self.project = call('POST', '/projects', {'project': project})['id']
         for name in 'r1', 'r2':
-            role = {'role': {'name': f'{self.run}-{name}'}}
-            self.roles[name] = call('POST', '/roles', role)['id']
+            self.roles[name] = call('POST', '/roles', {'role': {}})['id']
         for user in self.users:
             user.last = self.new_password(user)
             new = {
-                'name': f'{self.run}-{user.label}',
                 'domain_id': self.domain,
                 'password': user.passwords[user.last],
             }
@@ -169,6 +174,3 @@ class World:
             f'/projects/{self.project}/users/{user.id}'
             f'/roles/{self.roles[role]}'
         )
-
-
-Choice = Callable[[random.Random], Any]
