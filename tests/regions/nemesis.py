@@ -15,6 +15,7 @@ from lab.regions.region import KEYSTONE, Region
 
 from tests.regions.history import Fault, Recorder
 from tests.regions.settling import Marks
+from tests.regions.timeline import LOSES
 
 #: Seconds by which a clock is wrong.
 CLOCK = 5
@@ -100,6 +101,7 @@ class Nemesis:
                 # hints.
                 low, high = chosen.choice([_SHORT, _LONG])
                 recorder.wait_for_operations(chosen.randint(low, high), end)
+                self._marks.leave()
             finally:
                 for each, begin, since in begun:
                     until = recorder.now()
@@ -116,6 +118,8 @@ class Nemesis:
                             now,
                         )
                     )
+            if LOSES & {each.kind for each in several}:
+                self._marks.forget()
             if chosen.random() < 0.7:
                 self._marks.settle(recorder)
                 recorder.wait_for_operations(chosen.randint(20, 50), end)

@@ -55,6 +55,15 @@ _NAMES: clients.Weights = {
     'name.delete': 3,
     'name.find': 1,
 }
+#: What a node that hangs can do late.
+_LATE: clients.Weights = {
+    'secret.create': 3,
+    'secret.change': 1,
+    'secret.delete': 3,
+    'name.create': 2,
+    'name.rename': 2,
+    'name.delete': 1,
+}
 #: Deletions in one region of what another one changes.
 _CHANGES: clients.Weights = {
     'name.create': 3,
@@ -120,8 +129,11 @@ PLANTS = (
     ),
     Plant(
         'fence left out',
-        (_guard('a creation whose outcome is unknown is fenced'),),
-        _NAMES,
+        (
+            _guard('a creation whose outcome is unknown is fenced'),
+            _guard('a change whose outcome is unknown is fenced'),
+        ),
+        _LATE,
         {'pause node': 1},
         layout='three nodes',
     ),

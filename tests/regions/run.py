@@ -28,6 +28,7 @@ from tests.regions.clients import Client
 from tests.regions.history import OK, History, Recorder
 from tests.regions.nemesis import Nemesis
 from tests.regions.settling import Marks
+from tests.regions.timeline import LOSES
 from tests.regions.world import LIMIT, Token, World
 
 RTT_MS = 100.0
@@ -210,7 +211,7 @@ class Run:
         """
         self._marks.settle(self.recorder)
         ended = {each.kind for each in self.recorder.history.faults}
-        if ended & {'kill node', 'restart nodes'}:
+        if ended & LOSES:
             self._bed.regions[0].nodes[0].nodetool(
                 'repair', '-full', 'keystone'
             )

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether what nodes have sent each other has arrived, as the nodes say.
 
-Each node writes a mark, as the coordinator of it, and each node is asked for
-the marks of all.  What a node could not send is kept as hints, which are sent
-in their order: if the mark is there, so is what the node had sent before.
+Each node leaves marks, as the coordinator of them, also just before a fault
+ends, and each node is asked for the marks of all.  What a node could not send
+is kept as hints, which are sent in their order: if the mark is there, so is
+what the node had tried to send before.  And no node has hints left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,14 +34,21 @@ from lab.waiting import until
 from tests.regions.history import Recorder, Settled
 
 KEYSPACE = 'histories'
-_TABLE = f'{KEYSPACE}.mark'
+_TABLE = f'{KEYSPACE}.left_mark'
+_HINTS = 'SELECT * FROM system_views.pending_hints'
 #: Seconds.
-_ANSWER, PATIENCE = 5, 300
+_ANSWER, _SOON, PATIENCE = 5, 2, 300
 _FAILURES = (
     cassandra.OperationTimedOut,
     cassandra.RequestExecutionException,
     NoHostAvailable,
 )
+
+
+def _insert(node: int, mark: int) -> str:
+    return (
+        f'INSERT INTO {_TABLE} (bucket, node, mark) VALUES (0, {node}, {mark})'
+    )
 
 
 class Marks:
@@ -48,7 +57,9 @@ class Marks:
     def __init__(self, bed: Bed) -> None:
         self._stack = contextlib.ExitStack()
         self._sessions: dict[int, Session] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(time.time_ns())
+        #: Marks that must arrive, by node.
+        self._left: set[tuple[int, int]] = set()
         for region in bed.regions:
             for node in region.nodes:
                 with region.entered():
@@ -81,13 +92,30 @@ class Marks:
             f'CREATE KEYSPACE IF NOT EXISTS {KEYSPACE}'
             f' WITH replication = {replication}',
             f'CREATE TABLE IF NOT EXISTS {_TABLE}'
-            ' (bucket int, node int, mark bigint, PRIMARY KEY (bucket, node))',
+            ' (bucket int, node int, mark bigint,'
+            ' PRIMARY KEY (bucket, node, mark))',
         ):
             session.execute(text, timeout=60)
         assert bed.cluster
         for node in bed.cluster.nodes:
             # A node that is killed has it when it is started again.
             node.nodetool('flush', 'system_schema')
+
+    def leave(self) -> None:
+        """Let each node that can leave a mark."""
+        mark = next(self._numbers)
+        sent = {
+            node: session.execute_async(_insert(node, mark), timeout=_SOON)
+            for node, session in self._sessions.items()
+        }
+        for node, each in sent.items():
+            with contextlib.suppress(*_FAILURES):
+                each.result()
+                self._left.add((node, mark))
+
+    def forget(self) -> None:
+        """Expect no marks of before: a node was lost with what it had."""
+        self._left.clear()
 
     def settle(self, recorder: Recorder, repaired: bool = False) -> None:
         """Wait until all that was acknowledged so far is everywhere."""
@@ -96,28 +124,31 @@ class Marks:
         for node in self._sessions:
             until(
                 lambda node=node: (
-                    self._asked(
-                        node,
-                        f'INSERT INTO {_TABLE} (bucket, node, mark)'
-                        f' VALUES (0, {node}, {mark})',
-                    )
-                    is not None
+                    self._asked(node, _insert(node, mark)) is not None
                 ),
                 f'a write by node {node}',
                 PATIENCE,
             )
+            self._left.add((node, mark))
         for node in self._sessions:
             until(
-                lambda node=node: self._has(node, mark),
+                lambda node=node: self._has_all(node),
                 f'what others have sent node {node}',
                 PATIENCE,
             )
+        for node in self._sessions:
+            until(
+                lambda node=node: self._asked(node, _HINTS) == [],
+                f'the hints of node {node} to be sent',
+                PATIENCE,
+            )
+        self._left.clear()
         recorder.add(Settled(begin, recorder.now(), repaired))
 
-    def _has(self, node: int, mark: int) -> bool:
-        rows = self._asked(node, f'SELECT * FROM {_TABLE} WHERE bucket = 0')
-        found = {row.node for row in rows or () if row.mark >= mark}
-        return found >= self._sessions.keys()
+    def _has_all(self, node: int) -> bool:
+        text = f'SELECT node, mark FROM {_TABLE} WHERE bucket = 0'
+        rows = self._asked(node, text)
+        return {(row.node, row.mark) for row in rows or ()} >= self._left
 
     def _asked(self, node: int, text: str) -> list[Any] | None:
         with contextlib.suppress(*_FAILURES):

@@ -23,7 +23,7 @@ from tests.regions.history import NEVER, OK, UNKNOWN, Fault, History, Operation
 #: client has given up: ``request_deadline``, and the same for what is undone.
 AT_WORK = 10.0
 #: What loses what a node has not sent yet.
-_LOSES = {'kill node', 'restart nodes'}
+LOSES = {'kill node', 'restart nodes'}
 
 
 class Timeline:
@@ -111,7 +111,7 @@ class Timeline:
 
     def _is_lost(self, operation: Operation, end: float) -> bool:
         return any(
-            each.kind in _LOSES
+            each.kind in LOSES
             and each.region in (None, operation.region)
             and each.end >= operation.end
             and each.begin <= end
