@@ -158,7 +158,16 @@ class OnOthers(Actor):
 
     # -- credentials, which one region alone agrees on
 
+    def secret_pass(self) -> None:
+        """Make one and delete it at once: what hangs may come later."""
+        made = self._create_secret()
+        if made.id:
+            self._delete_secret(made)
+
     def secret_create(self) -> None:
+        self._create_secret()
+
+    def _create_secret(self) -> Entity:
         made = Entity(self.world.label('K'), 'secret', '')
         content = self.world.label('k')
         begin = self.now()
@@ -178,6 +187,7 @@ class OnOthers(Actor):
             made.id = answer.entity['id']
             self.world.secrets.append(made)
         self._record_secret('secret.create', begin, answer, made, content)
+        return made
 
     def secret_change(self) -> None:
         if made := self.some(self.world.secrets, 3):
@@ -210,12 +220,15 @@ class OnOthers(Actor):
 
     def secret_delete(self) -> None:
         if made := self.some(self.world.secrets, 3):
-            begin = self.now()
-            path = f'/credentials/{made.id}'
-            answer = self.api.send('DELETE', path, self.admin)
-            self.record(
-                'secret.delete', begin, answer, entity=made.label, of='secret'
-            )
+            self._delete_secret(made)
+
+    def _delete_secret(self, made: Entity) -> None:
+        begin = self.now()
+        path = f'/credentials/{made.id}'
+        answer = self.api.send('DELETE', path, self.admin)
+        self.record(
+            'secret.delete', begin, answer, entity=made.label, of='secret'
+        )
 
     def secret_show(self) -> None:
         if made := self.some(self.world.secrets, 3):

@@ -38,6 +38,7 @@ WEIGHTS: Weights = {
     'secret.change': 1.5,
     'secret.delete': 0.5,
     'secret.show': 1,
+    'secret.pass': 0.5,
 }
 
 

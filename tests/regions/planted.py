@@ -57,10 +57,8 @@ _NAMES: clients.Weights = {
 }
 #: What a node that hangs can do late.
 _LATE: clients.Weights = {
-    'secret.create': 3,
-    'secret.change': 1,
-    'secret.delete': 3,
-    'name.create': 2,
+    'secret.pass': 4,
+    'name.create': 1,
     'name.rename': 2,
     'name.delete': 1,
 }
