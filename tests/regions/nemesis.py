@@ -43,6 +43,7 @@ WEIGHTS: Weights = {
     'cut': 6,
     'kill node': 1,
     'pause node': 3,
+    'pause replica': 1,
     'kill keystone': 1,
     'pause keystone': 1.5,
     'loss': 1.5,
@@ -164,6 +165,11 @@ class Nemesis:
 
     def _pause_node(self, region: Region) -> Wrong:
         return self._paused(region, 'pause node', self._part(region))
+
+    def _pause_replica(self, region: Region) -> Wrong:
+        """One of several: its region goes on, and it does things late."""
+        several = [x for x in self._bed.regions if len(x.nodes) > 1]
+        return self._pause_node(several[0] if several else region)
 
     def _kill_keystone(self, region: Region) -> Wrong:
         return self._killed(region, 'kill keystone', KEYSTONE)

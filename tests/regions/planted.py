@@ -132,7 +132,7 @@ PLANTS = (
             _guard('a change whose outcome is unknown is fenced'),
         ),
         _LATE,
-        {'pause node': 1},
+        {'pause replica': 1},
         layout='three nodes',
     ),
     Plant(
