@@ -191,6 +191,7 @@ def test_what_a_node_sees_is_what_it_wrote_last(tmp_path):
 def test_nodes_are_spread_over_datacenters():
     assert spread(1, 1) == ['dc1']
     assert spread(3, 2) == ['dc1', 'dc1', 'dc2']
+    assert spread([1, 2], 2) == ['dc1', 'dc2', 'dc2']
     with pytest.raises(LabError, match='1 nodes in 2 datacenters'):
         spread(1, 2)
 

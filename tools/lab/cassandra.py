@@ -68,7 +68,7 @@ class Cluster:
     @classmethod
     def start(
         cls,
-        nodes: int = 1,
+        nodes: int | Sequence[int] = 1,
         datacenters: int = 1,
         directory: str | None = None,
         *,
@@ -84,7 +84,7 @@ class Cluster:
         """Start a cluster and wait until it answers.
 
         :param nodes: of the whole cluster; the first datacenters get one
-            more where it does not come out even.
+            more where it does not come out even.  Or those of each.
         :param directory: where to keep the data; it must not exist or be
             empty, and stays after ``stop``.  Default: a temporary folder,
             which goes with the cluster.
@@ -343,11 +343,18 @@ class ExternalNode(Node):
     start = stop = kill = pause = resume = nodetool = _refuse
 
 
-def spread(nodes: int, datacenters: int) -> list[str]:
+def spread(nodes: int | Sequence[int], datacenters: int) -> list[str]:
     """The datacenter of each node: dc1, ..., dc2, ...
 
+    :param nodes: of all, or of each.
     :raises LabError: there are fewer nodes than datacenters.
     """
+    if not isinstance(nodes, int):
+        return [
+            f'dc{number}'
+            for number, here in enumerate(nodes, 1)
+            for _ in range(here)
+        ]
     if not 1 <= datacenters <= nodes <= 50:
         raise LabError(
             f'{nodes} nodes in {datacenters} datacenters cannot be: each'

@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,7 +79,7 @@ class Bed:
     def start(
         cls,
         regions: int = 3,
-        nodes: int = 1,
+        nodes: int | Sequence[int] = 1,
         rtt_ms: float = 100,
         loss: float = 0,
         *,
@@ -93,7 +93,8 @@ class Bed:
     ) -> Bed:
         """Start a bed and wait until all of it answers.
 
-        :param nodes: of Cassandra in each region; 0 means the network alone.
+        :param nodes: of Cassandra in each region, one number for all or one
+            for each; 0 means the network alone.
         :param rtt_ms: milliseconds of a round trip between two regions.
         :param loss: share of the packets between regions that is lost.
         :param keystone: whether there is a schema, and a Keystone in each
@@ -112,11 +113,12 @@ class Bed:
             root = ports.state_directory()
             directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
         bed = cls(directory)
+        each = [nodes] * regions if isinstance(nodes, int) else [*nodes]
         try:
-            bed._start_network(regions, nodes, seed)
-            progress(f'The network of {regions} regions is up.')
+            bed._start_network(each, seed)
+            progress(f'The network of {len(each)} regions is up.')
             if nodes:
-                bed._start_cassandra(nodes, cassandra or {}, progress)
+                bed._start_cassandra(each, cassandra or {}, progress)
             if nodes and keystone:
                 bed._start_keystones(settings or {}, memcached, progress)
             # Last: what is done once need not wait for far regions.
@@ -127,15 +129,13 @@ class Bed:
             raise
         return bed
 
-    def _start_network(
-        self, regions: int, nodes: int, seed: int | None
-    ) -> None:
+    def _start_network(self, nodes: Sequence[int], seed: int | None) -> None:
         self._stack.callback(shutil.rmtree, self.directory, True)
         group = Group(str(self.directory), remove=True)
         self._stack.callback(group.kill)
-        for number in range(1, regions + 1):
+        for number, here in enumerate(nodes, 1):
             folder = self.directory / f'region{number}'
-            region = Region(number, nodes, folder, group)
+            region = Region(number, here, folder, group)
             self._stack.callback(region.close)
             self.regions.append(region)
         self.wan = Wan(
@@ -147,7 +147,10 @@ class Bed:
         self._stack.callback(self.wan.close)
 
     def _start_cassandra(
-        self, nodes: int, settings: Mapping[str, Any], progress: Progress
+        self,
+        nodes: Sequence[int],
+        settings: Mapping[str, Any],
+        progress: Progress,
     ) -> None:
         # A node finds the others of its region while this is cut off.
         first = [f'{each.address}:{STORAGE_PORT}' for each in self.regions]
@@ -161,7 +164,7 @@ class Bed:
             **settings.get('yaml', {}),
         }
         self.cluster = Cluster.start(
-            nodes * len(self.regions),
+            nodes,
             len(self.regions),
             str(self.directory / 'cassandra'),
             **{'java_options': _JAVA_OPTIONS, **settings, 'yaml': yaml},
