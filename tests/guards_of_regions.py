@@ -69,7 +69,7 @@ GUARDS = (
     Mutation(
         'a deletion of several at once is noted',
         'tables/batches.py',
-        'if statement is entity.delete and entity.is_noted:',
+        'if removes and entity.is_noted:',
         'if False:',
         'tests/fault/test_escalation.py',
     ),

@@ -49,4 +49,4 @@ def each(cases: Cases, check: Callable[..., None]) -> None:
             error.add_note(f'The case: {name}')
             failed[name] = error
     if failed:
-        raise ExceptionGroup(', '.join(failed), [*failed.values()])
+        raise ExceptionGroup(', '.join(map(str, failed)), [*failed.values()])
