@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ID mappings: what the driver promises, and equal answers as with SQL."""
 
+import collections
 import dataclasses
 import threading
 import uuid
@@ -171,16 +172,24 @@ def test_created_from_two_sides_at_once(ours):
     assert dataclasses.asdict(listed) == local | {'public_id': created[0]}
 
 
-def test_what_a_crash_leaves_in_a_list_is_there(ours, store):
+@pytest.mark.parametrize('given', [False, True])
+def test_what_a_crash_leaves_in_a_list_is_there(ours, store, given):
+    ids = collections.defaultdict(lambda: uuid.uuid4().hex)
+
+    def create(local):
+        # Of one entity the same each time.
+        public_id = ids[local['local_id']] if given else None
+        return ours.create_id_mapping(local, public_id)
+
     def state(local):
         public_id = ours.get_public_id(local)
         listed = ours.get_domain_mapping_list(local['domain_id'])
         assert all(ours.get_id_mapping(each.public_id) for each in listed)
         return public_id is not None, bool(listed)
 
-    for _, local in faults.each_crash(store, entity, ours.create_id_mapping):
+    for _, local in faults.each_crash(store, entity, create):
         state(local)
-        assert ours.create_id_mapping(local)
+        assert create(local)
         assert state(local) == (True, True)
 
     def prepare():

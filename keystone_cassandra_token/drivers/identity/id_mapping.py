@@ -169,7 +169,7 @@ class IDMappings(Driver, base.MappingDriverBase):
         if public_id is None:
             # From the entity alone: nothing else can have this one.
             public_id = self.id_generator_api.generate_public_ID(local)
-        elif self._get(public_id):
+        elif (found := self._get(public_id)) and _local(found) != local:
             return None  # as with SQL: it is another entity's
         mapping = local | {'public_id': public_id}
         lengths.check(mapping, MAPPING, 'id_mapping')

@@ -155,9 +155,7 @@ def _repeat(db: Store, keys: Sequence[Mapping[str, Any]]) -> None:
                 'made_at': row['made_at'],
             }
         )
-    db.run_each_async(
-        (REVOKE_HERE, each | {'ttl': ttl}) for each in again
-    ).result()
+    db.run_each(*((REVOKE_HERE, each | {'ttl': ttl}) for each in again))
     end = now // 10**6 + ttl
     for each in again:
         changes.tell(db, changes.REVOCATION, each | {'end': end})
