@@ -76,8 +76,8 @@ GUARDS = (
     Mutation(
         'where a deletion may be unknown, nothing is found elsewhere',
         'db/escalation.py',
-        "judge(all_said) if outcome == 'missing' else None",
-        'judge(all_said)',
+        "if judge and outcome == 'missing' else None",
+        'if judge else None',
         'tests/unit/test_escalation.py',
     ),
     Mutation(

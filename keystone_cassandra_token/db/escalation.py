@@ -49,6 +49,7 @@ LOG = log.getLogger(__name__)
 
 A = TypeVar('A')
 T = TypeVar('T')
+Judge = Callable[[list[Any]], Any]
 
 #: Seconds in which another datacenter answers, or what is found here stands.
 WITHIN = 1.0
@@ -275,7 +276,7 @@ class Escalation:
         :param among: returns which datacenters can have it.
         :param is_known: whether it was made by somebody, and is no invention.
         """
-        found: T | None = self._ask(key, look, among, is_known, _first)
+        found: T | None = self._ask(key, look, among, is_known, None)
         return found
 
     def ask_all(
@@ -300,7 +301,7 @@ class Escalation:
         look: Callable[[Store], Any],
         among: Callable[[Iterable[str]], Collection[str]],
         is_known: bool,
-        judge: Callable[[list[Any]], Any],
+        judge: Judge | None,
     ) -> Any:
         others = self.others()
         names = among(others) if others else ()
@@ -353,11 +354,11 @@ class Escalation:
         look: Callable[[Store], Any],
         names: Collection[str],
         others: Collection[str],
-        judge: Callable[[list[Any]], Any],
+        judge: Judge | None,
     ) -> tuple[Any, str]:
         """Return what was found, and the outcome.
 
-        Either the first one counts that has it, or all do.
+        :param judge: makes one of all answers; None if the first counts.
         """
         reached = self.reached(names, others)
         asked = [each for each in reached if each.may_be_asked()]
@@ -394,11 +395,11 @@ class Escalation:
                 raise said
             if said is FAILED:
                 outcome = 'failed'
-            elif said is not None and judge is _first:
-                return said, 'found'
-            else:
+            elif judge:
                 all_said.append(said)
-        found = judge(all_said) if outcome == 'missing' else None
+            elif said is not None:
+                return said, 'found'
+        found = judge(all_said) if judge and outcome == 'missing' else None
         return found, outcome if found is None else 'found'
 
     def reached(
@@ -430,11 +431,6 @@ class Escalation:
                 target=each.close, name='cassandra close', daemon=True
             ).start()
         return reached
-
-
-def _first(answers: list[Any]) -> Any:
-    """Return the first answer that is one."""
-    return next((each for each in answers if each is not None), None)
 
 
 def _of_request(key: Hashable) -> tuple[str, Hashable]:
