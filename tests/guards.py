@@ -59,7 +59,7 @@ GUARDS = (
     Mutation(
         'the deletion of what was made again leaves a marker',
         'tables/entity.py',
-        "(self.is_buried or clock.is_born_again(entity['born']))",
+        "(self.is_buried or clock.is_of_second_try(entity['born']))",
         'self.is_buried',
         'tests/contract/test_born.py',
     ),

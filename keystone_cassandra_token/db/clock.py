@@ -18,7 +18,7 @@ from oslo_utils import timeutils
 #: Begin of the node of each incarnation.  No network card has such an address
 #: (RFC 9562: its first byte is odd), nor have servers of older versions.
 _NODE = 0x4B4354 << 24
-_NODE_AGAIN = _NODE ^ 1 << 24
+_NODE_OF_SECOND_TRY = _NODE ^ 1 << 24
 
 EPOCH = datetime.datetime(1970, 1, 1)  # naive UTC, as Keystone's times
 
@@ -55,17 +55,14 @@ def incarnation(node: int = _NODE) -> uuid.UUID:
     return uuid.uuid1(node | secrets.randbits(24), secrets.randbits(14))
 
 
-def born_again() -> uuid.UUID:
-    """Return what marks the birth of an entity that others may also make.
-
-    As :func:`incarnation`, and told apart by :func:`is_born_again`.
-    """
-    return incarnation(_NODE_AGAIN)
+def of_second_try() -> uuid.UUID:
+    """Return an incarnation whose first try may still be applied, late."""
+    return incarnation(_NODE_OF_SECOND_TRY)
 
 
-def is_born_again(born: uuid.UUID | None) -> bool:
-    """Return whether :func:`born_again` made this."""
-    return born is not None and born.node >> 24 == _NODE_AGAIN >> 24
+def is_of_second_try(born: uuid.UUID | None) -> bool:
+    """Return whether an entity was created by :func:`of_second_try`."""
+    return born is not None and born.node >> 24 == _NODE_OF_SECOND_TRY >> 24
 
 
 def is_former(incarnation: uuid.UUID) -> bool:

@@ -141,7 +141,7 @@ class Entity(EntityReads):
             new.update(renew(new))
             # What it was to be made by before may come at any time, and makes
             # it once nothing is in its way: its deletion must leave something.
-            new['born'] = clock.born_again()
+            new['born'] = clock.of_second_try()
 
     def _is_made(
         self,
@@ -336,7 +336,7 @@ class Entity(EntityReads):
         It leaves a marker if the entity may be made by another request, too.
         """
         binds = {'id': entity['id'], 'seen': entity['incarnation']}
-        if not (self.is_buried or clock.is_born_again(entity['born'])):
+        if not (self.is_buried or clock.is_of_second_try(entity['born'])):
             return self.delete, binds
         marker = {'incarnation': clock.incarnation(), 'ttl': BURIED_FOR}
         return self.bury, binds | marker
